@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+# gorge: builds libgorge.so and the Lua declarations of its ABI, and runs every check. `make help` lists the targets.
+
+BUILD ?= build
+DEPS ?= yes
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+# The compiler of the sanitizer builds.
+SAN_CC ?= $(CC)
+PREFIX ?= /usr/local
+LUADIR ?= $(PREFIX)/share/lua/5.1
+LIBDIR ?= $(PREFIX)/lib/lua/5.1
+
+MODULES := base shm sync l1 flight resil proto io drive engine api
+SRCS := $(sort $(wildcard $(MODULES:%=core/%/*.c)))
+# core/test: every test_*.c is a cmocka program of its own; the other files are helpers linked into each.
+TEST_SRCS := $(sort $(wildcard core/test/test_*.c))
+SUPPORT_SRCS := $(sort $(filter-out $(TEST_SRCS),$(wildcard core/test/*.c)))
+TESTS := $(TEST_SRCS:core/test/%.c=%)
+# ThreadSanitizer is for programs that run threads.
+TSAN_TESTS ?= $(filter %_threads,$(TESTS))
+LUA_FILES := $(sort $(shell find lua -name '*.lua' 2>/dev/null))
+
+LIBRARY := $(BUILD)/libgorge.so
+CDEF := $(BUILD)/lua/gorge/ffi/cdef.lua
+
+CPPFLAGS += -Icore -Icore/include
+CFLAGS ?= -O2 -g
+WARNINGS := -Wall -Wextra -Werror -Wvla -Wstrict-prototypes
+GORGE_CFLAGS := -std=gnu11 $(WARNINGS) -fvisibility=hidden -fPIC -pthread
+# nodelete: a thread of the library may outlive a dlclose by the host.
+GORGE_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,defs -Wl,--no-undefined -Wl,-z,relro -Wl,-z,now
+LIBS := -lhiredis -lev -lpthread -lm
+
+# One set of objects for each way to compile: opt is what is shipped.
+CC_opt := $(CC)
+CC_asan := $(SAN_CC)
+CC_tsan := $(SAN_CC)
+FLAGS_opt := $(CFLAGS)
+FLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+# gcc warns that ThreadSanitizer does not understand fences; what fences order here is atomic in any case.
+FLAGS_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread \
+  $(if $(findstring clang,$(SAN_CC)),,-Wno-tsan)
+
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: build FORCE
+
+build: $(LIBRARY) $(CDEF)  ## build the library and the cdef (the default)
+
+define variant
+OBJS_$(1) := $$(SRCS:core/%.c=$$(BUILD)/obj/$(1)/%.o)
+SUPPORT_$(1) := $$(SUPPORT_SRCS:core/%.c=$$(BUILD)/obj/$(1)/%.o)
+PROGRAMS_$(1) := $$(TESTS:%=$$(BUILD)/test/$(1)/%)
+
+$$(BUILD)/obj/$(1)/%.o: core/%.c Makefile
+	@mkdir -p $$(@D)
+	$$(CC_$(1)) $$(CPPFLAGS) $$(GORGE_CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c $$< -o $$@
+
+# The list of objects is an input too: a source that was removed must leave the library.
+$$(BUILD)/obj/$(1)/objects: FORCE
+	@mkdir -p $$(@D)
+	@echo '$$(OBJS_$(1)) $$(SUPPORT_$(1))' | cmp -s - $$@ || echo '$$(OBJS_$(1)) $$(SUPPORT_$(1))' > $$@
+
+# Tests link the objects, not the library, so that they reach hidden symbols.
+$$(BUILD)/obj/$(1)/libgorge.a: $$(OBJS_$(1)) $$(BUILD)/obj/$(1)/objects
+	@rm -f $$@
+	@ar rcs $$@ $$(OBJS_$(1))
+
+$$(BUILD)/test/$(1)/%: $$(BUILD)/obj/$(1)/test/%.o $$(SUPPORT_$(1)) $$(BUILD)/obj/$(1)/libgorge.a
+	@mkdir -p $$(@D)
+	$$(CC_$(1)) $$(FLAGS_$(1)) -pthread $$(filter %.o %.a,$$^) -lcmocka $$(LIBS) -o $$@
+
+.SECONDARY: $$(TESTS:%=$$(BUILD)/obj/$(1)/test/%.o) $$(SUPPORT_$(1))
+-include $$(OBJS_$(1):.o=.d) $$(SUPPORT_$(1):.o=.d) $$(TESTS:%=$$(BUILD)/obj/$(1)/test/%.d)
+endef
+$(foreach v,opt asan tsan,$(eval $(call variant,$(v))))
+
+$(LIBRARY): $(OBJS_opt) $(BUILD)/obj/opt/objects
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS_opt) $(GORGE_LDFLAGS) $(LDFLAGS) $(OBJS_opt) $(LIBS) -o $@
+
+$(CDEF): core/include/gorge_ffi.h core/tools/cdef.sh
+	@mkdir -p $(@D)
+	core/tools/cdef.sh $< > $@
+
+.PHONY: install
+install: build  ## copy the Lua modules to LUADIR and the library to LIBDIR
+	@set -e; for f in $(LUA_FILES:lua/%=%); do install -D -m 644 lua/$$f "$(DESTDIR)$(LUADIR)/$$f"; done
+	install -D -m 644 $(CDEF) "$(DESTDIR)$(LUADIR)/gorge/ffi/cdef.lua"
+	install -D -m 755 $(LIBRARY) "$(DESTDIR)$(LIBDIR)/gorge/libgorge.so"
+
+.PHONY: deps deps-dev
+deps:  ## install what building and the demo need (Debian packages)
+	@[ "$(DEPS)" = no ] || core/tools/deps.sh run
+deps-dev:  ## install what tests and lint need as well
+	@[ "$(DEPS)" = no ] || core/tools/deps.sh run dev
+
+.PHONY: test test-c test-asan test-tsan test-lua test-programs-opt test-programs-asan test-programs-tsan
+export BUILD
+test: deps-dev  ## run every test; the last line is the total
+	@MAKE='$(MAKE)' core/tools/test.sh c asan tsan lua
+test-c:  ## C unit tests
+	@MAKE='$(MAKE)' core/tools/test.sh c
+test-asan:  ## C unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@MAKE='$(MAKE)' core/tools/test.sh asan
+test-tsan:  ## the C tests that run threads, under ThreadSanitizer
+	@MAKE='$(MAKE)' core/tools/test.sh tsan
+test-lua:  ## specs under LuaJIT; SPECS="files" picks some
+	@MAKE='$(MAKE)' SPECS='$(SPECS)' core/tools/test.sh lua
+test-programs-opt: $(PROGRAMS_opt)
+test-programs-asan: $(PROGRAMS_asan)
+test-programs-tsan: $(TSAN_TESTS:%=$(BUILD)/test/tsan/%)
+
+.PHONY: list-opt list-asan list-tsan
+list-opt list-asan:
+	@echo $(TESTS)
+list-tsan:
+	@echo $(TSAN_TESTS)
+
+.PHONY: lint format
+lint: deps-dev build  ## static checks of C and Lua
+	@core/tools/lint.sh
+format:  ## rewrite the C sources in the project's format
+	clang-format -i $(shell find core -name '*.[ch]')
+
+.PHONY: demo serve
+demo: deps build  ## run the demo; REDIS=none runs it without Redis
+	@REDIS='$(REDIS)' examples/packages/demo
+serve: deps build  ## leave the demo's servers running until interrupted
+	@REDIS='$(REDIS)' examples/packages/demo serve
+
+.PHONY: clean help
+clean:  ## remove what was built
+	rm -rf $(BUILD)
+help:  ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
