@@ -1,0 +1,167 @@
+-- SPDX-License-Identifier: MIT
+-- Rules for tables of options: checks of single values, and the walk over a table that names what is unknown, wrong or refused.
+--
+-- A check takes a value and the full name of its option. It returns the value in normal form, or nil and what is wrong.
+
+local text = require "gorge.text"
+
+local ceil = math.ceil
+local describe = text.describe
+local floor = math.floor
+local min = math.min
+local next = next
+local type = type
+
+local _M = {}
+
+local MAX_SUGGEST = 64 -- no suggestion for an option name longer than this: the search is quadratic
+
+---Seconds to whole milliseconds, rounded up, at least 1. The small allowance keeps 0.07 s at 70 ms (0.07 * 1000 is a hair above 70).
+---@param seconds number greater than 0
+---@return integer
+function _M.to_ms(seconds)
+  local ms = ceil(seconds * 1000 - 1e-6)
+  return ms < 1 and 1 or ms
+end
+
+---The text of a wrong value, the same for every option.
+function _M.mismatch(name, accepts, value)
+  return "option '" .. name .. "' must be " .. accepts .. ", got " .. describe(value)
+end
+
+function _M.is_seconds(value, max)
+  return type(value) == "number" and value > 0 and value <= max -- false for NaN and inf
+end
+
+function _M.seconds(max)
+  local accepts = "a number of seconds greater than 0 and at most " .. max
+  return function(value, name)
+    if _M.is_seconds(value, max) then
+      return value
+    end
+    return nil, _M.mismatch(name, accepts, value)
+  end
+end
+
+function _M.integer(least, most)
+  local accepts = ("an integer from %d to %d"):format(least, most)
+  return function(value, name)
+    if type(value) == "number" and value >= least and value <= most and floor(value) == value then
+      return value
+    end
+    return nil, _M.mismatch(name, accepts, value)
+  end
+end
+
+---One of the words of `list`; a word of `later` is known but not supported by this version.
+function _M.choice(list, later)
+  local words, accepts = {}, '"' .. table.concat(list, '", "') .. '"'
+  for _, word in ipairs(list) do
+    words[word] = true
+  end
+  for _, word in ipairs(later) do
+    words[word] = false
+  end
+  return function(value, name)
+    if words[value] then
+      return value
+    elseif words[value] == false then
+      return nil, "option '" .. name .. "': \"" .. value .. '" is not supported by this version, it takes one of ' .. accepts
+    end
+    return nil, _M.mismatch(name, "one of " .. accepts, value)
+  end
+end
+
+function _M.func(value, name)
+  if type(value) == "function" then
+    return value
+  end
+  return nil, _M.mismatch(name, "a function", value)
+end
+
+---@return integer distance insertions, deletions and replacements that turn `a` into `b`
+local function edit_distance(a, b)
+  local row = {}
+  for j = 0, #b do
+    row[j] = j
+  end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      local best = min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
+      diagonal, row[j] = row[j], best
+    end
+  end
+  return row[#b]
+end
+
+---@return string problem names the key; suggests the closest option that at most 2 edits reach
+function _M.unknown_option(key, prefix, rules, refused)
+  if type(key) ~= "string" then
+    return "unknown option [" .. describe(key) .. "]" .. (prefix ~= "" and " in " .. prefix:sub(1, -2) or "")
+  end
+  local problem = "unknown option '" .. prefix .. text.printable(key) .. "'"
+  local closest, closest_distance
+  if #key <= MAX_SUGGEST then
+    for _, names in ipairs { rules, refused } do
+      for name in next, names do
+        local distance = edit_distance(key, name)
+        if distance <= 2 and distance < #name and (not closest or distance < closest_distance
+            or (distance == closest_distance and name < closest)) then
+          closest, closest_distance = name, distance
+        end
+      end
+    end
+  end
+  return closest and problem .. ", did you mean '" .. prefix .. closest .. "'?" or problem
+end
+
+---Checks one table of options.
+---@param opts table
+---@param prefix string "" or such as "redis."
+---@param rules table<string, { check: function, default: any, ms: boolean? }>
+---@param refused table<string, true> options of the API that this version does not have
+---@return table|nil out a new table, nil when something is wrong
+---@return string|nil problem
+function _M.parse_table(opts, prefix, rules, refused)
+  for key in next, opts do
+    if not rules[key] then
+      if refused[key] then
+        return nil, "option '" .. prefix .. key .. "' is not supported by this version"
+      end
+      return nil, _M.unknown_option(key, prefix, rules, refused)
+    end
+  end
+  local out = {}
+  for name, rule in next, rules do
+    local value = opts[name]
+    if value == nil then
+      value = rule.default
+    else
+      local problem
+      value, problem = rule.check(value, prefix .. name)
+      if problem then
+        return nil, problem
+      end
+    end
+    out[name] = value
+    if rule.ms then
+      out[name .. "_ms"] = _M.to_ms(value)
+    end
+  end
+  return out
+end
+
+---@param list string[]
+---@return table<string, true>
+function _M.set(list)
+  local out = {}
+  for _, name in ipairs(list) do
+    out[name] = true
+  end
+  return out
+end
+
+return _M

@@ -1,0 +1,386 @@
+-- SPDX-License-Identifier: MIT
+-- Options: what a user may write, checked and turned into what the engine takes. The only place that validates options.
+
+local check = require "gorge.check"
+local redis_url = require "gorge.redis_url"
+local text = require "gorge.text"
+
+local check_function = check.func
+local choice = check.choice
+local describe = text.describe
+local find = string.find
+local floor = math.floor
+local integer = check.integer
+local is_seconds = check.is_seconds
+local lower = string.lower
+local match = string.match
+local mismatch = check.mismatch
+local next = next
+local parse_table = check.parse_table
+local seconds = check.seconds
+local set = check.set
+local to_ms = check.to_ms
+local type = type
+
+local _M = {}
+
+local YEAR = 365 * 86400
+local MAX_TTL = 10 * YEAR
+local MAX_WAIT = 86400
+local MAX_LEASE = 3600
+local MIN_L1_SIZE = 2 * 1024 ^ 2
+local MAX_L1_SIZE = 1024 ^ 4
+local MAX_ARGS = 200 -- keeps unpack() far from the limits of the Lua stack
+local MAX_NAME = 64
+
+_M.to_ms = check.to_ms
+
+---@class gorge.RedisOptions
+---@field host? string name, IPv4 or IPv6 address
+---@field port? integer 1 to 65535, default 6379
+---@field path? string unix socket, instead of host and port
+---@field username? string
+---@field password? string
+---@field db? integer default 0
+---@field connect_timeout? number seconds, default 1
+---@field timeout? number seconds for one command, default 0.5
+---@field max_pending? integer commands queued before new ones are refused, default 4096
+
+---@class gorge.CircuitBreakerOptions
+---@field max_failures? integer failures in a row that open the breaker, default 5
+---@field timeout? number seconds the breaker stays open, default 30
+
+---@class gorge.Serializer
+---@field name string
+---@field encode fun(value: any): string|nil, string?
+---@field decode fun(bytes: string): any, string?
+
+---@class gorge.Options what a user gives to `gorge.new`
+---@field namespace? string default "gorge"
+---@field zone? string default: the namespace
+---@field l1_size? integer|string bytes, or "64m"; 2m to 1t
+---@field l1_ttl? number seconds, default 300
+---@field l1_objects? integer default 10000; 0 turns L0 off
+---@field redis? string|gorge.RedisOptions
+---@field negative_cache_ttl? number seconds, default 60
+---@field lock_ttl? number seconds, default 10
+---@field lock_sleep? number seconds, default 0.05
+---@field lock_retries? integer default 10
+---@field wait_timeout? number seconds, default 30
+---@field on_lock_timeout? "run"|"error" default "run"
+---@field serializer? "auto"|"json"|"string"|gorge.Serializer default "auto"
+---@field circuit_breaker? boolean|gorge.CircuitBreakerOptions default false
+---@field logger? fun(level: string, message: string, fields: table?)
+---@field host? "auto"|"nginx"|"loop"|"blocking" default "auto"
+
+---@class gorge.ParsedRedis
+---@field host string|nil either host and port or path is set
+---@field port integer|nil
+---@field path string|nil
+---@field username string|nil
+---@field password string|nil never to be shown
+---@field db integer
+---@field connect_timeout number seconds
+---@field connect_timeout_ms integer
+---@field timeout number seconds
+---@field timeout_ms integer
+---@field max_pending integer
+---@field display string the address for people, without user and password
+
+---@class gorge.ParsedOptions every field is set unless it says nil; X_ms is X in whole milliseconds, rounded up, at least 1
+---@field namespace string
+---@field zone string
+---@field l1_size integer bytes
+---@field l1_ttl number
+---@field l1_ttl_ms integer
+---@field l1_objects integer
+---@field redis gorge.ParsedRedis|nil
+---@field negative_cache_ttl number
+---@field negative_cache_ttl_ms integer
+---@field lock_ttl number
+---@field lock_ttl_ms integer
+---@field lock_sleep number
+---@field lock_sleep_ms integer
+---@field lock_retries integer
+---@field wait_timeout number
+---@field wait_timeout_ms integer
+---@field on_lock_timeout "run"|"error"
+---@field serializer "auto"|"json"|"string"|gorge.Serializer
+---@field circuit_breaker false|{ max_failures: integer, timeout: number, timeout_ms: integer }
+---@field logger function|nil
+---@field host "auto"|"nginx"|"loop"|"blocking"
+
+-- Names go into Redis keys, channels and file names: no separator of those, no space, no brace (a brace would move the hash slot).
+local NAME_ACCEPTS = "1 to " .. MAX_NAME .. " letters, digits, '_', '-', '.' or ':', the first one a letter, a digit or '_'"
+
+local function check_name(value, name)
+  if type(value) == "string" and #value <= MAX_NAME and find(value, "^[%w_][%w_.:-]*$") then
+    return value
+  end
+  return nil, mismatch(name, NAME_ACCEPTS, value)
+end
+
+local SIZE_UNITS = { [""] = 1, k = 1024, m = 1024 ^ 2, g = 1024 ^ 3 }
+
+local function check_size(value, name)
+  local bytes = value
+  if type(value) == "string" then
+    local digits, unit = match(lower(value), "^(%d+)([kmg]?)$")
+    bytes = digits and #digits <= 15 and tonumber(digits) * SIZE_UNITS[unit]
+  end
+  if type(bytes) == "number" and bytes >= MIN_L1_SIZE and bytes <= MAX_L1_SIZE and floor(bytes) == bytes then
+    return bytes
+  end
+  return nil, mismatch(name, 'a number of bytes or a string such as "512k", "64m" or "1g", from 2m to 1024g', value)
+end
+
+-- Redis. No message of this part shows a user or a password, not even one that stands in the wrong place.
+
+local function check_secret(value, name)
+  if type(value) == "string" and value ~= "" and #value <= redis_url.MAX_SECRET then
+    return value
+  end
+  return nil, "option '" .. name .. "' must be a string of 1 to " .. redis_url.MAX_SECRET .. " bytes"
+end
+
+local function masked(value)
+  return type(value) == "string" and redis_url.mask(value) or value
+end
+
+local function check_redis_host(value, name)
+  local host = type(value) == "string" and (match(value, "^%[([^%]]*:[^%]]*)%]$") or value)
+  if host and redis_url.is_host(host) then
+    return host
+  end
+  return nil, mismatch(name, "a host name, an IPv4 or an IPv6 address", masked(value))
+end
+
+local function check_redis_path(value, name)
+  if type(value) == "string" and redis_url.is_path(value) then
+    return value
+  end
+  return nil, mismatch(name, "an absolute path of at most 107 bytes", masked(value))
+end
+
+local REDIS_RULES = {
+  host = { check = check_redis_host },
+  port = { check = integer(1, 65535) },
+  path = { check = check_redis_path },
+  username = { check = check_secret },
+  password = { check = check_secret },
+  db = { check = integer(0, redis_url.MAX_DB), default = 0 },
+  connect_timeout = { check = seconds(3600), default = 1, ms = true },
+  timeout = { check = seconds(3600), default = 0.5, ms = true },
+  max_pending = { check = integer(1, 1048576), default = 4096 },
+}
+
+local REDIS_REFUSED = set { "tls", "sentinels", "master", "cluster", "keepalive_interval" }
+
+local function check_redis(value, name)
+  local out, problem
+  if type(value) == "string" then
+    local fields
+    fields, problem = redis_url.parse(value)
+    if not fields then
+      return nil, "option '" .. name .. "' " .. problem
+    end
+    out, problem = parse_table(fields, "redis.", REDIS_RULES, REDIS_REFUSED)
+  elseif type(value) == "table" then
+    out, problem = parse_table(value, "redis.", REDIS_RULES, REDIS_REFUSED)
+  else
+    return nil, "option '" .. name .. "' must be a URL string or a table, got a " .. type(value)
+  end
+  if not out then
+    return nil, problem
+  end
+  if out.path and (out.host or out.port) then
+    return nil, "options 'redis.path' and 'redis." .. (out.host and "host" or "port") .. "' exclude each other"
+  elseif not out.path and not out.host then
+    return nil, "option 'redis' needs 'host' or 'path'"
+  elseif out.username and not out.password then
+    return nil, "option 'redis.username' needs 'redis.password' too"
+  end
+  if out.host then
+    out.port = out.port or redis_url.DEFAULT_PORT
+  end
+  out.display = redis_url.display(out)
+  return out
+end
+
+-- The other options that are tables.
+
+local BREAKER_RULES = {
+  max_failures = { check = integer(1, 1000000), default = 5 },
+  timeout = { check = seconds(MAX_WAIT), default = 30, ms = true },
+}
+
+local function check_breaker(value, name)
+  if value == false then
+    return false
+  elseif value == true then
+    return parse_table({}, name .. ".", BREAKER_RULES, {})
+  elseif type(value) == "table" then
+    return parse_table(value, name .. ".", BREAKER_RULES, {})
+  end
+  return nil, mismatch(name, "a boolean or a table { max_failures =, timeout = }", value)
+end
+
+local function check_serializer_name(value, name)
+  if type(value) == "string" and #value <= 32 and find(value, "^[%w_.-]+$") then
+    return value
+  end
+  return nil, mismatch(name, "1 to 32 letters, digits, '_', '-' or '.'", value)
+end
+
+local SERIALIZER_RULES = {
+  name = { check = check_serializer_name },
+  encode = { check = check_function },
+  decode = { check = check_function },
+}
+
+local check_serializer_word = choice({ "auto", "json", "string" }, { "msgpack" })
+
+local function check_serializer(value, name)
+  if type(value) == "string" then
+    return check_serializer_word(value, name)
+  elseif type(value) ~= "table" then
+    return nil, mismatch(name, 'one of "auto", "json", "string" or a table { name =, encode =, decode = }', value)
+  end
+  local out, problem = parse_table(value, name .. ".", SERIALIZER_RULES, {})
+  if not out then
+    return nil, problem
+  end
+  for _, field in ipairs { "name", "encode", "decode" } do
+    if out[field] == nil then
+      return nil, "option '" .. name .. "' needs '" .. field .. "' when it is a table"
+    end
+  end
+  return out
+end
+
+local check_timeout_choice = choice({ "run", "error" }, { "stale" })
+
+local RULES = {
+  namespace = { check = check_name, default = "gorge" },
+  zone = { check = check_name }, -- default: the namespace
+  l1_size = { check = check_size, default = 64 * 1024 ^ 2 },
+  l1_ttl = { check = seconds(MAX_TTL), default = 300, ms = true },
+  l1_objects = { check = integer(0, 10000000), default = 10000 },
+  redis = { check = check_redis },
+  negative_cache_ttl = { check = seconds(MAX_TTL), default = 60, ms = true },
+  lock_ttl = { check = seconds(MAX_LEASE), default = 10, ms = true },
+  lock_sleep = { check = seconds(60), default = 0.05, ms = true },
+  lock_retries = { check = integer(1, 1000000), default = 10 },
+  wait_timeout = { check = seconds(MAX_WAIT), default = 30, ms = true },
+  on_lock_timeout = { check = check_timeout_choice, default = "run" },
+  serializer = { check = check_serializer, default = "auto" },
+  circuit_breaker = { check = check_breaker, default = false },
+  logger = { check = check_function },
+  host = { check = choice({ "auto", "nginx", "loop", "blocking" }, { "cqueues", "luv" }), default = "auto" },
+}
+
+local REFUSED = set {
+  "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "expiration_jitter",
+  "schema", "freshness_bound", "disconnected_ttl", "origin", "cache_read_disabled", "cache_delete_disabled", "metrics", "on_event",
+}
+
+---Raises as if the function that called `parse` or `parse_call` had called `error(message, level)` itself.
+local function fail(level, problem)
+  error("gorge: " .. problem, level + 2)
+end
+
+---Checks the options of `gorge.new` and fills in the defaults. `opts` itself is not changed and not kept.
+---Raises on misuse, naming the option and what it accepts. Never yields; any phase.
+---Call it as a statement, not as `return options.parse(...)`: a tail call has no frame, and `level` would miss the caller.
+---@param opts gorge.Options|nil nil means all defaults
+---@param level? integer as in `error(message, level)` of the calling function: 1 that function, 2 (default) its caller
+---@return gorge.ParsedOptions
+function _M.parse(opts, level)
+  level = level or 2
+  if opts == nil then
+    opts = {}
+  elseif type(opts) ~= "table" then
+    fail(level, "the options must be a table, got " .. describe(opts))
+  end
+  local out, problem = parse_table(opts, "", RULES, REFUSED)
+  if not out then
+    fail(level, problem)
+  end
+  out.zone = out.zone or out.namespace
+  return out
+end
+
+local CALL_KNOWN = set { "negative_cache_ttl", "lock_ttl", "on_lock_timeout", "args", "clone", "blocking" }
+local CALL_REFUSED = set { "stale_ttl", "stale_if_error", "soft_timeout", "expiration_jitter" }
+
+---What is wrong with the options of one call; the slow half of `parse_call`.
+---@return string problem
+local function call_problem(name, value)
+  if CALL_KNOWN[name] then
+    local rule = RULES[name]
+    if rule then
+      local _, problem = rule.check(value, name)
+      return problem
+    elseif name == "args" then
+      return mismatch(name, "an array of at most " .. MAX_ARGS .. " arguments for fn (with a field n when the first one is nil)", value)
+    end
+    return mismatch(name, "a boolean", value)
+  elseif CALL_REFUSED[name] then
+    return "option '" .. name .. "' is not supported by this version"
+  elseif RULES[name] or REFUSED[name] then
+    return "option '" .. name .. "' belongs to gorge.new, it cannot be set for one call"
+  end
+  return check.unknown_option(name, "", CALL_KNOWN, CALL_REFUSED)
+end
+
+local function is_args(value)
+  if type(value) ~= "table" then
+    return false
+  end
+  local n = value.n
+  if n == nil then
+    return #value <= MAX_ARGS and (value[1] ~= nil or next(value) == nil)
+  end
+  return type(n) == "number" and n >= 0 and n <= MAX_ARGS and floor(n) == n
+end
+
+---Checks the options of one call. Creates no object: the result comes as six values, nil where the call does not override.
+---Raises on misuse like `parse`, and takes `level` in the same way. Never yields; any phase.
+---@param opts table|nil
+---@param level? integer default 2
+---@return integer|nil negative_cache_ttl_ms
+---@return integer|nil lock_ttl_ms
+---@return "run"|"error"|nil on_lock_timeout
+---@return table|nil args arguments for `fn` after the key: `unpack(args, 1, args.n or #args)`
+---@return boolean|nil clone
+---@return boolean|nil blocking
+function _M.parse_call(opts, level)
+  if opts == nil then
+    return
+  end
+  level = level or 2
+  if type(opts) ~= "table" then
+    fail(level, "the options of a call must be a table, got " .. describe(opts))
+  end
+  local negative_ms, lock_ms, on_timeout, args, clone, blocking
+  for name, value in next, opts do
+    if name == "args" and is_args(value) then
+      args = value
+    elseif name == "clone" and type(value) == "boolean" then
+      clone = value
+    elseif name == "blocking" and type(value) == "boolean" then
+      blocking = value
+    elseif name == "negative_cache_ttl" and is_seconds(value, MAX_TTL) then
+      negative_ms = to_ms(value)
+    elseif name == "lock_ttl" and is_seconds(value, MAX_LEASE) then
+      lock_ms = to_ms(value)
+    elseif name == "on_lock_timeout" and (value == "run" or value == "error") then
+      on_timeout = value
+    else
+      fail(level, call_problem(name, value))
+    end
+  end
+  return negative_ms, lock_ms, on_timeout, args, clone, blocking
+end
+
+return _M
