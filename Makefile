@@ -25,7 +25,7 @@ LUA_FILES := $(sort $(shell find lua -name '*.lua' 2>/dev/null))
 LIBRARY := $(BUILD)/libgorge.so
 CDEF := $(BUILD)/lua/gorge/ffi/cdef.lua
 
-CPPFLAGS += -Icore -Icore/include
+GORGE_CPPFLAGS := -Icore -Icore/include
 CFLAGS ?= -O2 -g
 WARNINGS := -Wall -Wextra -Werror -Wvla -Wstrict-prototypes
 GORGE_CFLAGS := -std=gnu11 $(WARNINGS) -fvisibility=hidden -fPIC -pthread
@@ -57,7 +57,7 @@ PROGRAMS_$(1) := $$(TESTS:%=$$(BUILD)/test/$(1)/%)
 
 $$(BUILD)/obj/$(1)/%.o: core/%.c Makefile
 	@mkdir -p $$(@D)
-	$$(CC_$(1)) $$(CPPFLAGS) $$(GORGE_CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c $$< -o $$@
+	$$(CC_$(1)) $$(GORGE_CPPFLAGS) $$(CPPFLAGS) $$(GORGE_CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c $$< -o $$@
 
 # The list of objects is an input too: a source that was removed must leave the library.
 $$(BUILD)/obj/$(1)/objects: FORCE

@@ -30,9 +30,9 @@ if pcall(ffi.typeof, "$marker") then
   return true
 end
 
-ffi.cdef [$level[
+ffi.cdef [${level}[
 $(cat "$header")
-]$level]
+]${level}]
 
 return true
 EOF

@@ -1,0 +1,93 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Installs the Debian packages that are missing: deps.sh GROUP...   Groups: run (build, use, demo), dev (tests, lint).
+# When nothing is missing it calls nothing but dpkg-query. Servers that it installs are not started, now or at boot.
+set -u
+
+run="gcc libc6-dev make libhiredis-dev libev-dev libxxhash-dev luajit2 libluajit2-5.1-dev lua-cjson
+  nginx libnginx-mod-http-lua lua-resty-core lua-resty-lrucache redis-server lua-socket wrk procps ca-certificates"
+dev="git binutils libcmocka-dev lua-busted lua-socket luarocks util-linux
+  lua-check clang-format clang-tidy cppcheck"
+
+fail() {
+  echo "deps: $*" >&2
+  echo "deps: install by hand: ${missing:-$wanted}" >&2
+  exit 1
+}
+
+wanted=
+missing=
+for group in "$@"; do
+  case $group in
+    run) wanted="$wanted $run" ;;
+    dev) wanted="$wanted $dev" ;;
+    *) echo "deps: no such group: $group" >&2; exit 2 ;;
+  esac
+done
+wanted=$(echo $wanted)
+
+command -v dpkg-query > /dev/null || fail "this is not a Debian system (make DEPS=no skips this step)"
+for package in $wanted; do
+  [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2> /dev/null)" = installed ] || missing="$missing $package"
+done
+missing=$(echo $missing)
+[ -n "$missing" ] || exit 0
+
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo > /dev/null || fail "not root, and there is no sudo"
+  as_root=sudo
+  sudo -n true 2> /dev/null || [ -t 0 ] || fail "not root, and sudo asks for a password"
+fi
+
+# Debian starts a server when it is installed and asks this file first. Where the machine has one, its own rules hold.
+policy=/usr/sbin/policy-rc.d
+own_policy=
+drop_policy() {
+  [ -z "$own_policy" ] || $as_root rm -f "$policy"
+  own_policy=
+}
+trap drop_policy EXIT
+trap 'exit 130' INT TERM
+if ! [ -e "$policy" ]; then
+  own_policy=yes
+  printf '%s\n' '#!/bin/sh' 'case "$*" in *nginx* | *redis*) exit 101 ;; esac' 'exit 0' | $as_root tee "$policy" > /dev/null
+  $as_root chmod 755 "$policy"
+fi
+
+# --no-remove: a package of the user's that conflicts (luajit with luajit2) is the user's to remove.
+install() {
+  $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
+    install --no-install-recommends --no-remove $missing < /dev/null
+}
+known() {
+  for package in $missing; do
+    apt-cache policy "$package" 2> /dev/null | grep -q 'Candidate: [^(]' || return 1
+  done
+}
+
+echo "deps: installing $missing"
+updated=
+update() {
+  $as_root apt-get -q -o DPkg::Lock::Timeout=300 update < /dev/null
+  updated=yes
+}
+known || update
+if ! install; then
+  # A package list that is out of date names files that are gone from the mirror.
+  [ -z "$updated" ] && update && install || fail "apt-get could not install everything"
+fi
+drop_policy
+
+for service in nginx redis-server; do
+  case " $missing " in
+    *" $service "*)
+      if [ -d /run/systemd/system ]; then
+        $as_root systemctl disable --now "$service.service" > /dev/null 2>&1
+      else
+        $as_root update-rc.d "$service" disable > /dev/null 2>&1
+      fi
+      ;;
+  esac
+done
+exit 0

@@ -1,0 +1,146 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Builds and runs test suites, all of them to their end: test.sh [c] [asan] [tsan] [lua]
+#
+# Every cmocka program and every spec file runs in a process of its own, so that a crash costs one file's results only.
+# A program that crashes, hangs, leaves no count or runs no test is a failure. The last line printed is the total:
+# "N passed, N failed" (", N skipped" when some were); the exit status is 0 only when nothing failed.
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+
+BUILD=${BUILD:-build}
+MAKE=${MAKE:-make}
+C_TIMEOUT=${C_TIMEOUT:-120}
+SPEC_TIMEOUT=${SPEC_TIMEOUT:-300}
+JOBS=${JOBS:-$(nproc)}
+
+logs=$BUILD/test/logs
+passed=0 failed=0 skipped=0
+failures=()
+
+mkdir -p "$logs"
+
+# count NAME PASSED FAILED SKIPPED STATUS LOG SECONDS: one program's result, told in one line; its log when it failed.
+count() {
+  local name=$1 p=$2 f=$3 s=$4 status=$5 log=$6 seconds=$7 why=
+  if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
+    why="timed out or was killed"
+  elif [ "$status" -gt 128 ]; then
+    why="died of signal $((status - 128))"
+  elif [ $((p + f + s)) -eq 0 ]; then
+    why="ran no test (status $status)"
+  elif [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; then
+    why="ended with status $status"
+  fi
+  # What is known to have failed is counted; a program that went wrong in another way fails as a whole.
+  if [ -n "$why" ] && [ "$f" -eq 0 ]; then f=1; fi
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+  if [ "$f" -gt 0 ]; then
+    failures+=("$name: $f failed${why:+, $why}")
+    echo "FAIL $name: $p passed, $f failed${why:+, $why} (${seconds}s)"
+    grep -vE '^(\[ RUN      \]|\[       OK \]|\[----------\])' "$log" | tail -n 400 | sed 's/^/  | /'
+  else
+    echo "ok   $name: $p passed$([ "$s" -gt 0 ] && echo ", $s skipped") (${seconds}s)"
+  fi
+}
+
+# The tests that a group announces and that are neither reported OK nor skipped have failed, reached or not.
+count_cmocka() {
+  awk '
+    /\[==========\] Running [0-9]+ test/ { match($0, /Running [0-9]+/); n += substr($0, RSTART + 8, RLENGTH - 8); on = 1 }
+    /\[==========\] [0-9]+ test\(s\) run/ { on = 0 }
+    on && /\[       OK \] / { ok++ }
+    on && /\[  SKIPPED \] / { skip++ }
+    END { print ok + 0, n - ok - skip, skip + 0 }' "$1"
+}
+
+count_busted() {
+  awk '
+    /^\[==========\] [0-9]+ tests? from/ { on = 1 }
+    on && /^\[  PASSED  \] [0-9]+ test/ { p = $4 }
+    on && /^\[ SKIPPED  \] [0-9]+ test/ { s = $4 }
+    on && /^\[  FAILED  \] [0-9]+ test/ { f += $4 }
+    on && /^\[  ERROR   \] [0-9]+ error/ { f += $4 }
+    END { print p + 0, f + 0, s + 0 }' "$1"
+}
+
+broken() {
+  failed=$((failed + 1))
+  failures+=("$1")
+  echo "FAIL $1"
+}
+
+build() {
+  "$MAKE" --no-print-directory -k -j"$JOBS" "$@" > "$logs/make.log" 2>&1 || {
+    grep -vE '^(gcc|clang|cc) ' "$logs/make.log" | tail -n 200 | sed 's/^/  | /'
+    return 1
+  }
+}
+
+run_c() {
+  local variant=$1 name program log status start
+  local names all=yes
+  build "test-programs-$variant" || all=
+  names=$("$MAKE" --no-print-directory -s "list-$variant")
+  for name in $names; do
+    program=$BUILD/test/$variant/$name
+    log=$logs/$variant.$name.log
+    # An old program must not stand in for one that no longer builds.
+    if [ -z "$all" ] && ! "$MAKE" --no-print-directory -s "$program" > /dev/null 2>&1; then
+      broken "$variant/$name: does not build"
+      continue
+    fi
+    [ "${program#/}" != "$program" ] || program=./$program
+    start=$SECONDS
+    # ThreadSanitizer of gcc 12 cannot map its memory where the kernel randomises addresses widely.
+    timeout -k 10 "$C_TIMEOUT" $([ "$variant" = tsan ] && setarch -R true 2> /dev/null && echo setarch -R) "$program" \
+      > "$log" 2>&1 < /dev/null
+    status=$?
+    # shellcheck disable=SC2046
+    count "$variant/$name" $(count_cmocka "$log") "$status" "$log" $((SECONDS - start))
+  done
+  [ -n "$names" ] || [ "$variant" = tsan ] || broken "$variant: there is no test program"
+}
+
+run_lua() {
+  local file log status start files=${SPECS:-} dir
+  build build || broken "lua: the library does not build"
+  if [ -z "$files" ]; then
+    for dir in unit ffi redis nginx fault; do
+      [ ! -d "spec/$dir" ] || files="$files $(find "spec/$dir" -name '*_spec.lua' | sort | tr '\n' ' ')"
+    done
+  fi
+  for file in $files; do
+    log=$logs/$(echo "${file%.lua}" | tr / .).log
+    start=$SECONDS
+    GORGE_BUILD=$BUILD timeout -k 10 "$SPEC_TIMEOUT" luajit /usr/bin/busted -o gtest -Xoutput --plain "$file" \
+      > "$log" 2>&1 < /dev/null
+    status=$?
+    # shellcheck disable=SC2046
+    count "$file" $(count_busted "$log") "$status" "$log" $((SECONDS - start))
+  done
+  [ -n "$files" ] || broken "lua: there is no spec"
+}
+
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:detect_stack_use_after_return=1}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-second_deadlock_stack=1:die_after_fork=0}
+unset CMOCKA_MESSAGE_OUTPUT CMOCKA_XML_FILE GORGE_LIBRARY LUA_PATH LUA_CPATH LUA_INIT
+
+for suite in "$@"; do
+  case $suite in
+    c) run_c opt ;;
+    asan | tsan) run_c "$suite" ;;
+    lua) run_lua ;;
+    *) echo "test.sh: no such suite: $suite" >&2; exit 2 ;;
+  esac
+done
+
+if [ "${#failures[@]}" -gt 0 ]; then
+  printf '\nfailed:\n'
+  printf '  %s\n' "${failures[@]}"
+fi
+total="$passed passed, $failed failed"
+[ "$skipped" -eq 0 ] || total="$total, $skipped skipped"
+echo "$total"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
