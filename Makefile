@@ -121,8 +121,8 @@ list-tsan:
 	@echo $(TSAN_TESTS)
 
 .PHONY: lint format
-lint: deps-dev build  ## static checks of C and Lua
-	@core/tools/lint.sh
+lint: deps-dev  ## static checks of C and Lua
+	@MAKE='$(MAKE)' core/tools/lint.sh
 format:  ## rewrite the C sources in the project's format
 	clang-format -i $(shell find core -name '*.[ch]')
 

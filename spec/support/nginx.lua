@@ -91,12 +91,26 @@ end
 
 --- Starts nginx and waits until it accepts connections.
 ---
---- Either `server` (content of one server block), `http` and `main` (added in their blocks of a generated
+--- Options are either `server` (content of one server block), `http` and `main` (added in their blocks of a generated
 --- configuration), or `conf`, a whole nginx.conf. In all of them {{port}}, {{port2}}…, {{unix}}, {{prefix}}, {{root}}
 --- (the checkout), {{build}}, {{lua_path}} and each name in `values` are replaced.
----@param opts { server?: string, http?: string, main?: string, conf?: string, workers?: integer, ports?: integer, env?: table, values?: table, log_level?: string, lua_path?: string, lua_cpath?: string, user?: string, reuseport?: boolean, wait?: boolean }
---- workers: 2; ports: how many free ports to choose (1); user: root when run by root; reuseport: true, which spreads
---- connections over the workers evenly; wait: false returns before it accepts connections
+---@class gorge.spec.NginxOptions
+---@field server? string
+---@field http? string
+---@field main? string
+---@field conf? string
+---@field values? table<string, string|number>
+---@field workers? integer 2
+---@field ports? integer how many free ports to choose (1)
+---@field env? table<string, string|number|false> added to the environment of the master
+---@field log_level? string "info"
+---@field lua_path? string instead of the checkout's
+---@field lua_cpath? string
+---@field user? string of the workers, when run by root ("root")
+---@field reuseport? boolean true: connections spread over the workers evenly
+---@field wait? boolean false: return before it accepts connections
+
+---@param opts gorge.spec.NginxOptions
 ---@return gorge.spec.Nginx
 function _M.start(opts)
   local self = setmetatable({ opts = opts, prefix = process.temp_dir(), ports = {} }, Nginx)

@@ -190,10 +190,17 @@ local function exec_child(opts, argv)
   C.gorge_spec_exit(127)
 end
 
+---@class gorge.spec.SpawnOptions
+---@field [integer] string program and arguments
+---@field env? table<string, string|number|false> additions to the environment; false removes
+---@field cwd? string
+---@field stdin? string file to read (/dev/null)
+---@field stdout? string file to append to (/dev/null)
+---@field stderr? string file to append to (that of stdout)
+---@field death_signal? integer what it gets when the test process dies (SIGKILL; 0: nothing)
+
 --- Starts a program (found on PATH). It gets no descriptor but 0, 1 and 2.
----@param opts { [integer]: string, env?: table<string, string|number|false>, cwd?: string, stdin?: string, stdout?: string, stderr?: string, death_signal?: integer }
---- array part: program and arguments; env: additions, false removes; stdout, stderr: files to append to;
---- death_signal: what it gets when the test process dies (SIGKILL; 0: nothing)
+---@param opts gorge.spec.SpawnOptions
 ---@return gorge.spec.Process
 function _M.spawn(opts)
   local argv = ffi.new("const char *[?]", #opts + 1)
