@@ -25,7 +25,8 @@ LUA_FILES := $(sort $(shell find lua -name '*.lua' 2>/dev/null))
 LIBRARY := $(BUILD)/libgorge.so
 CDEF := $(BUILD)/lua/gorge/ffi/cdef.lua
 
-GORGE_CPPFLAGS := -Icore -Icore/include
+# Linux only: the whole of glibc is there for every file.
+GORGE_CPPFLAGS := -Icore -Icore/include -D_GNU_SOURCE
 CFLAGS ?= -O2 -g
 WARNINGS := -Wall -Wextra -Werror -Wvla -Wstrict-prototypes
 GORGE_CFLAGS := -std=gnu11 $(WARNINGS) -fvisibility=hidden -fPIC -pthread
