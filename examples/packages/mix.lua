@@ -9,32 +9,32 @@ local _M = {}
 local SEED = 20240607 -- the same requests in every run
 
 local function shuffle(list)
-    for i = #list, 2, -1 do
-        local j = math.random(i)
-        list[i], list[j] = list[j], list[i]
-    end
-    return list
+  for i = #list, 2, -1 do
+    local j = math.random(i)
+    list[i], list[j] = list[j], list[i]
+  end
+  return list
 end
 
 --- A function that draws from the list; the nth entry is n times rarer than the first.
 local function zipf(list)
-    local sums, sum = {}, 0
-    for rank = 1, #list do
-        sum = sum + 1 / rank
-        sums[rank] = sum
+  local sums, sum = {}, 0
+  for rank = 1, #list do
+    sum = sum + 1 / rank
+    sums[rank] = sum
+  end
+  return function()
+    local point, low, high = math.random() * sum, 1, #list
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      if sums[middle] < point then
+        low = middle + 1
+      else
+        high = middle
+      end
     end
-    return function()
-        local point, low, high = math.random() * sum, 1, #list
-        while low < high do
-            local middle = math.floor((low + high) / 2)
-            if sums[middle] < point then
-                low = middle + 1
-            else
-                high = middle
-            end
-        end
-        return list[low]
-    end
+    return list[low]
+  end
 end
 
 ---@class demo.Mix
@@ -45,35 +45,35 @@ end
 
 ---@return demo.Mix
 function _M.new()
-    math.randomseed(SEED)
-    local packages, sections = dpkg.names()
-    assert(packages, sections)
-    shuffle(packages)
-    local cold = {}
-    for i = 1, math.min(50, math.floor(#packages / 4)) do
-        cold[i] = table.remove(packages)
-    end
-    local unknown = {}
-    for i = 1, 50 do
-        unknown[i] = "no-such-package-" .. i
-    end
-    local draw_package, draw_section, draw_unknown = zipf(packages), zipf(shuffle(sections)), zipf(unknown)
-    return {
-        popular = packages,
-        cold = cold,
-        restart = function()
-            math.randomseed(SEED)
-        end,
-        draw = function()
-            local dice = math.random()
-            if dice < 0.93 then
-                return "/package/" .. draw_package()
-            elseif dice < 0.97 then
-                return "/section/" .. draw_section()
-            end
-            return "/package/" .. draw_unknown()
-        end,
-    }
+  math.randomseed(SEED)
+  local packages, sections = dpkg.names()
+  assert(packages, sections)
+  shuffle(packages)
+  local cold = {}
+  for i = 1, math.min(50, math.floor(#packages / 4)) do
+    cold[i] = table.remove(packages)
+  end
+  local unknown = {}
+  for i = 1, 50 do
+    unknown[i] = "no-such-package-" .. i
+  end
+  local draw_package, draw_section, draw_unknown = zipf(packages), zipf(shuffle(sections)), zipf(unknown)
+  return {
+    popular = packages,
+    cold = cold,
+    restart = function()
+      math.randomseed(SEED)
+    end,
+    draw = function()
+      local dice = math.random()
+      if dice < 0.93 then
+        return "/package/" .. draw_package()
+      elseif dice < 0.97 then
+        return "/section/" .. draw_section()
+      end
+      return "/package/" .. draw_unknown()
+    end,
+  }
 end
 
 return _M
