@@ -8,7 +8,7 @@
 local _M = {}
 
 local PATH = "/var/lib/dpkg/status"
-local CHUNK_BYTES = 64 * 1024
+local CHUNK_BYTES = 256 * 1024
 
 --- Calls `visit(paragraph)` for each paragraph, each with "\n" before its first
 --- field. `pause`, if given, runs between two chunks of the file: a place to yield.

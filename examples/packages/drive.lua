@@ -208,6 +208,9 @@ end
 io.stdout:setvbuf("line")
 local ok, err = pcall(main)
 if not ok then
+  if tostring(err):find("interrupted!", 1, true) then -- Ctrl-C reaches this process too
+    os.exit(130)
+  end
   io.stderr:write("\nBROKEN: ", tostring(err), "\n")
   os.exit(1)
 end
