@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What stands where in a zone. Private to shm/ and sync/; everybody else asks zone.h.
+ *
+ *   0          struct gorge_zone_header: identity, namespaces, one line each of words, breaker and role per namespace
+ *   workers    struct gorge_worker_slot [GORGE_WORKERS]
+ *   stats      uint16_t block_of [GORGE_NAMESPACES][GORGE_WORKERS], then struct gorge_stats_block [n]
+ *   flights    laid out by flight/flight.c; all zeros is an empty table
+ *   l1         all that is left
+ *
+ * Every region starts on a page. The table of regions is a pure function of the zone's size: each process computes
+ * it for itself and only compares it with the header, so that nothing read from shared memory steers an address.
+ */
+#ifndef GORGE_SHM_LAYOUT_H
+#define GORGE_SHM_LAYOUT_H
+
+#include <pthread.h>
+
+#include "shm/zone.h"
+
+enum {
+  GORGE_LAYOUT_VERSION = 1, /* to be raised with every change of what stands in shared memory, L1 included */
+  GORGE_LINE = 64,
+  GORGE_NAME_WORDS = (GORGE_NAME_MAX + 7) / 8
+};
+
+/* "gorgezon", written last, with release, when a fresh zone is complete. */
+static const uint64_t GORGE_ZONE_MAGIC = 0x6e6f7a6567726f67U;
+
+/*
+ * A namespace is claimed by a CAS of `id` from 0. Name bytes are written by whoever finds `len` still 0, always the
+ * same bytes: a claimer killed half-way leaves nothing to repair.
+ */
+struct gorge_zone_namespace {
+  uint64_t id;  /* hash of the name under the zone's seed, never 0; 0: free */
+  uint64_t len; /* bytes of the name, stored (release) after them; 0: not written yet */
+  uint64_t name[GORGE_NAME_WORDS];
+  uint64_t reserved[6];
+};
+
+struct gorge_line {
+  uint64_t word[GORGE_LINE / 8];
+};
+
+struct gorge_zone_header {
+  uint64_t magic;
+  uint64_t layout; /* hash over the sizes of all that is shared */
+  uint64_t size;   /* as asked for; the mapping is rounded up to pages */
+  uint64_t boot_id;
+  uint64_t hash_seed;
+  uint64_t reserved[3];
+  uint64_t region_at[GORGE_REGIONS];
+  uint64_t region_size[GORGE_REGIONS];
+  /* A line of its own each: counters that grow. */
+  struct gorge_line tokens;        /* word[0]: gorge_zone_token */
+  struct gorge_line worker_deaths; /* word[0]: dead slots claimed again */
+  struct gorge_zone_namespace namespaces[GORGE_NAMESPACES];
+  struct gorge_words words[GORGE_NAMESPACES];
+  struct gorge_line breakers[GORGE_NAMESPACES];
+  struct gorge_line roles[GORGE_NAMESPACES];
+};
+
+/*
+ * One thread that may own things. `life` is locked by the thread for as long as it lives; `holder` is written only
+ * while `life` is held: generation:32 | thread id:32, thread id 0 between owners.
+ */
+struct gorge_thread_slot {
+  uint64_t holder;
+  pthread_mutex_t life;
+  uint64_t reserved[2];
+};
+
+struct gorge_worker_slot {
+  struct gorge_thread_slot thread[2]; /* enum gorge_thread_role */
+  uint64_t wake;                      /* packed address of the wake-up socket, see sync/wake.c; 0: none */
+  uint64_t reserved[7];
+};
+
+struct gorge_stats_block {
+  uint64_t pair; /* ns * GORGE_WORKERS + worker + 1, by CAS from 0; block 0 belongs to nobody and takes the overflow */
+  uint64_t reserved[7];
+  uint64_t counters[GORGE_COUNTERS];
+  uint64_t histograms[GORGE_HISTOGRAMS][GORGE_HISTOGRAM_BUCKETS];
+};
+
+_Static_assert(sizeof(struct gorge_zone_namespace) == 2 * GORGE_LINE, "namespaces fill cache lines");
+_Static_assert(sizeof(struct gorge_words) == GORGE_LINE, "the words of a namespace are one cache line");
+_Static_assert(sizeof(struct gorge_thread_slot) % GORGE_LINE == 0, "life-locks do not share a cache line");
+_Static_assert(sizeof(struct gorge_worker_slot) % GORGE_LINE == 0, "worker slots fill cache lines");
+_Static_assert(sizeof(struct gorge_stats_block) % GORGE_LINE == 0, "stats blocks fill cache lines");
+_Static_assert(offsetof(struct gorge_zone_header, tokens) % GORGE_LINE == 0, "counters on lines of their own");
+_Static_assert(offsetof(struct gorge_zone_header, words) % GORGE_LINE == 0, "words on a line of their own");
+
+struct gorge_region_table {
+  uint64_t at[GORGE_REGIONS];
+  uint64_t size[GORGE_REGIONS];
+};
+
+/* The table for a zone of `size_bytes` (>= GORGE_ZONE_SIZE_MIN). */
+void gorge_layout_regions(uint64_t size_bytes, struct gorge_region_table *out);
+/* What two processes must agree about to share a zone. */
+uint64_t gorge_layout_hash(void);
+
+/*
+ * Fills a fresh, zeroed zone: header, words, life-locks; everything but the magic. Returns GORGE_OK or GORGE_ERR_SYSTEM.
+ */
+int gorge_layout_init(struct gorge_zone *zone);
+/* Whether mapped memory is a complete zone of this build and of zone->size bytes. */
+bool gorge_layout_valid(const struct gorge_zone *zone);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A zone: one shared mapping that all workers of a host use.
+ *
+ * Made before the fork (a memfd, mapped MAP_SHARED, preallocated in full), found again by name in the
+ * same process after a reload: a process-wide registry keeps every mapping for the life of the process.
+ * Processes that do not descend from one that opened the zone (nginx workers that open it in
+ * init_worker) meet through a named file in /dev/shm, see GORGE_ZONE_SIBLINGS.
+ */
+#ifndef GORGE_SHM_ZONE_H
+#define GORGE_SHM_ZONE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+enum {
+  GORGE_ZONE_SIZE_MIN = 2 << 20,
+  GORGE_NAMESPACES = 32,  /* caches with different namespaces in one zone */
+  GORGE_WORKERS = 128,    /* processes attached at one time, old and new ones of a reload together */
+  GORGE_ZONE_SIBLINGS = 1 /* flag: meet processes of the same parent through a named file */
+};
+
+/* fresh_until_ms of a namespace that nothing has bounded yet: exact as a double, far from overflow. */
+static const uint64_t GORGE_FRESH_ALWAYS = (uint64_t)1 << 62;
+
+/*
+ * Regions of a zone. The fixed ones come first, the last takes all that is left: L1 lays itself out inside it.
+ */
+enum gorge_region {
+  GORGE_REGION_WORKERS, /* worker slots (sync/owner.c) */
+  GORGE_REGION_STATS,   /* pool of counter and histogram blocks */
+  GORGE_REGION_FLIGHTS, /* flight table (flight/flight.c) */
+  GORGE_REGION_L1,
+  GORGE_REGIONS
+};
+
+struct gorge_zone_header; /* in shared memory; layout in shm/layout.h */
+
+/* One process's view of a zone. */
+struct gorge_zone {
+  char *base; /* start of the mapping; offsets are relative to it */
+  uint64_t size;
+  struct gorge_zone_header *header;
+  uint64_t region_at[GORGE_REGIONS]; /* offsets from base; computed, never read from shared memory */
+  uint64_t region_size[GORGE_REGIONS];
+  char name[GORGE_NAME_MAX + 1];
+  int fd;
+};
+
+/* Start of a region (page-aligned) and its bytes (`size` may be NULL). All zeros when the zone is fresh, except GORGE_REGION_WORKERS. */
+void *gorge_zone_region(const struct gorge_zone *zone, enum gorge_region region, uint64_t *size);
+
+/*
+ * Finds or makes the zone `name` (1..GORGE_NAME_MAX bytes) of `size_bytes` (>= GORGE_ZONE_SIZE_MIN, all overhead
+ * included). `init` lays out the regions of a fresh zone before anybody else can see it; its failure is the call's. *out belongs to the registry and lives as long as the process; it is never unmapped.
+ * Returns GORGE_OK; GORGE_ERR_MISMATCH when it exists with another size (*existing_size tells); GORGE_ERR_SYSTEM or
+ * GORGE_ERR_MEMORY. Thread-safe. Blocks for as long as the kernel needs to provide the memory.
+ */
+int gorge_zone_open(const char *name, size_t name_len, uint64_t size_bytes, unsigned flags,
+                    int (*init)(struct gorge_zone *), struct gorge_zone **out, uint64_t *existing_size);
+
+/* Finds or makes the namespace `name` in the zone. Returns GORGE_OK and its number, or GORGE_ERR_FULL. */
+int gorge_zone_namespace(struct gorge_zone *zone, const char *name, size_t name_len, uint32_t *ns);
+
+/* The shared words of namespace `ns` (< GORGE_NAMESPACES): one cache line, for the life of the zone. */
+struct gorge_words *gorge_zone_words(const struct gorge_zone *zone, uint32_t ns);
+
+/*
+ * Counters and histograms of worker `worker` (< GORGE_WORKERS) for namespace `ns`: a block of a bounded pool, assigned to the pair at
+ * its first use and for good; an exhausted pool hands out one block that all the rest share. They only grow, whoever holds the slot.
+ */
+uint64_t *gorge_zone_counters(const struct gorge_zone *zone, uint32_t ns, uint32_t worker);
+uint64_t *gorge_zone_histogram(const struct gorge_zone *zone, uint32_t ns, uint32_t worker, int histogram);
+/* Sums over all workers: out[GORGE_COUNTERS], out[GORGE_HISTOGRAM_BUCKETS]. */
+void gorge_zone_sum_counters(const struct gorge_zone *zone, uint32_t ns, uint64_t *out);
+void gorge_zone_sum_histogram(const struct gorge_zone *zone, uint32_t ns, int histogram, uint64_t *out);
+
+/* A number, never 0, that no other call returns in the life of the zone: lease tokens of this host. Not a secret. */
+uint64_t gorge_zone_token(const struct gorge_zone *zone);
+
+/* The breaker words of a namespace (resil/breaker.h works on them), shared by all workers. */
+struct gorge_breaker_words *gorge_zone_breaker(const struct gorge_zone *zone, uint32_t ns);
+/* The word of the subscriber role of a namespace (sync/role.h). */
+struct gorge_role *gorge_zone_subscriber_role(const struct gorge_zone *zone, uint32_t ns);
+
+#endif
