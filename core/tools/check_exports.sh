@@ -4,6 +4,7 @@
 set -eu
 
 library=$1 header=$2
+[ -f "$library" ] || { echo "$library is not built" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

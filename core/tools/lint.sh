@@ -42,9 +42,10 @@ tidy() {
   step exports core/tools/check_exports.sh "$BUILD/libgorge.so" core/include/gorge_ffi.h
   step text core/tools/check_text.sh
   step luacheck luacheck --quiet $lua
+  # uninitvar and returnDanglingLifetime of cppcheck 2.10 stumble over pointers in structs; gcc and clang-tidy know both.
   step cppcheck cppcheck --quiet --std=c11 --language=c -D_GNU_SOURCE -j "$JOBS" --cppcheck-build-dir="$CPPCHECK_CACHE" \
     --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --suppress=missingIncludeSystem \
-    --suppress='*:/usr/include/*' -Icore -Icore/include $library
+    --suppress=uninitvar --suppress=returnDanglingLifetime --suppress='*:/usr/include/*' -Icore -Icore/include $library
   step tidy tidy $library
   [ -z "$others" ] || step tidy-tests tidy $others
 }
