@@ -34,6 +34,7 @@ local function start(command, text)
     stdout = output,
     death_signal = process.SIGTERM,
   }
+  helper.defer(function() demo:stop(process.SIGTERM, 20) end) -- in order, before it is killed
   process.wait_until(function()
     local said = process.read_file(output) or ""
     assert(demo:alive(), said)
