@@ -26,7 +26,7 @@ LIBRARY := $(BUILD)/libgorge.so
 CDEF := $(BUILD)/lua/gorge/ffi/cdef.lua
 
 # Linux only: the whole of glibc is there for every file.
-GORGE_CPPFLAGS := -Icore -Icore/include -D_GNU_SOURCE
+GORGE_CPPFLAGS := -Icore -Icore/include -D_GNU_SOURCE=
 CFLAGS ?= -O2 -g
 WARNINGS := -Wall -Wextra -Werror -Wvla -Wstrict-prototypes
 GORGE_CFLAGS := -std=gnu11 $(WARNINGS) -fvisibility=hidden -fPIC -pthread
