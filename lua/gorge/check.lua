@@ -16,7 +16,7 @@ local _M = {}
 
 local MAX_SUGGEST = 64 -- no suggestion for an option name longer than this: the search is quadratic
 
----Seconds to whole milliseconds, rounded up, at least 1. The small allowance keeps 0.07 s at 70 ms (0.07 * 1000 is a hair above 70).
+---Seconds to whole milliseconds, rounded up, at least 1. The small allowance keeps 2.007 s at 2007 ms (2.007 * 1000 is a hair above 2007).
 ---@param seconds number greater than 0
 ---@return integer
 function _M.to_ms(seconds)

@@ -158,6 +158,7 @@ function inspect_table(t, depth, mode, null)
   if shape == OTHER and mode == STRICT then
     return nil, path_to(depth - 1) .. ": JSON cannot express a table whose keys are neither all strings nor 1 to n without a gap"
   end
+  -- Some builds of cjson look at a metatable and then write only a part of the table.
   local plain = shape ~= OTHER and getmetatable(t) == nil
   for key, value in next, t do
     keys[depth] = key
