@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* What conn.c and handshake.c share. Nobody else includes this. */
+#ifndef GORGE_IO_CONN_STATE_H
+#define GORGE_IO_CONN_STATE_H
+
+#include "base/buf.h"
+#include "io/conn.h"
+#include "io/pending.h"
+#include "proto/reply.h"
+#include "resil/backoff.h"
+
+enum gorge_handshake_step { GORGE_STEP_AUTH, GORGE_STEP_SELECT, GORGE_STEP_NAME, GORGE_STEP_PING, GORGE_STEPS_MAX };
+
+struct gorge_conn {
+  struct gorge_conn_config config; /* strings owned */
+  uint64_t stall_ms;
+  enum gorge_conn_state state;
+  bool wanted;
+  bool doomed;    /* a transport exists, and must be closed */
+  bool streaming; /* subscribe mode: replies without a place are pushes */
+  bool awaiting;  /* a posted command has not been followed by any byte yet */
+  bool in_ready;  /* the ready hook is running */
+  bool kept;      /* the reply being delivered was taken over */
+  int doom_status;
+  char reason[200];
+
+  struct gorge_reply_parser parser; /* only while a transport is open */
+  struct redisReply *current;       /* being delivered, else NULL */
+  struct gorge_buf out;             /* to be sent now */
+  struct gorge_buf held;            /* commands of `waiting`, back to back */
+  struct gorge_pending sent;        /* in `out` or on the wire: each reply belongs to the first place */
+  struct gorge_pending waiting;     /* for READY */
+  enum gorge_handshake_step steps[GORGE_STEPS_MAX];
+  uint32_t step, nsteps;
+
+  struct gorge_backoff backoff;
+  uint64_t retry_ms;      /* DOWN: no attempt before */
+  uint64_t connect_by_ms; /* CONNECTING, HANDSHAKE: give up then */
+  uint64_t ready_ms;      /* READY since */
+  uint64_t heard_ms;      /* last byte, or when replies became due, whichever is later */
+  uint64_t deadline_ms;   /* no command's deadline is earlier */
+  uint64_t connects;
+
+  void (*push)(void *ctx, const struct redisReply *reply, uint64_t now_ms);
+  void *push_ctx;
+  void (*on_ready)(void *ctx, uint64_t now_ms);
+  void (*on_lost)(void *ctx, uint64_t now_ms);
+  void *state_ctx;
+};
+
+/* Marks the transport to be closed, with the first reason that comes up. */
+void gorge_conn_doom(struct gorge_conn *c, int status, const char *what, const char *text, size_t text_len);
+
+/* Puts the handshake's commands into `out`. Returns GORGE_OK or GORGE_ERR_MEMORY. */
+int gorge_handshake_start(struct gorge_conn *c);
+/* One reply of the handshake. Returns true when it was the last and all is well; dooms the connection when refused. */
+bool gorge_handshake_reply(struct gorge_conn *c, const struct redisReply *reply);
+/* Whether an error reply starts with that code. */
+bool gorge_reply_has_code(const struct redisReply *reply, const char *code);
+
+#endif
