@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: MIT */
+/* The skin of the library: implements gorge_ffi.h over engine and l1. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/engine.h"
+#include "resil/histogram.h"
+#include "sync/role.h"
+
+/* ---- library ---- */
+
+int gorge_abi_version(void) { return GORGE_ABI_VERSION; }
+
+uint32_t gorge_abi_sizeof(uint32_t which) {
+  static const uint32_t sizes[] = {
+      sizeof(struct gorge_words),  sizeof(struct gorge_read),  sizeof(struct gorge_l0_record),
+      sizeof(struct gorge_config), sizeof(struct gorge_fetch), sizeof(struct gorge_store),
+      sizeof(struct gorge_stats),
+  };
+  return which < sizeof sizes / sizeof sizes[0] ? sizes[which] : 0;
+}
+
+const char *gorge_status_phrase(int status) { return gorge_status_text(status); }
+
+double gorge_now_ms(void) { return (double)gorge_clock_ms(); }
+
+/* ---- caches ---- */
+
+int gorge_cache_create(const struct gorge_config *config, gorge_cache **out, char *err, uint32_t err_size) {
+  return gorge_cache_make(config, out, err, err_size);
+}
+
+void gorge_cache_destroy(gorge_cache *cache) {
+  if (cache != NULL) {
+    gorge_cache_unmake(cache);
+  }
+}
+
+int gorge_cache_enter(gorge_cache *cache, int threads) { return gorge_cache_ready(cache, threads != 0); }
+
+const struct gorge_words *gorge_cache_words(gorge_cache *cache) { return cache->words; }
+
+uint64_t *gorge_cache_counters(gorge_cache *cache) {
+  return gorge_cache_ready(cache, false) == GORGE_OK ? cache->counters : NULL;
+}
+
+void gorge_observe(gorge_cache *cache, int histogram, double us) {
+  if (histogram >= 0 && histogram < GORGE_HISTOGRAMS && us >= 0 && gorge_cache_ready(cache, false) == GORGE_OK) {
+    gorge_histogram_add(gorge_zone_histogram(cache->zone, cache->ns, cache->process->owner.worker, histogram),
+                        (uint64_t)us);
+  }
+}
+
+/* ---- L1 ---- */
+
+int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_read *out) {
+  if (cache->generation != gorge_process_generation()) {
+    int status = gorge_cache_ready(cache, false);
+    if (status != GORGE_OK) {
+      return status;
+    }
+  }
+  struct gorge_key k;
+  gorge_key_init(cache->zone, cache->ns, key, key_len, &k);
+  int status = gorge_l1_read(cache->zone, &k, gorge_clock_ms(), true, out);
+  if (status != GORGE_SPACE) {
+    gorge_count(cache, status == GORGE_HIT ? GORGE_COUNT_L1_HITS : GORGE_COUNT_L1_MISSES);
+  }
+  return status;
+}
+
+int gorge_peek(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_read *out) {
+  struct gorge_key k;
+  gorge_key_init(cache->zone, cache->ns, key, key_len, &k);
+  return gorge_l1_read(cache->zone, &k, gorge_clock_ms(), false, out);
+}
+
+uint32_t gorge_peek_tags(gorge_cache *cache, const char *key, uint32_t key_len, char *buf, uint32_t buf_size) {
+  struct gorge_key k;
+  uint32_t len = 0;
+  gorge_key_init(cache->zone, cache->ns, key, key_len, &k);
+  return gorge_l1_tags(cache->zone, &k, buf, buf_size, &len) > 0 ? len : 0;
+}
+
+void gorge_use(const uint64_t *slot, uint64_t word) { gorge_l1_touch_frequency(slot, word); }
+
+/* ---- operations ---- */
+
+int gorge_fetch_start(gorge_cache *cache, const struct gorge_fetch *rq, uint64_t *op) {
+  *op = 0;
+  if (rq->key_len == 0) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  int status = gorge_cache_ready(cache, false);
+  struct gorge_op *o;
+  if (status == GORGE_OK) {
+    status = gorge_op_create(cache, rq->key, rq->key_len, rq->tags, rq->tags_len, &o);
+  }
+  if (status != GORGE_OK) {
+    return status;
+  }
+  uint64_t now_ms = gorge_clock_ms();
+  o->lease_ms = rq->lease_ms;
+  o->deadline_ms = now_ms + rq->wait_ms;
+  *op = o->id;
+  if ((rq->flags & GORGE_FETCH_LOOKUP) != 0) {
+    gorge_fetch_lookup(o, now_ms);
+  } else {
+    gorge_fetch_enter(o, now_ms);
+  }
+  return o->status;
+}
+
+/* Hands bytes over; GORGE_SPACE tells how many there are. */
+static int hand(struct gorge_read *out, const char *ptr, uint32_t len, int status) {
+  out->len = len;
+  if (len > out->buf_size) {
+    return GORGE_SPACE;
+  }
+  if (len > 0) {
+    memcpy(out->buf, ptr, len);
+  }
+  return status;
+}
+
+int gorge_op_status(gorge_cache *cache, uint64_t op, struct gorge_read *out) {
+  const struct gorge_op *o = gorge_op_find(cache, op);
+  if (o == NULL) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  if (out == NULL || o->status == GORGE_PENDING) {
+    return o->status;
+  }
+  char *buf = out->buf;
+  uint32_t buf_size = out->buf_size;
+  *out = o->read;
+  out->buf = buf;
+  out->buf_size = buf_size;
+  if (o->status == GORGE_HIT) {
+    return hand(out, o->value.ptr, o->value.len, GORGE_HIT);
+  }
+  return hand(out, o->error, o->error_len, o->status);
+}
+
+uint32_t gorge_op_wait_ms(gorge_cache *cache, uint64_t op) {
+  const struct gorge_op *o = gorge_op_find(cache, op);
+  if (o == NULL || o->status != GORGE_PENDING) {
+    return 0;
+  }
+  uint32_t slice = cache->lock_sleep_ms;
+  if (o->listed) {
+    uint64_t now_ms = gorge_clock_ms();
+    uint64_t wait = o->next_ms > now_ms ? o->next_ms - now_ms : 1;
+    slice = wait < slice ? (uint32_t)wait : slice;
+  }
+  return slice > 0 ? slice : 1;
+}
+
+int gorge_fetch_run(gorge_cache *cache, uint64_t op) {
+  struct gorge_op *o = gorge_op_find(cache, op);
+  if (o == NULL || o->state != GORGE_OP_DONE || o->status != GORGE_ERR_TIMEOUT) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  gorge_fill_unleased(o);
+  return GORGE_LEASE;
+}
+
+static struct gorge_op *running(gorge_cache *cache, uint64_t op) {
+  struct gorge_op *o = gorge_op_find(cache, op);
+  return o != NULL && o->state == GORGE_OP_RUN ? o : NULL;
+}
+
+int gorge_fetch_fill(gorge_cache *cache, uint64_t op, const struct gorge_store *store, struct gorge_read *out) {
+  struct gorge_op *o = running(cache, op);
+  if (o == NULL) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  gorge_fill_store(o, store, gorge_clock_ms());
+  return gorge_op_status(cache, op, out);
+}
+
+int gorge_fetch_fail(gorge_cache *cache, uint64_t op, const char *err, uint32_t err_len) {
+  struct gorge_op *o = running(cache, op);
+  if (o == NULL) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  gorge_op_error(o, err, err_len);
+  gorge_fill_give_up(o, GORGE_FAILED, gorge_clock_ms());
+  return GORGE_OK;
+}
+
+int gorge_fetch_skip(gorge_cache *cache, uint64_t op) {
+  struct gorge_op *o = running(cache, op);
+  if (o == NULL) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  gorge_fill_give_up(o, GORGE_OK, gorge_clock_ms());
+  return GORGE_OK;
+}
+
+int gorge_op_joinable(gorge_cache *cache, uint64_t op) {
+  const struct gorge_op *o = gorge_op_find(cache, op);
+  return o != NULL && gorge_l1_snapshot_current(cache->zone, cache->ns, &o->snapshot);
+}
+
+void gorge_op_free(gorge_cache *cache, uint64_t op) {
+  struct gorge_op *o = gorge_op_find(cache, op);
+  if (o == NULL) {
+    return;
+  }
+  uint64_t now_ms = gorge_clock_ms();
+  switch (o->state) {
+    case GORGE_OP_FILL:
+    case GORGE_OP_WRITE:
+    case GORGE_OP_RELEASE: o->detached = true; return; /* what was sent is carried out */
+    case GORGE_OP_LEASE: /* a lease may be granted yet: it is given back when the reply comes */
+      o->detached = true;
+      gorge_fetch_abandon(o, now_ms);
+      return;
+    case GORGE_OP_RUN:
+      gorge_fetch_abandon(o, now_ms);
+      if (gorge_fill_release(o, now_ms)) {
+        o->detached = true;
+        return;
+      }
+      break;
+    default: gorge_fetch_abandon(o, now_ms); break;
+  }
+  gorge_op_destroy(o);
+}
+
+/* A write's op: ended at once when Redis is not asked. */
+static int start_write(struct gorge_op *o, uint64_t *op) {
+  if (o->state == GORGE_OP_DONE && o->status == GORGE_OK) {
+    gorge_op_destroy(o);
+    *op = 0;
+    return GORGE_OK;
+  }
+  *op = o->id;
+  return o->status;
+}
+
+static int create_write(gorge_cache *cache, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
+                        struct gorge_op **o) {
+  int status = gorge_cache_ready(cache, false);
+  return status == GORGE_OK ? gorge_op_create(cache, key, key_len, tags, tags_len, o) : status;
+}
+
+int gorge_set_start(gorge_cache *cache, const struct gorge_store *store, uint64_t *op) {
+  struct gorge_op *o;
+  *op = 0;
+  int status = create_write(cache, store->key, store->key_len, store->tags, store->tags_len, &o);
+  if (status != GORGE_OK) {
+    return status;
+  }
+  gorge_write_set(o, store, gorge_clock_ms());
+  return start_write(o, op);
+}
+
+int gorge_delete_start(gorge_cache *cache, const char *key, uint32_t key_len, uint64_t *op) {
+  struct gorge_op *o;
+  *op = 0;
+  int status = create_write(cache, key, key_len, NULL, 0, &o);
+  if (status != GORGE_OK) {
+    return status;
+  }
+  gorge_write_delete(o, gorge_clock_ms());
+  return start_write(o, op);
+}
+
+int gorge_invalidate_start(gorge_cache *cache, const char *tags, uint32_t tags_len, uint64_t *op) {
+  struct gorge_op *o;
+  *op = 0;
+  int status = create_write(cache, "", 0, tags, tags_len, &o);
+  if (status != GORGE_OK) {
+    return status;
+  }
+  gorge_write_invalidate(o, gorge_clock_ms());
+  return start_write(o, op);
+}
+
+uint32_t gorge_poll(gorge_cache *cache, uint64_t *ops, uint32_t max) {
+  if (cache->generation != gorge_process_generation()) {
+    return 0;
+  }
+  gorge_cache_turn(cache, gorge_clock_ms());
+  uint32_t n = (uint32_t)(gorge_buf_len(&cache->events) / sizeof *ops);
+  n = n < max ? n : max;
+  if (n > 0) {
+    memcpy(ops, gorge_buf_ptr(&cache->events), n * sizeof *ops);
+    gorge_buf_consume(&cache->events, n * sizeof *ops);
+  }
+  return n;
+}
+
+uint32_t gorge_pending(gorge_cache *cache) {
+  return cache->generation == gorge_process_generation() ? cache->op_count : 0;
+}
+
+struct cleanup {
+  uint64_t op;
+  uint32_t serial;
+};
+
+void gorge_op_cleanup_init(void *data, gorge_cache *cache, uint64_t op) {
+  struct cleanup c = {.op = op, .serial = cache->serial};
+  memcpy(data, &c, sizeof c);
+}
+
+void gorge_op_cleanup(void *data) {
+  struct cleanup c;
+  memcpy(&c, data, sizeof c);
+  gorge_cache *cache = gorge_cache_by_serial(c.serial);
+  struct gorge_op *o = cache == NULL ? NULL : gorge_op_find(cache, c.op);
+  if (o == NULL) {
+    return;
+  }
+  gorge_op_notify(o); /* coroutines of this worker that share the fill begin anew */
+  gorge_op_free(cache, c.op);
+  if (cache->process->control != NULL) {
+    gorge_control_ring(cache->process->control);
+  }
+}
+
+/* ---- moving bytes from outside ---- */
+
+static struct gorge_conn *pumped(gorge_cache *cache) {
+  return cache->l2 != NULL && cache->link == NULL ? gorge_l2_conn(cache->l2) : NULL;
+}
+
+int gorge_io_connect(gorge_cache *cache, char *host, uint32_t host_size, uint32_t *port) {
+  struct gorge_conn *conn = pumped(cache);
+  uint64_t now_ms = gorge_clock_ms();
+  if (conn == NULL) {
+    return GORGE_MISS;
+  }
+  if (gorge_conn_state(conn) != GORGE_CONN_CONNECTING && !gorge_conn_want_connect(conn, now_ms)) {
+    return GORGE_MISS;
+  }
+  uint16_t p = 0;
+  const char *reason = NULL;
+  int status = gorge_endpoint_text(cache->endpoint, now_ms, host, host_size, &p, &reason);
+  *port = p;
+  if (status < 0) {
+    gorge_conn_closed(conn, now_ms, reason != NULL ? reason : gorge_status_text(status));
+    return GORGE_MISS;
+  }
+  return status;
+}
+
+void gorge_io_opened(gorge_cache *cache) {
+  struct gorge_conn *conn = pumped(cache);
+  if (conn != NULL) {
+    cache->dropped = false;
+    gorge_conn_opened(conn, gorge_clock_ms());
+  }
+}
+
+void gorge_io_closed(gorge_cache *cache, const char *reason) {
+  struct gorge_conn *conn = pumped(cache);
+  if (conn != NULL && !cache->dropped) {
+    gorge_conn_closed(conn, gorge_clock_ms(), reason);
+  }
+}
+
+void gorge_io_output(gorge_cache *cache, const char **ptr, uint64_t *len) {
+  struct gorge_conn *conn = pumped(cache);
+  size_t n = 0;
+  *ptr = NULL;
+  if (conn != NULL && !cache->dropped) {
+    gorge_conn_output(conn, ptr, &n);
+  }
+  *len = n;
+}
+
+void gorge_io_sent(gorge_cache *cache, uint64_t len) {
+  struct gorge_conn *conn = pumped(cache);
+  if (conn != NULL && !cache->dropped) {
+    gorge_conn_sent(conn, len);
+  }
+}
+
+int gorge_io_input(gorge_cache *cache, const char *ptr, uint64_t len) {
+  struct gorge_conn *conn = pumped(cache);
+  if (conn == NULL || cache->dropped) {
+    return GORGE_ERR_CLOSED;
+  }
+  return gorge_conn_input(conn, ptr, len, gorge_clock_ms());
+}
+
+uint32_t gorge_io_pending(gorge_cache *cache) {
+  struct gorge_conn *conn = pumped(cache);
+  return conn == NULL ? 0 : gorge_conn_pending(conn);
+}
+
+int gorge_io_tick(gorge_cache *cache) {
+  if (pumped(cache) == NULL) {
+    return 1;
+  }
+  gorge_cache_turn(cache, gorge_clock_ms());
+  return cache->dropped;
+}
+
+/* ---- waiting ---- */
+
+int gorge_doorbell_path(gorge_cache *cache, char *path, uint32_t size) {
+  if (gorge_cache_ready(cache, true) != GORGE_OK) {
+    return GORGE_ERR_SYSTEM;
+  }
+  struct gorge_control *control = gorge_cache_control(cache);
+  return control == NULL ? GORGE_ERR_SYSTEM : gorge_control_doorbell_path(control, NULL, path, size);
+}
+
+int gorge_loop_wait(double timeout_ms) { return gorge_process_loop_wait(timeout_ms); }
+
+/* ---- statistics ---- */
+
+int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
+  memset(out, 0, sizeof *out);
+  uint64_t now_ms = gorge_clock_ms();
+  gorge_zone_sum_counters(cache->zone, cache->ns, out->counters);
+  for (int i = 0; i < GORGE_HISTOGRAMS; i++) {
+    gorge_zone_sum_histogram(cache->zone, cache->ns, i, out->histograms[i]);
+  }
+  struct gorge_l1_usage usage;
+  gorge_l1_usage(cache->zone, &usage);
+  out->entries = usage.entries;
+  out->bytes_used = usage.bytes_used;
+  out->bytes_total = usage.bytes_total;
+  out->zone_size = cache->zone->size;
+  out->flights = gorge_flight_count(cache->zone);
+  out->workers = gorge_owner_count(cache->zone);
+  out->epoch = __atomic_load_n(&cache->words->epoch, __ATOMIC_RELAXED); /* for people: no order needed */
+  out->breaker = gorge_breaker_state(cache->breaker);
+  out->breaker_opens = __atomic_load_n(&cache->breaker->opens, __ATOMIC_RELAXED);
+  out->redis_state = cache->has_redis ? GORGE_CONN_DOWN : 9;
+  out->subscribed = gorge_role_taken(gorge_zone_subscriber_role(cache->zone, cache->ns), now_ms);
+  if (cache->generation == gorge_process_generation() && cache->l2 != NULL) {
+    const struct gorge_conn *conn = gorge_l2_conn(cache->l2);
+    out->redis_state = gorge_conn_state(conn);
+    out->redis_pending = gorge_conn_pending(conn);
+    strncpy(out->redis_reason, gorge_conn_reason(conn), sizeof out->redis_reason - 1);
+  }
+  return GORGE_OK;
+}
+
+double gorge_histogram_bound_us(uint32_t bucket) {
+  return bucket + 1 >= GORGE_HISTOGRAM_BUCKETS ? -1.0 : (double)gorge_histogram_bound(bucket);
+}
+
+double gorge_histogram_quantile_us(const uint64_t *buckets, double q) {
+  return gorge_histogram_quantile(buckets, q);
+}

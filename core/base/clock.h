@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The one place that reads clocks. Pure modules take `now_ms` instead.
+ *
+ * gorge_clock_ms is CLOCK_MONOTONIC_COARSE: the clock behind nginx's cached milliseconds, common to all
+ * processes of the host, a few nanoseconds a call, a few milliseconds coarse. gorge_clock_us is exact.
+ */
+#ifndef GORGE_BASE_CLOCK_H
+#define GORGE_BASE_CLOCK_H
+
+#include <stdint.h>
+
+uint64_t gorge_clock_ms(void);
+uint64_t gorge_clock_us(void);
+
+#endif

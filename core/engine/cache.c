@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/* A cache: a namespace of a zone, and what the current process runs for it. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "engine/engine.h"
+
+/* All caches of the process by serial number, so that a cleanup handler that outlives its cache finds nothing. Main thread only. */
+static struct {
+  gorge_cache **list;
+  uint32_t count, size;
+  uint32_t serial;
+} registry;
+
+gorge_cache *gorge_cache_by_serial(uint32_t serial) {
+  for (uint32_t i = 0; i < registry.count; i++) {
+    if (registry.list[i]->serial == serial) {
+      return registry.list[i];
+    }
+  }
+  return NULL;
+}
+
+static int enroll(gorge_cache *c) {
+  if (registry.count == registry.size) {
+    uint32_t size = registry.size == 0 ? 8 : registry.size * 2;
+    gorge_cache **list = realloc(registry.list, size * sizeof(gorge_cache *));
+    if (list == NULL) {
+      return GORGE_ERR_MEMORY;
+    }
+    registry.list = list;
+    registry.size = size;
+  }
+  c->serial = ++registry.serial;
+  registry.list[registry.count++] = c;
+  return GORGE_OK;
+}
+
+static void strike(const gorge_cache *c) {
+  for (uint32_t i = 0; i < registry.count; i++) {
+    if (registry.list[i] == c) {
+      registry.list[i] = registry.list[--registry.count];
+      return;
+    }
+  }
+}
+
+static int fail(int status, char *err, uint32_t size, const char *text) {
+  if (err != NULL && size > 0) {
+    snprintf(err, size, "%s", text);
+  }
+  return status;
+}
+
+static int init_zone(struct gorge_zone *zone) { return gorge_l1_init(zone); }
+
+static int open_zone(gorge_cache *c, const struct gorge_config *config, char *err, uint32_t err_size) {
+  uint64_t existing = 0;
+  unsigned flags = (config->flags & GORGE_CONFIG_SIBLINGS) != 0 ? GORGE_ZONE_SIBLINGS : 0;
+  int status = gorge_zone_open(config->zone, strlen(config->zone), config->l1_size, flags, init_zone, &c->zone,
+                               &existing);
+  if (status == GORGE_ERR_MISMATCH && existing > 0 && err != NULL) {
+    snprintf(err, err_size, "zone '%s' exists with a size of %llu bytes, asked for %llu", config->zone,
+             (unsigned long long)existing, (unsigned long long)config->l1_size);
+    return status;
+  }
+  if (status != GORGE_OK) {
+    return fail(status, err, err_size, gorge_status_text(status));
+  }
+  status = gorge_zone_namespace(c->zone, config->ns, strlen(config->ns), &c->ns);
+  if (status != GORGE_OK) {
+    return fail(status, err, err_size, "too many namespaces in this zone");
+  }
+  c->words = gorge_zone_words(c->zone, c->ns);
+  c->breaker = gorge_zone_breaker(c->zone, c->ns);
+  return GORGE_OK;
+}
+
+/* NULL stays NULL. Returns false when out of memory. */
+static bool copy_text(const char *text, const char **out) {
+  *out = text == NULL ? NULL : strdup(text);
+  return text == NULL || *out != NULL;
+}
+
+static int set_redis(gorge_cache *c, const struct gorge_config *config) {
+  if (config->redis_host == NULL && config->redis_path == NULL) {
+    return GORGE_OK;
+  }
+  c->has_redis = true;
+  c->redis.db = config->db;
+  c->redis.connect_timeout_ms = config->connect_timeout_ms;
+  c->redis.timeout_ms = config->timeout_ms;
+  c->redis.max_pending = config->max_pending;
+  c->redis.max_reply_bytes = 512U << 20;
+  c->endpoint = gorge_endpoint_create(config->redis_host, (uint16_t)config->redis_port, config->redis_path);
+  bool copied = copy_text(config->username, &c->redis.username) && copy_text(config->password, &c->redis.password);
+  return c->endpoint != NULL && copied && gorge_random(&c->redis.seed, sizeof c->redis.seed) == GORGE_OK
+             ? GORGE_OK
+             : GORGE_ERR_MEMORY;
+}
+
+static void release(gorge_cache *c) {
+  if (c->endpoint != NULL) {
+    gorge_endpoint_destroy(c->endpoint);
+  }
+  free((char *)c->redis.username);
+  free((char *)c->redis.password);
+  gorge_buf_fini(&c->events);
+  free(c->slots);
+  free(c->free_slots);
+  free(c);
+}
+
+int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char *err, uint32_t err_size) {
+  size_t name_len = config->ns == NULL ? 0 : strlen(config->ns);
+  if (name_len == 0 || name_len > GORGE_NAME_MAX || config->zone == NULL) {
+    return fail(GORGE_ERR_ARGUMENT, err, err_size, "a zone and a namespace of 1 to 64 bytes are needed");
+  }
+  gorge_cache *c = calloc(1, sizeof *c);
+  if (c == NULL) {
+    return fail(GORGE_ERR_MEMORY, err, err_size, "out of memory");
+  }
+  c->flags = config->flags;
+  c->watch = -1;
+  c->lock_sleep_ms = config->lock_sleep_ms;
+  c->lock_retries = config->lock_retries;
+  c->l1_ttl_ms = config->l1_ttl_ms;
+  c->breaker_config.max_failures = config->breaker_max_failures;
+  c->breaker_config.timeout_ms = config->breaker_timeout_ms;
+  memcpy(c->name, config->ns, name_len + 1);
+  int status = open_zone(c, config, err, err_size);
+  if (status == GORGE_OK) {
+    status = set_redis(c, config);
+    if (status == GORGE_OK) {
+      status = enroll(c);
+    }
+    if (status != GORGE_OK) {
+      (void)fail(status, err, err_size, gorge_status_text(status));
+    }
+  }
+  if (status != GORGE_OK) {
+    release(c);
+    return status;
+  }
+  *out = c;
+  return GORGE_OK;
+}
+
+static void leave(gorge_cache *c) {
+  uint64_t now_ms = gorge_clock_ms();
+  for (uint32_t i = 0; i < c->slot_count; i++) {
+    if (c->slots[i] != NULL) {
+      gorge_fetch_abandon(c->slots[i], now_ms);
+      gorge_op_destroy(c->slots[i]);
+    }
+  }
+  gorge_remote_close(c);
+  if (c->watch >= 0 && c->process->control != NULL) {
+    gorge_control_unwatch(c->process->control, c->watch);
+  }
+  gorge_process_leave(c->process);
+}
+
+void gorge_cache_unmake(gorge_cache *c) {
+  strike(c);
+  if (c->generation != 0 && c->generation == gorge_process_generation()) {
+    leave(c);
+  }
+  release(c);
+}
+
+/* Forgets what the parent of a fork ran; its memory is left alone, the parent still owns what it points to. */
+static void forget_parent(gorge_cache *c) {
+  c->process = NULL;
+  c->counters = NULL;
+  c->l2 = NULL;
+  c->link = NULL;
+  c->watch = -1;
+  c->threads = false;
+  c->dropped = false;
+  c->slots = NULL;
+  c->free_slots = NULL;
+  c->slot_count = c->op_count = c->free_count = 0;
+  c->waiting = NULL;
+  gorge_buf_init(&c->events);
+}
+
+static int enter(gorge_cache *c) {
+  forget_parent(c);
+  int status = gorge_process_enter(c->zone, &c->process);
+  if (status == GORGE_OK && c->has_redis) {
+    status = gorge_remote_open(c);
+    if (status != GORGE_OK) {
+      gorge_process_leave(c->process);
+    }
+  }
+  if (status == GORGE_OK) {
+    c->counters = gorge_zone_counters(c->zone, c->ns, c->process->owner.worker);
+    c->generation = gorge_process_generation();
+  }
+  return status;
+}
+
+struct gorge_control *gorge_cache_control(gorge_cache *c) {
+  if (!c->threads) {
+    return NULL;
+  }
+  int status;
+  struct gorge_control *control = gorge_process_control(c->process, &status);
+  if (control != NULL && c->watch < 0 && c->has_redis && (c->flags & GORGE_CONFIG_SECOND) == 0) {
+    gorge_coherence_watch(c, control);
+  }
+  return control;
+}
+
+int gorge_cache_ready(gorge_cache *c, bool threads) {
+  if (c->generation != gorge_process_generation()) {
+    int status = enter(c);
+    if (status != GORGE_OK) {
+      return status;
+    }
+  }
+  if (threads && !c->threads) {
+    c->threads = true;
+    if (c->has_redis && gorge_cache_control(c) == NULL) {
+      return GORGE_ERR_SYSTEM;
+    }
+  }
+  return GORGE_OK;
+}
+
+void gorge_cache_wake(gorge_cache *c, const struct gorge_worker_set *set) {
+  struct gorge_worker_set others = *set;
+  uint32_t self = c->process->owner.worker;
+  bool mine = (others.bits[self / 64] >> (self % 64) & 1) != 0;
+  others.bits[self / 64] &= ~(UINT64_C(1) << (self % 64));
+  uint64_t any = 0;
+  for (size_t i = 0; i < sizeof others.bits / sizeof others.bits[0]; i++) {
+    any |= others.bits[i];
+  }
+  struct gorge_control *control = c->process->control;
+  if (any != 0) {
+    gorge_wake_send(c->zone, &others, self, control != NULL ? gorge_control_wake_fd(control) : -1);
+  }
+  if (mine && control != NULL) {
+    gorge_control_ring(control); /* another cache or coroutine of this worker waits too */
+  }
+}
+
+void gorge_cache_turn(gorge_cache *c, uint64_t now_ms) {
+  if (c->l2 != NULL && c->link == NULL) {
+    struct gorge_conn *conn = gorge_l2_conn(c->l2);
+    if (gorge_conn_tick(conn, now_ms)) {
+      gorge_conn_closed(conn, now_ms, gorge_conn_reason(conn));
+      c->dropped = true;
+    }
+  }
+  struct gorge_op *next;
+  for (struct gorge_op *op = c->waiting; op != NULL; op = next) {
+    next = op->next;
+    gorge_fetch_look(op, now_ms);
+  }
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine: what one process does for one cache. An operation (op) is a state machine over the host's flight table,
+ * Redis and L1; nothing in here waits. Everything runs on the process's main thread, but for the hooks in coherence.c,
+ * which run on its control thread and touch shared memory only.
+ *
+ *   fetch:  FLIGHT <-> (lease of the host) -> LOOKUP -> LEASE <-> PARKED -> RUN -> FILL -> DONE
+ *   write:  WRITE -> DONE
+ *
+ * FLIGHT  somebody on this host fills: wait for the flight's end
+ * LOOKUP  GET of the value            LEASE   the lease script
+ * PARKED  another node fills: wait for its message, or poll
+ * RUN     the caller runs the loader  FILL    the fill script
+ */
+#ifndef GORGE_ENGINE_ENGINE_H
+#define GORGE_ENGINE_ENGINE_H
+
+#include "base/buf.h"
+#include "engine/process.h"
+#include "io/l2.h"
+#include "l1/l1.h"
+#include "resil/breaker.h"
+
+struct gorge_ev_link;
+
+enum gorge_op_state {
+  GORGE_OP_FLIGHT,
+  GORGE_OP_LOOKUP,
+  GORGE_OP_LEASE,
+  GORGE_OP_PARKED,
+  GORGE_OP_RUN,
+  GORGE_OP_FILL,
+  GORGE_OP_WRITE,
+  GORGE_OP_RELEASE, /* nobody waits for it any more: a lease is being given back */
+  GORGE_OP_DONE
+};
+
+/* Bytes that an op owns. */
+struct gorge_blob {
+  char *ptr;
+  uint32_t len;
+};
+
+struct gorge_op {
+  uint64_t id; /* slot in the table in the low bits, a serial number above; never 0 */
+  gorge_cache *cache;
+  uint64_t listed_us;
+  struct gorge_op *prev, *next; /* list of ops that wait for time or shared memory (FLIGHT, PARKED) */
+  enum gorge_op_state state;
+  int status;
+  bool lookup_only;
+  bool detached; /* the caller is gone; the op frees itself when it ends */
+  bool listed;   /* in the waiting list */
+
+  char *bytes; /* key and packed tags; what the pointers below point into */
+  struct gorge_key key;
+  struct gorge_tag tags[GORGE_TAGS_MAX];
+  struct gorge_l2_tag l2_tags[GORGE_TAGS_MAX];
+  uint32_t ntags;
+  struct gorge_snapshot snapshot;
+  uint64_t nonces[GORGE_TAGS_MAX]; /* of the tags, as the lease was granted */
+
+  struct gorge_flight_ref flight;
+  uint64_t lease_id;  /* in the control thread's list; 0: none */
+  uint64_t l2_token;  /* lease in Redis; 0: none */
+  uint64_t previous;  /* lease in Redis of the fill that was taken over */
+  bool unleased;      /* runs after a wait that ended without a lease: nothing may be stored */
+  uint32_t lease_ms;
+  uint64_t deadline_ms, next_ms;
+  uint64_t began_us;
+  uint64_t rejected_version;
+  uint32_t lookups;      /* how often L2 was read for this op */
+  uint32_t silent_polls; /* polls in which the holder of the lease in Redis showed no sign of life */
+
+  struct gorge_l2_request request;
+  enum gorge_l2_verb verb; /* of a write */
+  bool requested; /* the request is with io */
+  uint64_t requested_us;
+
+  /* what is to be stored (FILL, WRITE) */
+  struct gorge_blob store;    /* for L1 */
+  struct gorge_blob l2_store; /* for Redis; ptr may be that of store */
+  uint32_t store_kind;
+  double l1_ttl_ms, ttl_ms;
+
+  /* the result */
+  struct gorge_blob value;
+  struct gorge_read read; /* kind, version, slot ... of the value; buf is not used */
+  char error[GORGE_ERROR_MAX + 1];
+  uint32_t error_len;
+};
+
+enum { GORGE_OP_SLOT_BITS = 20 };
+
+struct gorge_cache {
+  uint32_t serial; /* in the registry of caches, for cleanup handlers */
+  struct gorge_zone *zone;
+  uint32_t ns;
+  struct gorge_words *words;
+  struct gorge_breaker_words *breaker;
+  struct gorge_breaker_config breaker_config;
+  uint32_t flags, lock_sleep_ms, lock_retries;
+  double l1_ttl_ms;
+  char name[GORGE_NAME_MAX + 1];
+
+  bool has_redis;
+  struct gorge_endpoint *endpoint;
+  struct gorge_conn_config redis; /* strings are the cache's */
+
+  /* of the process that entered */
+  uint64_t generation; /* 0: none yet */
+  bool threads;
+  struct gorge_process *process;
+  uint64_t *counters;
+  struct gorge_l2 *l2;
+  struct gorge_ev_link *link; /* with GORGE_CONFIG_INLINE */
+  int watch;                  /* handle of the control thread, or -1 */
+  bool dropped;               /* the transport of a pump is to be closed */
+
+  struct gorge_op **slots;
+  uint32_t slot_count, op_count;
+  uint32_t *free_slots;
+  uint32_t free_count;
+  uint64_t next_serial;
+  struct gorge_op *waiting; /* head of the list of FLIGHT and PARKED ops */
+  struct gorge_buf events;  /* ids of ops whose status changed */
+};
+
+/* --- cache.c --- */
+int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char *err, uint32_t err_size);
+void gorge_cache_unmake(gorge_cache *c);
+/* See gorge_cache_enter; `threads` false leaves a permission given earlier as it is. */
+int gorge_cache_ready(gorge_cache *c, bool threads);
+/* Advances timers, looks at what waits for shared memory, moves inline bytes. */
+void gorge_cache_turn(gorge_cache *c, uint64_t now_ms);
+static inline void gorge_count(gorge_cache *c, enum gorge_counter counter) {
+  /* relaxed: the control thread of the worker adds to the same block; readers only sum */
+  __atomic_fetch_add(&c->counters[counter], 1, __ATOMIC_RELAXED);
+}
+gorge_cache *gorge_cache_by_serial(uint32_t serial);
+/* Starts the control thread if threads are allowed and it does not run yet. NULL: do without. */
+struct gorge_control *gorge_cache_control(gorge_cache *c);
+/* Tells other workers that a flight they wait for has ended. */
+void gorge_cache_wake(gorge_cache *c, const struct gorge_worker_set *set);
+
+/* --- op.c --- */
+/* A new op with copies of key and packed tags. Returns GORGE_OK, GORGE_ERR_ARGUMENT (key or tags malformed), GORGE_ERR_MEMORY or GORGE_ERR_FULL. */
+int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
+                    struct gorge_op **out);
+/* Replaces the op's tags. */
+int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len);
+struct gorge_op *gorge_op_find(gorge_cache *c, uint64_t id);
+void gorge_op_destroy(struct gorge_op *op);
+/* Ends the op with a status: the caller is told, or, when detached, the op is destroyed. The op may be gone afterwards. */
+void gorge_op_end(struct gorge_op *op, int status);
+/* Names the op in the next gorge_poll. */
+void gorge_op_notify(struct gorge_op *op);
+void gorge_op_list(struct gorge_op *op);
+void gorge_op_unlist(struct gorge_op *op);
+void gorge_op_error(struct gorge_op *op, const char *text, size_t len);
+int gorge_blob_copy(struct gorge_blob *blob, const char *ptr, uint32_t len);
+void gorge_blob_free(struct gorge_blob *blob);
+
+/* --- remote.c: the op's request to Redis --- */
+/* Makes the process's connection. Returns GORGE_OK or GORGE_ERR_MEMORY. */
+int gorge_remote_open(gorge_cache *c);
+void gorge_remote_close(gorge_cache *c);
+/* Whether Redis may be asked now (configured, breaker). */
+bool gorge_remote_allowed(gorge_cache *c, uint64_t now_ms);
+/* Sends op->request as `verb`. On a failure the breaker is told. */
+int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms);
+void gorge_remote_cancel(struct gorge_op *op);
+
+/* --- fetch.c --- */
+/* Begins the op's flight, or joins it, and goes on from there. */
+void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms);
+/* Looks the key up in Redis and ends with GORGE_HIT or GORGE_MISS. */
+void gorge_fetch_lookup(struct gorge_op *op, uint64_t now_ms);
+/* A reply to LOOKUP or LEASE. */
+void gorge_fetch_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
+/* A waiting op looks at shared memory and the clock. */
+void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms);
+/* Gives the op's flight and lease up without a result. */
+void gorge_fetch_abandon(struct gorge_op *op, uint64_t now_ms);
+
+/* --- fill.c --- */
+/* The loader of an op in RUN returned a value: store it. The op may be gone afterwards only if it is detached. */
+void gorge_fill_store(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms);
+/* It returned none. outcome GORGE_FAILED: waiters get op->error; GORGE_OK: they start anew. */
+void gorge_fill_give_up(struct gorge_op *op, int outcome, uint64_t now_ms);
+/* An op that waited in vain goes to RUN without a lease. */
+void gorge_fill_unleased(struct gorge_op *op);
+void gorge_fill_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
+/* Ends the flight and wakes who waits for it. */
+void gorge_fill_finish_flight(struct gorge_op *op, int outcome, uint64_t now_ms);
+/* Takes copies of what is to be stored. Returns GORGE_OK or GORGE_ERR_MEMORY. */
+int gorge_op_take_store(struct gorge_op *op, const struct gorge_store *store);
+/* Gives a lease in Redis back; the op ends when Redis has answered. Returns false when there is nothing to give back. */
+bool gorge_fill_release(struct gorge_op *op, uint64_t now_ms);
+
+/* --- write.c --- */
+/* Each applies to this host and, with Redis, sends; the op ends at once when there is no Redis to ask. */
+void gorge_write_set(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms);
+void gorge_write_delete(struct gorge_op *op, uint64_t now_ms);
+void gorge_write_invalidate(struct gorge_op *op, uint64_t now_ms);
+void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
+
+/* --- coherence.c: hooks of the control thread --- */
+void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control);
+
+#endif

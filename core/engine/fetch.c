@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT */
+/* From "not in L1" to a value, a lease to fill, or the end of somebody else's fill. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "engine/engine.h"
+#include "resil/histogram.h"
+
+enum { LOOKUPS_MAX = 3 };
+
+static void run(struct gorge_op *op) {
+  gorge_cache *c = op->cache;
+  gorge_op_unlist(op);
+  op->state = GORGE_OP_RUN;
+  op->status = GORGE_LEASE;
+  op->began_us = gorge_clock_us();
+  struct gorge_control *control = gorge_cache_control(c);
+  if (control != NULL && op->flight.index != UINT32_MAX) {
+    op->lease_id = gorge_control_lease_add(control, c->watch, &op->flight, op->key.ptr, op->key.len,
+                                           op->l2_token, op->lease_ms);
+  }
+  gorge_op_notify(op);
+}
+
+/* Redis is of no use now: the loader's value will be kept on this host. */
+static void run_without_redis(struct gorge_op *op) {
+  if (op->lookup_only) {
+    gorge_op_end(op, GORGE_MISS);
+    return;
+  }
+  op->l2_token = 0;
+  run(op);
+}
+
+static void ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
+  gorge_op_unlist(op);
+  if (op->lookup_only && verb != GORGE_L2_LOOKUP) {
+    gorge_op_end(op, GORGE_MISS);
+    return;
+  }
+  op->state = verb == GORGE_L2_LOOKUP ? GORGE_OP_LOOKUP : GORGE_OP_LEASE;
+  if (verb == GORGE_L2_LEASE && op->l2_token == 0 &&
+      gorge_random(&op->l2_token, sizeof op->l2_token) != GORGE_OK) {
+    run_without_redis(op);
+    return;
+  }
+  if (gorge_remote_send(op, verb, now_ms) != GORGE_OK) {
+    run_without_redis(op);
+  }
+}
+
+void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  gorge_l1_snapshot(c->zone, &op->key, op->tags, op->ntags, &op->snapshot);
+  struct gorge_flight_request rq = {
+      .key = &op->key,
+      .snapshot = &op->snapshot,
+      .owner_id = c->process->owner.id,
+      .worker = c->process->owner.worker,
+      .now_ms = now_ms,
+      .lease_ms = op->lease_ms,
+      .cap_ms = op->deadline_ms > now_ms ? op->deadline_ms - now_ms : op->lease_ms,
+  };
+  int status = gorge_flight_begin(c->zone, &rq, &op->flight, &op->previous);
+  if (status == GORGE_BUSY) {
+    if (op->state != GORGE_OP_FLIGHT || !op->listed) {
+      gorge_count(c, GORGE_COUNT_WAITS);
+      op->state = GORGE_OP_FLIGHT;
+      gorge_op_list(op);
+      (void)gorge_cache_control(c); /* who wakes this worker */
+    }
+    op->next_ms = now_ms + c->lock_sleep_ms;
+    return;
+  }
+  if (status != GORGE_LEASE) {
+    op->flight.index = UINT32_MAX; /* the table is full: fill without a flight */
+  } else if (op->previous != 0) {
+    gorge_count(c, GORGE_COUNT_TAKEOVERS);
+  }
+  /* A fill may have ended between the caller's miss and this flight: its value is in L1 by now. */
+  struct gorge_read read = {.buf = NULL};
+  int found = gorge_l1_read(c->zone, &op->key, now_ms, false, &read);
+  if (found == GORGE_HIT || found == GORGE_SPACE) {
+    gorge_fill_finish_flight(op, GORGE_OK, now_ms);
+    gorge_op_end(op, GORGE_OK);
+  } else if (!c->has_redis) {
+    run(op);
+  } else if (!gorge_remote_allowed(c, now_ms)) {
+    run_without_redis(op);
+  } else {
+    ask(op, GORGE_L2_LOOKUP, now_ms);
+  }
+}
+
+void gorge_fetch_lookup(struct gorge_op *op, uint64_t now_ms) {
+  op->lookup_only = true;
+  gorge_l1_snapshot(op->cache->zone, &op->key, op->tags, op->ntags, &op->snapshot);
+  if (gorge_remote_allowed(op->cache, now_ms)) {
+    ask(op, GORGE_L2_LOOKUP, now_ms);
+  } else {
+    gorge_op_end(op, GORGE_MISS);
+  }
+}
+
+/* Whether the envelope names just the tags that the snapshot covers. */
+static bool same_tags(const struct gorge_op *op, const struct gorge_l2_result *r) {
+  if (r->ntags != op->ntags) {
+    return false;
+  }
+  for (uint32_t i = 0; i < r->ntags; i++) {
+    if (r->tags[i].len != op->tags[i].len || memcmp(r->tags[i].ptr, op->tags[i].ptr, r->tags[i].len) != 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+static int adopt_tags(struct gorge_op *op, const struct gorge_l2_result *r) {
+  char packed[GORGE_TAGS_MAX * (GORGE_TAG_MAX + 1)];
+  uint32_t len = 0;
+  for (uint32_t i = 0; i < r->ntags; i++) {
+    packed[len++] = (char)r->tags[i].len;
+    memcpy(packed + len, r->tags[i].ptr, r->tags[i].len);
+    len += r->tags[i].len;
+  }
+  return gorge_op_set_tags(op, packed, len);
+}
+
+static void deliver(struct gorge_op *op, const struct gorge_l2_result *r, bool keep, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  gorge_count(c, GORGE_COUNT_L2_HITS);
+  if (gorge_blob_copy(&op->value, r->value, r->value_len) != GORGE_OK) {
+    gorge_fill_finish_flight(op, GORGE_OK, now_ms);
+    gorge_op_end(op, GORGE_ERR_MEMORY);
+    return;
+  }
+  double life = r->remaining_ms < c->l1_ttl_ms ? (double)r->remaining_ms : c->l1_ttl_ms;
+  op->read.kind = r->kind;
+  op->read.version = r->version;
+  op->read.expires_ms = (double)now_ms + life;
+  if (keep) {
+    struct gorge_entry entry = {
+        .value = r->value,
+        .value_len = r->value_len,
+        .kind = r->kind,
+        .version = r->version,
+        .expires_ms = now_ms + (uint64_t)life,
+        .ntags = op->ntags,
+        .tags = op->tags,
+    };
+    int status = gorge_l1_insert(c->zone, &c->process->owner, &op->key, &entry, &op->snapshot, now_ms, &op->read);
+    if (status != GORGE_STORED) {
+      op->read.slot = NULL;
+    }
+  }
+  gorge_fill_finish_flight(op, GORGE_OK, now_ms);
+  gorge_op_end(op, GORGE_HIT);
+}
+
+static void hit(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
+  if (same_tags(op, r)) {
+    deliver(op, r, true, now_ms);
+    return;
+  }
+  /*
+   * The value carries other tags than the caller named. Their generations must be read before the value is, so it is read once more with
+   * its own tags; L1 may keep it then.
+   */
+  if (++op->lookups >= LOOKUPS_MAX || adopt_tags(op, r) != GORGE_OK) {
+    deliver(op, r, false, now_ms);
+    return;
+  }
+  gorge_l1_snapshot(op->cache->zone, &op->key, op->tags, op->ntags, &op->snapshot);
+  ask(op, GORGE_L2_LOOKUP, now_ms);
+}
+
+/* Another node fills. A lease that is being renewed is worth waiting for; one that is overdue is not. */
+static void park(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  bool overdue = r->remaining_ms + op->lease_ms / 3 + c->lock_sleep_ms < op->lease_ms;
+  op->silent_polls = overdue ? op->silent_polls + 1 : 0;
+  if (op->silent_polls > c->lock_retries || now_ms >= op->deadline_ms) {
+    gorge_count(c, GORGE_COUNT_WAIT_TIMEOUTS);
+    op->l2_token = 0;
+    gorge_fill_finish_flight(op, GORGE_OK, now_ms);
+    gorge_op_end(op, GORGE_ERR_TIMEOUT);
+    return;
+  }
+  if (op->state != GORGE_OP_PARKED) {
+    gorge_count(c, GORGE_COUNT_WAITS);
+  }
+  op->state = GORGE_OP_PARKED;
+  op->next_ms = now_ms + c->lock_sleep_ms;
+  gorge_op_list(op);
+  /* This worker holds the host's flight while it waits for another node. */
+  if (op->flight.index != UINT32_MAX) {
+    (void)gorge_flight_renew(c->zone, &op->flight, now_ms, op->lease_ms);
+  }
+}
+
+void gorge_fetch_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
+  if (op->detached) {
+    if (op->state == GORGE_OP_LEASE && r->status == GORGE_LEASE && gorge_fill_release(op, now_ms)) {
+      return;
+    }
+    gorge_op_end(op, GORGE_OK);
+    return;
+  }
+  switch (r->status) {
+    case GORGE_HIT: hit(op, r, now_ms); break;
+    case GORGE_MISS:
+      if (r->error != NULL) {
+        gorge_count(op->cache, GORGE_COUNT_DECODE_ERRORS);
+      }
+      gorge_count(op->cache, GORGE_COUNT_L2_MISSES);
+      op->rejected_version = r->version;
+      ask(op, GORGE_L2_LEASE, now_ms);
+      break;
+    case GORGE_LEASE:
+      memcpy(op->nonces, r->tag_nonces, sizeof op->nonces);
+      if (op->flight.index != UINT32_MAX) {
+        gorge_flight_set_l2_token(op->cache->zone, &op->flight, op->l2_token);
+      }
+      run(op);
+      break;
+    case GORGE_BUSY: park(op, r, now_ms); break;
+    default: run_without_redis(op); break;
+  }
+}
+
+static void look_at_flight(struct gorge_op *op, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  uint32_t len = 0;
+  int status = gorge_flight_check(c->zone, &op->flight, now_ms, op->error, &len);
+  switch (status) {
+    case GORGE_PENDING:
+      op->next_ms = now_ms + c->lock_sleep_ms;
+      if (now_ms >= op->deadline_ms) {
+        gorge_count(c, GORGE_COUNT_WAIT_TIMEOUTS);
+        op->flight.index = UINT32_MAX;
+        gorge_op_end(op, GORGE_ERR_TIMEOUT);
+      }
+      break;
+    case GORGE_LEASE:
+      op->flight.index = UINT32_MAX;
+      gorge_fetch_enter(op, now_ms);
+      break;
+    case GORGE_FAILED:
+      op->error_len = len;
+      op->flight.index = UINT32_MAX;
+      gorge_op_end(op, GORGE_FAILED);
+      break;
+    default:
+      op->flight.index = UINT32_MAX;
+      gorge_op_end(op, GORGE_OK);
+      break;
+  }
+}
+
+void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms) {
+  if (op->state == GORGE_OP_FLIGHT) {
+    look_at_flight(op, now_ms);
+    return;
+  }
+  bool poked = op->flight.index != UINT32_MAX && gorge_flight_poked(op->cache->zone, &op->flight);
+  if (op->state == GORGE_OP_PARKED && (poked || now_ms >= op->next_ms)) {
+    ask(op, GORGE_L2_LEASE, now_ms);
+  }
+}
+
+void gorge_fetch_abandon(struct gorge_op *op, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  (void)now_ms;
+  if (op->lease_id != 0) {
+    gorge_control_lease_remove(c->process->control, op->lease_id);
+    op->lease_id = 0;
+  }
+  if (op->flight.index != UINT32_MAX && op->flight.owner) {
+    struct gorge_worker_set waiters = {{0}};
+    gorge_flight_abandon(c->zone, &op->flight, &waiters);
+    gorge_cache_wake(c, &waiters);
+  }
+  op->flight.index = UINT32_MAX;
+}

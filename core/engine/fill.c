@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/* The loader has returned: Redis checks the lease and stores, L1 checks the stamps and stores, everybody who waits wakes. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/engine.h"
+#include "resil/histogram.h"
+
+void gorge_fill_finish_flight(struct gorge_op *op, int outcome, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  if (op->lease_id != 0) {
+    gorge_control_lease_remove(c->process->control, op->lease_id);
+    op->lease_id = 0;
+  }
+  if (op->flight.index == UINT32_MAX || !op->flight.owner) {
+    return;
+  }
+  struct gorge_worker_set waiters = {{0}};
+  if (gorge_flight_finish(c->zone, &op->flight, now_ms, outcome, op->error, op->error_len, &waiters) == GORGE_OK) {
+    gorge_cache_wake(c, &waiters);
+  }
+  op->flight.index = UINT32_MAX;
+}
+
+bool gorge_fill_release(struct gorge_op *op, uint64_t now_ms) {
+  if (op->l2_token == 0 || op->cache->l2 == NULL || gorge_remote_send(op, GORGE_L2_RELEASE, now_ms) != GORGE_OK) {
+    return false;
+  }
+  op->state = GORGE_OP_RELEASE;
+  return true;
+}
+
+/* Stores into L1 what the op carries. version 0: not from Redis. */
+static int keep(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  struct gorge_entry entry = {
+      .value = op->store.ptr,
+      .value_len = op->store.len,
+      .kind = op->read.kind,
+      .version = version,
+      .expires_ms = now_ms + (uint64_t)op->l1_ttl_ms,
+      .ntags = op->ntags,
+      .tags = op->tags,
+  };
+  int status = gorge_l1_insert(c->zone, &c->process->owner, &op->key, &entry, &op->snapshot, now_ms, &op->read);
+  op->read.version = version;
+  if (status != GORGE_STORED) {
+    op->read.slot = NULL;
+  }
+  if (status == GORGE_REFUSED || status == GORGE_BUSY) {
+    gorge_count(c, GORGE_COUNT_REFUSED_FILLS);
+    status = GORGE_REFUSED;
+  }
+  return status;
+}
+
+static void publish(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
+  /* A fill that was taken over must not be seen: the flight is asked first; what still slips in between loses by its snapshot. */
+  bool owned = op->flight.index == UINT32_MAX || gorge_flight_owned(op->cache->zone, &op->flight);
+  int status = owned ? keep(op, version, now_ms) : GORGE_REFUSED;
+  gorge_fill_finish_flight(op, GORGE_OK, now_ms);
+  gorge_op_end(op, status);
+}
+
+void gorge_fill_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
+  if (r->status == GORGE_STORED) {
+    publish(op, r->version, now_ms);
+  } else if (r->status == GORGE_REFUSED) {
+    gorge_count(op->cache, GORGE_COUNT_REFUSED_FILLS);
+    gorge_fill_finish_flight(op, GORGE_OK, now_ms);
+    gorge_op_end(op, GORGE_REFUSED);
+  } else {
+    gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
+    publish(op, 0, now_ms);
+  }
+}
+
+static void observe_load(struct gorge_op *op) {
+  gorge_cache *c = op->cache;
+  gorge_count(c, GORGE_COUNT_LOADS);
+  gorge_histogram_add(gorge_zone_histogram(c->zone, c->ns, c->process->owner.worker, GORGE_HIST_LOAD),
+                      gorge_clock_us() - op->began_us);
+}
+
+int gorge_op_take_store(struct gorge_op *op, const struct gorge_store *store) {
+  int status = gorge_blob_copy(&op->store, store->value, store->value_len);
+  if (status == GORGE_OK && op->cache->has_redis) {
+    if (store->l2_value == store->value) {
+      op->l2_store = op->store;
+    } else {
+      status = gorge_blob_copy(&op->l2_store, store->l2_value, store->l2_len);
+    }
+  }
+  op->read.kind = store->kind;
+  op->store_kind = store->l2_kind;
+  op->l1_ttl_ms = store->l1_ttl_ms;
+  op->ttl_ms = store->ttl_ms;
+  return status;
+}
+
+void gorge_fill_store(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms) {
+  observe_load(op);
+  if (gorge_op_take_store(op, store) != GORGE_OK) {
+    gorge_fill_finish_flight(op, GORGE_OK, now_ms);
+    gorge_op_end(op, GORGE_ERR_MEMORY);
+  } else if (op->unleased) {
+    gorge_op_end(op, GORGE_REFUSED);
+  } else if (op->l2_token == 0) {
+    publish(op, 0, now_ms);
+  } else {
+    op->state = GORGE_OP_FILL;
+    op->status = GORGE_PENDING;
+    if (gorge_remote_send(op, GORGE_L2_FILL, now_ms) != GORGE_OK) {
+      gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
+      publish(op, 0, now_ms);
+    }
+  }
+}
+
+void gorge_fill_give_up(struct gorge_op *op, int outcome, uint64_t now_ms) {
+  observe_load(op);
+  if (outcome == GORGE_FAILED) {
+    gorge_count(op->cache, GORGE_COUNT_LOAD_ERRORS);
+  }
+  gorge_fill_finish_flight(op, outcome, now_ms);
+  op->status = outcome;
+  if (!gorge_fill_release(op, now_ms)) {
+    op->state = GORGE_OP_DONE;
+  }
+}
+
+void gorge_fill_unleased(struct gorge_op *op) {
+  op->state = GORGE_OP_RUN;
+  op->status = GORGE_LEASE;
+  op->unleased = true;
+  op->began_us = gorge_clock_us();
+}

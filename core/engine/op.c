@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/* The table of operations and the queue of those whose status changed. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/engine.h"
+#include "resil/histogram.h"
+
+enum { SLOTS_MAX = 1 << GORGE_OP_SLOT_BITS, SLOTS_MIN = 64 };
+
+int gorge_blob_copy(struct gorge_blob *blob, const char *ptr, uint32_t len) {
+  char *copy = malloc(len > 0 ? len : 1);
+  if (copy == NULL) {
+    return GORGE_ERR_MEMORY;
+  }
+  if (len > 0) {
+    memcpy(copy, ptr, len);
+  }
+  blob->ptr = copy;
+  blob->len = len;
+  return GORGE_OK;
+}
+
+void gorge_blob_free(struct gorge_blob *blob) {
+  free(blob->ptr);
+  blob->ptr = NULL;
+  blob->len = 0;
+}
+
+static int grow(gorge_cache *c) {
+  uint32_t count = c->slot_count == 0 ? SLOTS_MIN : c->slot_count * 2;
+  if (count > SLOTS_MAX) {
+    return GORGE_ERR_FULL;
+  }
+  struct gorge_op **slots = realloc(c->slots, count * sizeof *slots);
+  if (slots == NULL) {
+    return GORGE_ERR_MEMORY;
+  }
+  c->slots = slots;
+  uint32_t *free_slots = realloc(c->free_slots, count * sizeof *free_slots);
+  if (free_slots == NULL) {
+    return GORGE_ERR_MEMORY;
+  }
+  c->free_slots = free_slots;
+  for (uint32_t i = count; i-- > c->slot_count;) {
+    slots[i] = NULL;
+    free_slots[c->free_count++] = i;
+  }
+  c->slot_count = count;
+  return GORGE_OK;
+}
+
+/* Points op->tags into packed tags that the op owns. */
+static int unpack_tags(struct gorge_op *op, const char *packed, uint32_t len) {
+  uint32_t n = 0;
+  for (uint32_t at = 0; at < len;) {
+    uint32_t tag_len = (unsigned char)packed[at];
+    if (n == GORGE_TAGS_MAX || tag_len == 0 || tag_len > len - at - 1) {
+      return GORGE_ERR_ARGUMENT;
+    }
+    op->tags[n] = (struct gorge_tag){packed + at + 1, tag_len};
+    op->l2_tags[n] = (struct gorge_l2_tag){packed + at + 1, tag_len};
+    n++;
+    at += 1 + tag_len;
+  }
+  op->ntags = n;
+  return GORGE_OK;
+}
+
+int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len) {
+  uint32_t key_len = op->key.len;
+  char *bytes = malloc((size_t)key_len + tags_len + 1);
+  if (bytes == NULL) {
+    return GORGE_ERR_MEMORY;
+  }
+  memcpy(bytes, op->key.ptr, key_len);
+  if (tags_len > 0) {
+    memcpy(bytes + key_len, tags, tags_len);
+  }
+  int status = unpack_tags(op, bytes + key_len, tags_len);
+  if (status != GORGE_OK) {
+    free(bytes);
+    return status;
+  }
+  free(op->bytes);
+  op->bytes = bytes;
+  op->key.ptr = bytes;
+  return GORGE_OK;
+}
+
+int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
+                    struct gorge_op **out) {
+  if (key_len > GORGE_KEY_MAX || tags_len > GORGE_TAGS_MAX * (GORGE_TAG_MAX + 1)) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  int status = c->free_count == 0 ? grow(c) : GORGE_OK;
+  if (status != GORGE_OK) {
+    return status;
+  }
+  struct gorge_op *op = calloc(1, sizeof *op);
+  if (op == NULL) {
+    return GORGE_ERR_MEMORY;
+  }
+  op->cache = c;
+  op->flight.index = UINT32_MAX;
+  op->status = GORGE_PENDING;
+  op->key.ptr = key;
+  op->key.len = key_len;
+  status = gorge_op_set_tags(op, tags, tags_len);
+  if (status != GORGE_OK) {
+    free(op);
+    return status;
+  }
+  gorge_key_init(c->zone, c->ns, op->bytes, key_len, &op->key);
+  uint32_t slot = c->free_slots[--c->free_count];
+  op->id = ++c->next_serial << GORGE_OP_SLOT_BITS | slot;
+  c->slots[slot] = op;
+  c->op_count++;
+  *out = op;
+  return GORGE_OK;
+}
+
+struct gorge_op *gorge_op_find(gorge_cache *c, uint64_t id) {
+  uint32_t slot = (uint32_t)(id & (SLOTS_MAX - 1));
+  if (slot >= c->slot_count || c->slots[slot] == NULL || c->slots[slot]->id != id) {
+    return NULL;
+  }
+  return c->slots[slot];
+}
+
+void gorge_op_list(struct gorge_op *op) {
+  if (op->listed) {
+    return;
+  }
+  op->prev = NULL;
+  op->next = op->cache->waiting;
+  if (op->next != NULL) {
+    op->next->prev = op;
+  }
+  op->cache->waiting = op;
+  op->listed = true;
+  op->listed_us = gorge_clock_us();
+}
+
+void gorge_op_unlist(struct gorge_op *op) {
+  if (!op->listed) {
+    return;
+  }
+  if (op->prev != NULL) {
+    op->prev->next = op->next;
+  } else {
+    op->cache->waiting = op->next;
+  }
+  if (op->next != NULL) {
+    op->next->prev = op->prev;
+  }
+  op->listed = false;
+  const gorge_cache *c = op->cache;
+  gorge_histogram_add(gorge_zone_histogram(c->zone, c->ns, c->process->owner.worker, GORGE_HIST_WAIT),
+                      gorge_clock_us() - op->listed_us);
+}
+
+void gorge_op_destroy(struct gorge_op *op) {
+  gorge_cache *c = op->cache;
+  gorge_remote_cancel(op);
+  gorge_op_unlist(op);
+  uint32_t slot = (uint32_t)(op->id & (SLOTS_MAX - 1));
+  c->slots[slot] = NULL;
+  c->free_slots[c->free_count++] = slot;
+  c->op_count--;
+  if (op->l2_store.ptr != op->store.ptr) {
+    gorge_blob_free(&op->l2_store);
+  }
+  gorge_blob_free(&op->store);
+  gorge_blob_free(&op->value);
+  free(op->bytes);
+  free(op);
+}
+
+void gorge_op_notify(struct gorge_op *op) {
+  /* Out of memory loses a notice: the caller's next look, a slice later, finds the status. */
+  (void)gorge_buf_append(&op->cache->events, &op->id, sizeof op->id);
+}
+
+void gorge_op_end(struct gorge_op *op, int status) {
+  op->state = GORGE_OP_DONE;
+  op->status = status;
+  gorge_op_unlist(op);
+  gorge_op_notify(op);
+  if (op->detached) {
+    gorge_op_destroy(op);
+  }
+}
+
+void gorge_op_error(struct gorge_op *op, const char *text, size_t len) {
+  if (len > GORGE_ERROR_MAX) {
+    len = GORGE_ERROR_MAX;
+  }
+  memcpy(op->error, text, len);
+  op->error[len] = '\0';
+  op->error_len = (uint32_t)len;
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/* An op's request to Redis: breaker before, breaker and latency after, dispatch of the reply. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "drive/ev.h"
+#include "engine/engine.h"
+#include "resil/histogram.h"
+
+int gorge_remote_open(gorge_cache *c) {
+  c->l2 = gorge_l2_create(c->name, (uint32_t)strlen(c->name), &c->redis);
+  if (c->l2 == NULL) {
+    return GORGE_ERR_MEMORY;
+  }
+  if ((c->flags & GORGE_CONFIG_INLINE) == 0) {
+    return GORGE_OK;
+  }
+  struct ev_loop *loop = gorge_process_loop();
+  c->link = loop == NULL ? NULL
+                         : gorge_ev_link_create(loop, gorge_l2_conn(c->l2), c->endpoint, NULL, NULL);
+  if (c->link == NULL) {
+    gorge_l2_destroy(c->l2);
+    c->l2 = NULL;
+    return GORGE_ERR_MEMORY;
+  }
+  return GORGE_OK;
+}
+
+void gorge_remote_close(gorge_cache *c) {
+  if (c->link != NULL) {
+    gorge_ev_link_destroy(c->link);
+    c->link = NULL;
+  }
+  if (c->l2 != NULL) {
+    gorge_l2_destroy(c->l2);
+    c->l2 = NULL;
+  }
+}
+
+bool gorge_remote_allowed(gorge_cache *c, uint64_t now_ms) {
+  return c->l2 != NULL && gorge_breaker_allow(c->breaker, &c->breaker_config, now_ms);
+}
+
+static void tell_breaker(gorge_cache *c, int status, uint64_t now_ms) {
+  if (status == GORGE_ERR_CLOSED) {
+    return; /* this process is closing: says nothing about Redis */
+  }
+  bool failed = status == GORGE_ERR_TIMEOUT || status == GORGE_ERR_DOWN || status == GORGE_ERR_PROTOCOL ||
+                status == GORGE_ERR_REDIS || status == GORGE_ERR_FULL;
+  if (!failed) {
+    gorge_breaker_success(c->breaker, &c->breaker_config, now_ms);
+  } else {
+    gorge_count(c, GORGE_COUNT_L2_ERRORS);
+    if (gorge_breaker_failure(c->breaker, &c->breaker_config, now_ms)) {
+      gorge_count(c, GORGE_COUNT_BREAKER_OPENS);
+    }
+  }
+}
+
+static void done(struct gorge_l2_request *rq, const struct gorge_l2_result *result, uint64_t now_ms) {
+  struct gorge_op *op = rq->ctx;
+  gorge_cache *c = op->cache;
+  op->requested = false;
+  tell_breaker(c, result->status, now_ms);
+  if (result->status >= 0) {
+    gorge_histogram_add(gorge_zone_histogram(c->zone, c->ns, c->process->owner.worker, GORGE_HIST_L2),
+                        gorge_clock_us() - op->requested_us);
+  }
+  switch (op->state) {
+    case GORGE_OP_LOOKUP:
+    case GORGE_OP_LEASE: gorge_fetch_reply(op, result, now_ms); break;
+    case GORGE_OP_FILL: gorge_fill_reply(op, result, now_ms); break;
+    case GORGE_OP_WRITE: gorge_write_reply(op, result, now_ms); break;
+    default: gorge_op_end(op, GORGE_OK); break;
+  }
+}
+
+int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  struct gorge_l2_request *rq = &op->request;
+  memset(rq, 0, sizeof *rq);
+  rq->verb = verb;
+  rq->key = op->key.ptr;
+  rq->key_len = op->key.len;
+  rq->ntags = op->ntags;
+  rq->tags = op->l2_tags;
+  rq->tag_nonces = verb == GORGE_L2_FILL ? op->nonces : NULL;
+  rq->value = op->l2_store.ptr;
+  rq->value_len = op->l2_store.len;
+  rq->kind = op->store_kind;
+  rq->ttl_ms = (uint64_t)op->ttl_ms;
+  rq->token = op->l2_token;
+  rq->previous = op->previous;
+  rq->lease_ms = op->lease_ms;
+  rq->rejected_version = op->rejected_version;
+  rq->done = done;
+  rq->ctx = op;
+  op->requested_us = gorge_clock_us();
+  int status = gorge_l2_send(c->l2, rq, now_ms);
+  if (status != GORGE_OK) {
+    tell_breaker(c, status, now_ms);
+    return status;
+  }
+  op->requested = true;
+  if (c->link != NULL) {
+    gorge_ev_link_kick(c->link);
+  }
+  return GORGE_OK;
+}
+
+void gorge_remote_cancel(struct gorge_op *op) {
+  if (op->requested) {
+    gorge_l2_cancel(&op->request);
+    op->requested = false;
+  }
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * set, delete, invalidate_tags. Each is applied to this host before it is sent and again after the reply, before the caller
+ * returns: in between a neighbour may have read the new stamp but the old value in Redis.
+ */
+#include <string.h>
+
+#include "engine/engine.h"
+
+/* An invalidation without version, and the snapshot of an insert that belongs to it. */
+static void open_here(struct gorge_op *op) {
+  gorge_cache *c = op->cache;
+  struct gorge_snapshot after;
+  gorge_key_init(c->zone, c->ns, op->bytes, op->key.len, &op->key);
+  gorge_l1_invalidate(c->zone, &c->process->owner, &op->key, 0, &after);
+  gorge_l1_snapshot(c->zone, &op->key, op->tags, op->ntags, &op->snapshot);
+  op->snapshot.hard = after.hard;
+  op->snapshot.soft = after.soft;
+}
+
+static void insert(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  struct gorge_entry entry = {
+      .value = op->store.ptr,
+      .value_len = op->store.len,
+      .kind = op->read.kind,
+      .version = version,
+      .expires_ms = now_ms + (uint64_t)op->l1_ttl_ms,
+      .ntags = op->ntags,
+      .tags = op->tags,
+  };
+  if (gorge_l1_insert(c->zone, &c->process->owner, &op->key, &entry, &op->snapshot, now_ms, &op->read) !=
+      GORGE_STORED) {
+    op->read.slot = NULL;
+  }
+}
+
+static void forget_here(struct gorge_op *op, uint64_t version) {
+  gorge_cache *c = op->cache;
+  gorge_key_init(c->zone, c->ns, op->bytes, op->key.len, &op->key);
+  gorge_l1_invalidate(c->zone, &c->process->owner, &op->key, version, NULL);
+}
+
+static void forget_tags_here(struct gorge_op *op) {
+  for (uint32_t i = 0; i < op->ntags; i++) {
+    gorge_l1_invalidate_tag(op->cache->zone, op->cache->ns, op->tags[i].ptr, op->tags[i].len);
+  }
+}
+
+/* Sends the write, or ends the op: with GORGE_OK when there is no Redis at all, with the reason when it cannot be asked. */
+static void ask_redis(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  if (!c->has_redis) {
+    gorge_op_end(op, GORGE_OK);
+    return;
+  }
+  int status = GORGE_ERR_BREAKER;
+  if (gorge_remote_allowed(c, now_ms)) {
+    op->state = GORGE_OP_WRITE;
+    status = gorge_remote_send(op, verb, now_ms);
+  }
+  if (status != GORGE_OK) {
+    gorge_count(c, GORGE_COUNT_DROPPED_WRITES);
+    gorge_op_end(op, status);
+  }
+}
+
+void gorge_write_set(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms) {
+  gorge_count(op->cache, GORGE_COUNT_SETS);
+  if (gorge_op_take_store(op, store) != GORGE_OK) {
+    gorge_op_end(op, GORGE_ERR_MEMORY);
+    return;
+  }
+  op->verb = GORGE_L2_SET;
+  open_here(op);
+  insert(op, 0, now_ms);
+  ask_redis(op, GORGE_L2_SET, now_ms);
+}
+
+void gorge_write_delete(struct gorge_op *op, uint64_t now_ms) {
+  gorge_count(op->cache, GORGE_COUNT_DELETES);
+  op->verb = GORGE_L2_DELETE;
+  forget_here(op, 0);
+  ask_redis(op, GORGE_L2_DELETE, now_ms);
+}
+
+void gorge_write_invalidate(struct gorge_op *op, uint64_t now_ms) {
+  for (uint32_t i = 0; i < op->ntags; i++) {
+    gorge_count(op->cache, GORGE_COUNT_INVALIDATED_TAGS);
+  }
+  op->verb = GORGE_L2_INVALIDATE_TAGS;
+  forget_tags_here(op);
+  ask_redis(op, GORGE_L2_INVALIDATE_TAGS, now_ms);
+}
+
+static void set_reply(struct gorge_op *op, bool stored, uint64_t version, uint64_t now_ms) {
+  if (!stored) {
+    open_here(op);
+    insert(op, 0, now_ms);
+    return;
+  }
+  forget_here(op, version);
+  insert(op, version, now_ms);
+}
+
+void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
+  bool stored = r->status >= 0;
+  switch (op->verb) {
+    case GORGE_L2_SET: set_reply(op, stored, r->version, now_ms); break;
+    case GORGE_L2_DELETE: forget_here(op, stored ? r->version : 0); break;
+    default: forget_tags_here(op); break;
+  }
+  if (!stored) {
+    gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
+    if (r->error != NULL) {
+      gorge_op_error(op, r->error, strlen(r->error));
+    }
+  }
+  gorge_op_end(op, stored ? GORGE_OK : r->status);
+}

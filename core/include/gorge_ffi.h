@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ABI of libgorge, whole. No preprocessor lines: the build wraps this file verbatim into ffi.cdef.
+ *
+ * Conventions. Every function returns a status (enum gorge_status): 0 is success, positive values are
+ * expected outcomes, negative values are failures. Times are milliseconds of CLOCK_MONOTONIC unless a
+ * name says otherwise. Pointers passed in are read during the call only. No function blocks unless its
+ * comment says so. Handles belong to the process and thread that first used them; after a fork the
+ * child may go on using a gorge_cache that its parent created (see gorge_cache_enter).
+ */
+
+enum gorge_abi {
+  GORGE_ABI_VERSION = 1,
+  GORGE_KEY_MAX = 8192,      /* bytes in a key */
+  GORGE_TAG_MAX = 255,       /* bytes in a tag */
+  GORGE_TAGS_MAX = 16,       /* tags on a value */
+  GORGE_NAME_MAX = 64,       /* bytes in the name of a zone or namespace */
+  GORGE_ERROR_MAX = 120,     /* bytes of a loader's error that reach waiters in other workers */
+  GORGE_HISTOGRAM_BUCKETS = 64
+};
+
+enum gorge_status {
+  GORGE_OK = 0,
+  /* outcomes */
+  GORGE_MISS = 1,     /* nothing there */
+  GORGE_HIT = 2,      /* value delivered */
+  GORGE_BUSY = 3,     /* somebody else is filling, or a lock could not be had in time */
+  GORGE_LEASE = 4,    /* the caller holds the fill lease: run the loader */
+  GORGE_REFUSED = 5,  /* an invalidation or a newer value came between: not stored */
+  GORGE_PENDING = 6,  /* not decided yet: wait and ask again */
+  GORGE_SHARED = 7,   /* decided by another operation of this worker: take its result */
+  GORGE_FAILED = 8,   /* the one who filled failed; its error is delivered */
+  GORGE_TOO_LARGE = 9, /* the value does not fit into L1 */
+  GORGE_STORED = 10,  /* the write reached every layer it should */
+  GORGE_SPACE = 11,   /* the caller's buffer is too small; the size needed is delivered */
+  /* failures */
+  GORGE_ERR_ARGUMENT = -1,
+  GORGE_ERR_MEMORY = -2,
+  GORGE_ERR_SYSTEM = -3,     /* the operating system refused; the message says what */
+  GORGE_ERR_MISMATCH = -4,   /* the zone exists with another size or layout */
+  GORGE_ERR_FULL = -5,       /* a bounded table or queue is full */
+  GORGE_ERR_TIMEOUT = -6,
+  GORGE_ERR_DOWN = -7,       /* Redis cannot be reached now */
+  GORGE_ERR_PROTOCOL = -8,   /* bytes that are not what they should be */
+  GORGE_ERR_REDIS = -9,      /* Redis answered with an error */
+  GORGE_ERR_CLOSED = -10,
+  GORGE_ERR_UNSUPPORTED = -11,
+  GORGE_ERR_BREAKER = -12    /* the circuit breaker is open */
+};
+
+/* How the bytes of a value are to be decoded. Four bits. */
+enum gorge_kind {
+  GORGE_KIND_NIL = 0,     /* "there is no such thing" */
+  GORGE_KIND_STRING = 1,
+  GORGE_KIND_NUMBER = 2,  /* decimal text */
+  GORGE_KIND_BOOLEAN = 3, /* "t" or "f" */
+  GORGE_KIND_JSON = 4,
+  GORGE_KIND_BUFFER = 5,  /* LuaJIT string.buffer: in this host's memory only, never from Redis */
+  GORGE_KIND_CUSTOM = 6
+};
+
+/* Counters of one worker, in shared memory; written by that worker, summed by readers. */
+enum gorge_counter {
+  GORGE_COUNT_L0_HITS = 0,
+  GORGE_COUNT_L1_HITS,
+  GORGE_COUNT_L1_MISSES,
+  GORGE_COUNT_L2_HITS,
+  GORGE_COUNT_L2_MISSES,
+  GORGE_COUNT_L2_ERRORS,
+  GORGE_COUNT_LOADS,
+  GORGE_COUNT_LOAD_ERRORS,
+  GORGE_COUNT_WAITS,
+  GORGE_COUNT_WAIT_TIMEOUTS,
+  GORGE_COUNT_TAKEOVERS,
+  GORGE_COUNT_REFUSED_FILLS,
+  GORGE_COUNT_TOO_LARGE,
+  GORGE_COUNT_INSERTS,
+  GORGE_COUNT_EVICTIONS,
+  GORGE_COUNT_EXPIRED,
+  GORGE_COUNT_SETS,
+  GORGE_COUNT_DELETES,
+  GORGE_COUNT_INVALIDATED_TAGS,
+  GORGE_COUNT_MESSAGES,
+  GORGE_COUNT_RESYNCS,
+  GORGE_COUNT_LOCK_TAKEOVERS,
+  GORGE_COUNT_LOCK_TIMEOUTS,
+  GORGE_COUNT_WORKER_DEATHS,
+  GORGE_COUNT_RECONNECTS,
+  GORGE_COUNT_BREAKER_OPENS,
+  GORGE_COUNT_DECODE_ERRORS,
+  GORGE_COUNT_DROPPED_WRITES, /* writes that reached this host but not Redis */
+  GORGE_COUNTERS = 32
+};
+
+enum gorge_histogram_id {
+  GORGE_HIST_L2 = 0,   /* Redis round trips */
+  GORGE_HIST_LOAD,     /* loader runs */
+  GORGE_HIST_WAIT,     /* waits for somebody else's fill */
+  GORGE_HISTOGRAMS = 4
+};
+
+/*
+ * One cache line per namespace, in shared memory; Lua reads it with plain loads on every L0 hit.
+ * `global` changes with every tag invalidation and every epoch change.
+ */
+struct gorge_words {
+  uint64_t global;
+  uint64_t fresh_until_ms; /* no L1 or L0 hit at or after this time */
+  uint64_t salt;           /* hashed into every key; changes with the epoch */
+  uint64_t epoch;
+  uint64_t reserved[4];
+};
+
+/* What a read or a store of L1 tells: the value, and what an L0 record needs to validate itself. */
+struct gorge_read {
+  char *buf;            /* in: the caller's buffer */
+  uint32_t buf_size;    /* in: its size in bytes */
+  uint32_t len;         /* bytes of the value in buf; with GORGE_SPACE the bytes needed */
+  uint32_t kind;        /* enum gorge_kind */
+  uint32_t ntags;
+  double expires_ms;    /* end of life in L1 */
+  uint64_t version;     /* 0: not from Redis */
+  const uint64_t *slot; /* the index word of the entry, or NULL when it is not in L1 */
+  uint64_t word;        /* its value when read, frequency bits cleared */
+  uint64_t global;      /* the global word, as loaded before everything else */
+};
+
+/* One worker's record of a decoded value (L0); the array belongs to Lua. */
+struct gorge_l0_record {
+  const uint64_t *slot;
+  uint64_t word;
+  uint64_t global;
+  double expires_ms;
+};
+
+/* ------------------------------------------------------------------ library */
+
+/* GORGE_ABI_VERSION of the library that was loaded. */
+int gorge_abi_version(void);
+/* sizeof(struct gorge_words), _read, _l0_record, _config, _fetch, _store, _stats for which = 0..6; 0 beyond. */
+uint32_t gorge_abi_sizeof(uint32_t which);
+/* A static English phrase for a status; never NULL. */
+const char *gorge_status_phrase(int status);
+/* Milliseconds of the clock that all times here are of (coarse). */
+double gorge_now_ms(void);
+
+/* ------------------------------------------------------------------ caches */
+
+enum gorge_config_flag {
+  GORGE_CONFIG_SIBLINGS = 1, /* made after the fork: meet the other workers of this parent through a named file */
+  GORGE_CONFIG_INLINE = 2,   /* this process moves Redis bytes itself, inside gorge_loop_wait; else see gorge_io_* */
+  GORGE_CONFIG_SECOND = 4    /* another cache of this process watches the namespace's messages already */
+};
+
+struct gorge_config {
+  const char *zone;      /* 1..GORGE_NAME_MAX bytes, NUL-terminated, like all strings here; all are copied */
+  const char *ns;
+  uint64_t l1_size;      /* bytes */
+  uint32_t flags;        /* enum gorge_config_flag */
+  uint32_t redis_port;
+  const char *redis_host; /* NULL and redis_path NULL: no Redis */
+  const char *redis_path;
+  const char *username;
+  const char *password;
+  uint32_t db;
+  uint32_t connect_timeout_ms;
+  uint32_t timeout_ms;
+  uint32_t max_pending;
+  uint32_t breaker_max_failures; /* 0: no breaker */
+  uint32_t breaker_timeout_ms;
+  uint32_t lock_sleep_ms;
+  uint32_t lock_retries;
+  double l1_ttl_ms;      /* longest life in L1 of what comes from Redis */
+};
+
+typedef struct gorge_cache gorge_cache;
+
+/*
+ * Finds or makes the zone and the namespace. Starts no thread and opens no connection. On failure err (may be NULL) receives a
+ * NUL-terminated sentence. Returns GORGE_OK, GORGE_ERR_ARGUMENT, GORGE_ERR_MISMATCH, GORGE_ERR_FULL, GORGE_ERR_MEMORY or GORGE_ERR_SYSTEM.
+ */
+int gorge_cache_create(const struct gorge_config *config, gorge_cache **out, char *err, uint32_t err_size);
+/* Ends what this process runs for the cache: pending operations, connection, and with the last cache of a zone its thread and slot. */
+void gorge_cache_destroy(gorge_cache *cache);
+/*
+ * Makes the calling process ready to work: claims its worker slot, and, unless threads is 0 (nginx's master), starts the control thread
+ * when the cache has Redis. Called implicitly, without threads, by every call below; idempotent, and cheap when nothing is to be done. After a fork the child
+ * starts anew by itself. Returns GORGE_OK, GORGE_ERR_FULL (too many processes) or GORGE_ERR_SYSTEM.
+ */
+int gorge_cache_enter(gorge_cache *cache, int threads);
+/* The namespace's shared words, for the life of the process. */
+const struct gorge_words *gorge_cache_words(gorge_cache *cache);
+/* This worker's counters (GORGE_COUNTERS of them), in shared memory; NULL before a slot could be claimed. */
+uint64_t *gorge_cache_counters(gorge_cache *cache);
+/* Adds an observation in microseconds to a histogram (enum gorge_histogram_id). */
+void gorge_observe(gorge_cache *cache, int histogram, double us);
+
+/* ------------------------------------------------------------------ L1 */
+
+/* Looks into L1. GORGE_HIT, GORGE_MISS or GORGE_SPACE. Counts as a use. Takes no lock. */
+int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_read *out);
+/* The same, without counting as a use or in the statistics. */
+int gorge_peek(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_read *out);
+/* Tag names of a resident entry: each one length byte and its bytes, into buf; returns the bytes written, 0 for none. */
+uint32_t gorge_peek_tags(gorge_cache *cache, const char *key, uint32_t key_len, char *buf, uint32_t buf_size);
+/* Raises the frequency of the entry behind an L0 record while it is below its maximum. */
+void gorge_use(const uint64_t *slot, uint64_t word);
+
+/* ------------------------------------------------------------------ operations
+ *
+ * An operation is what one caller waits for. It lives in the process that started it, until gorge_op_free. While its status is
+ * GORGE_PENDING, wait until gorge_poll names it or gorge_op_wait_ms has passed, and ask again.
+ */
+
+enum gorge_fetch_flag {
+  GORGE_FETCH_LOOKUP = 1 /* ask Redis, take no lease, run nothing: ends with GORGE_HIT or GORGE_MISS */
+};
+
+struct gorge_fetch {
+  const char *key;
+  uint32_t key_len;
+  uint32_t tags_len;
+  const char *tags;    /* packed: each one length byte and its bytes; at most GORGE_TAGS_MAX */
+  uint32_t lease_ms;   /* lock_ttl */
+  uint32_t wait_ms;    /* wait_timeout */
+  uint32_t flags;      /* enum gorge_fetch_flag */
+};
+
+struct gorge_store {
+  const char *key;     /* gorge_set_start only */
+  uint32_t key_len;
+  uint32_t tags_len;
+  const char *tags;    /* packed; NULL with gorge_fetch_fill: those of the fetch */
+  const char *value;   /* for L1 */
+  uint32_t value_len;
+  uint32_t kind;
+  const char *l2_value; /* for Redis; may be the same pointer */
+  uint32_t l2_len;
+  uint32_t l2_kind;
+  double l1_ttl_ms;
+  double ttl_ms;
+};
+
+/*
+ * Decides how a value that is not in L1 shall be had. Sets *op and returns its status (see gorge_op_status), or a failure
+ * (GORGE_ERR_ARGUMENT, GORGE_ERR_MEMORY, GORGE_ERR_FULL) without an operation.
+ */
+int gorge_fetch_start(gorge_cache *cache, const struct gorge_fetch *rq, uint64_t *op);
+/*
+ * GORGE_PENDING;
+ * GORGE_HIT: the value, into out (out->slot is NULL when it is not in L1); or GORGE_SPACE: enlarge the buffer and ask again;
+ * GORGE_LEASE: run the loader, then gorge_fetch_fill or gorge_fetch_fail;
+ * GORGE_OK: somebody's fill ended: look into L1 and start anew if it is not there; for writes: done;
+ * GORGE_FAILED: somebody's loader failed: its text into out->buf (out->len);
+ * GORGE_ERR_TIMEOUT: waited for wait_ms, or the holder of the lease shows no sign of life; the operation may be turned into a run without a lease by gorge_fetch_run.
+ * For a fill: GORGE_STORED, GORGE_REFUSED or GORGE_TOO_LARGE. For set, delete, invalidate: GORGE_OK, or why Redis did not take it: text into out->buf.
+ */
+int gorge_op_status(gorge_cache *cache, uint64_t op, struct gorge_read *out);
+/* Milliseconds after which a pending operation should be asked again even if nothing woke it. */
+uint32_t gorge_op_wait_ms(gorge_cache *cache, uint64_t op);
+/* After GORGE_ERR_TIMEOUT: the caller runs the loader without a lease; the result will not be stored. */
+int gorge_fetch_run(gorge_cache *cache, uint64_t op);
+/* The loader returned: store the value in Redis and L1, wake the waiters. Returns the new status (GORGE_PENDING while Redis is asked). */
+int gorge_fetch_fill(gorge_cache *cache, uint64_t op, const struct gorge_store *store, struct gorge_read *out);
+/* The loader failed: waiters in every worker get the text. */
+int gorge_fetch_fail(gorge_cache *cache, uint64_t op, const char *err, uint32_t err_len);
+/* The loader returned something that must not be stored: waiters start anew. */
+int gorge_fetch_skip(gorge_cache *cache, uint64_t op);
+/* 1 while nothing that the fetch depends on was invalidated since it began, so that another caller may share its result. */
+int gorge_op_joinable(gorge_cache *cache, uint64_t op);
+/* Ends the caller's interest. A running fill without result is handed on; what was sent to Redis is carried out. */
+void gorge_op_free(gorge_cache *cache, uint64_t op);
+
+/* Writes. Applied on this host before they return; *op is 0 when nothing is pending (no Redis), then the status is final. */
+int gorge_set_start(gorge_cache *cache, const struct gorge_store *store, uint64_t *op);
+int gorge_delete_start(gorge_cache *cache, const char *key, uint32_t key_len, uint64_t *op);
+int gorge_invalidate_start(gorge_cache *cache, const char *tags, uint32_t tags_len, uint64_t *op);
+
+/* Advances timers and looks at shared memory for what other workers completed. Writes up to max operations whose status changed; returns how many (call again when max). */
+uint32_t gorge_poll(gorge_cache *cache, uint64_t *ops, uint32_t max);
+/* Operations pending in this process. */
+uint32_t gorge_pending(gorge_cache *cache);
+
+/*
+ * For hosts that can end a coroutine from outside (nginx): a function with the signature of a cleanup handler. `data` is 16 bytes that
+ * gorge_op_cleanup_init filled; after the operation or the cache is gone the handler does nothing.
+ */
+void gorge_op_cleanup_init(void *data, gorge_cache *cache, uint64_t op);
+void gorge_op_cleanup(void *data);
+
+/* ------------------------------------------------------------------ moving bytes from outside (cosockets)
+ *
+ * One reader and one writer move the bytes of this process's connection. Without GORGE_CONFIG_INLINE only.
+ */
+
+/* GORGE_OK: connect now to host ("unix:/path" or a numeric address) and port; GORGE_PENDING: a name is being resolved, ask again soon; GORGE_MISS: no connection wanted now. */
+int gorge_io_connect(gorge_cache *cache, char *host, uint32_t host_size, uint32_t *port);
+void gorge_io_opened(gorge_cache *cache);
+void gorge_io_closed(gorge_cache *cache, const char *reason);
+/* Bytes to send; pointer good until the next call. *len 0: none. */
+void gorge_io_output(gorge_cache *cache, const char **ptr, uint64_t *len);
+void gorge_io_sent(gorge_cache *cache, uint64_t len);
+/* Bytes received. Not GORGE_OK: close the socket and call gorge_io_closed. */
+int gorge_io_input(gorge_cache *cache, const char *ptr, uint64_t len);
+/* Commands whose replies are due or that wait to be sent. */
+uint32_t gorge_io_pending(gorge_cache *cache);
+/* 1 when the transport must be closed (handshake refused, silence). Expires deadlines. */
+int gorge_io_tick(gorge_cache *cache);
+
+/* ------------------------------------------------------------------ waiting */
+
+/* Path of a unix socket to connect to: one byte arrives whenever gorge_poll may have news from other workers. GORGE_OK or GORGE_ERR_SYSTEM. */
+int gorge_doorbell_path(gorge_cache *cache, char *path, uint32_t size);
+/* Runs this process's own event loop until something happened or timeout_ms passed. Blocks. For GORGE_CONFIG_INLINE. Then poll every cache. */
+int gorge_loop_wait(double timeout_ms);
+
+/* ------------------------------------------------------------------ statistics */
+
+struct gorge_stats {
+  uint64_t counters[GORGE_COUNTERS];
+  uint64_t histograms[GORGE_HISTOGRAMS][GORGE_HISTOGRAM_BUCKETS];
+  uint64_t entries;
+  uint64_t bytes_used;
+  uint64_t bytes_total;
+  uint64_t zone_size;
+  uint64_t flights;     /* fills running on this host */
+  uint64_t workers;     /* processes attached */
+  uint64_t epoch;
+  uint32_t breaker;     /* 0 closed, 1 open, 2 half-open */
+  uint32_t redis_state; /* of this worker's connection: 0 down, 1 connecting, 2 handshake, 3 ready; 9: no Redis */
+  uint32_t redis_pending;
+  uint32_t subscribed;  /* 1 while a worker of this host holds the subscriber role */
+  uint64_t breaker_opens;
+  char redis_reason[128];
+};
+
+/* Sums over all workers of the host. */
+int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out);
+/* Upper bound of a histogram bucket in microseconds; -1 for the last. */
+double gorge_histogram_bound_us(uint32_t bucket);
+/* Quantile q (0..1) of a histogram of gorge_stats, in microseconds. */
+double gorge_histogram_quantile_us(const uint64_t *buckets, double q);
