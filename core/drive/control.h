@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The control thread: one per process and zone, on a libev loop of its own. It does what must go on while a handler keeps
+ * the main thread busy: takes wake-ups of other workers and rings the main thread's doorbell, runs the subscriber of each
+ * namespace that this host has elected it for, renews leases (in the host and in Redis), holds its own life-lock.
+ *
+ * All signals but the synchronous ones are blocked in it; every descriptor is close-on-exec. It never touches what belongs
+ * to the main thread: it works on shared memory, on its own connections, and on lists guarded by a mutex that is held for
+ * a few instructions.
+ *
+ * After a fork the child has no control thread: gorge_control_start makes a new one there. Handles of the parent are left
+ * alone in the child: every function here does nothing with them and returns GORGE_ERR_CLOSED, false or 0.
+ *
+ * Unless told otherwise a function may be called by any thread but the control thread (hooks), and does not block.
+ */
+#ifndef GORGE_DRIVE_CONTROL_H
+#define GORGE_DRIVE_CONTROL_H
+
+#include "drive/address.h"
+#include "flight/flight.h"
+#include "io/subscriber.h"
+
+struct gorge_control;
+
+/*
+ * Starts the thread for this process, whose worker slot must be claimed already (main_owner), and waits until it has claimed
+ * its own role and opened its wake-up socket. Returns NULL and *status on failure: GORGE_ERR_MEMORY, GORGE_ERR_SYSTEM (no
+ * thread, no descriptor), or what gorge_owner_claim returned.
+ */
+struct gorge_control *gorge_control_start(struct gorge_zone *zone, const struct gorge_owner *main_owner, int *status);
+/*
+ * Ends all watches, drops roles, frees everything; the handle is gone. Blocks until the thread has ended: for one step of
+ * its work, far below 100 ms, whatever Redis does. NULL is allowed. Nobody may be in another call on the handle.
+ */
+void gorge_control_stop(struct gorge_control *control);
+
+/*
+ * Doorbell. notify_fd: an eventfd (non-blocking) that becomes readable when something in shared memory may concern this
+ * process's waiters. Owned by the control.
+ *
+ * For event loops that can only connect (cosockets): doorbell_path makes a listening unix socket, mode 0600, in a private
+ * folder of its own under `dir` (NULL: TMPDIR if it is set and will do, else /tmp), and writes its path (at most 108 bytes
+ * with the NUL). Each connected peer gets a byte per ring, and one to begin with; a peer that is slow to read gets fewer,
+ * never none. File and folder are removed once a peer has connected, and at stop. A lost peer may connect again after asking
+ * for the path anew; asking again before a peer has connected gives the same path. Returns GORGE_OK, GORGE_ERR_SYSTEM (no
+ * such folder to be made: errno tells) or GORGE_ERR_ARGUMENT (`size` too small).
+ */
+int gorge_control_notify_fd(struct gorge_control *control);
+int gorge_control_doorbell_path(struct gorge_control *control, const char *dir, char *path, size_t size);
+/* Rings this process's own doorbell. Also from hooks: many rings in one turn of the loop are one. */
+void gorge_control_ring(struct gorge_control *control);
+/* The unix datagram descriptor for gorge_wake_send. Owned by the control. */
+int gorge_control_wake_fd(struct gorge_control *control);
+
+/*
+ * A namespace with Redis: the thread takes part in the election of its subscriber (sync/role.h; lease 2 s, renewed every
+ * 500 ms; the first time at once) and, when elected, subscribes and calls the hooks (in the control thread, with its owner
+ * for use with l1):
+ *   resync   after each confirmed subscription: messages may have been missed before now
+ *   message  one message
+ * Neither may block, or call watch, unwatch or stop.
+ */
+struct gorge_control_namespace {
+  uint32_t ns;
+  char name[GORGE_NAME_MAX + 1];
+  uint32_t name_len;
+  struct gorge_endpoint *endpoint; /* must outlive the watch */
+  struct gorge_conn_config redis;  /* strings must outlive the watch */
+  void *ctx;
+  void (*resync)(void *ctx, const struct gorge_owner *control_owner, uint64_t now_ms);
+  void (*message)(void *ctx, const struct gorge_owner *control_owner, const struct gorge_message *m, uint64_t now_ms);
+};
+/* Adds a namespace (copied). Returns a handle >= 0, GORGE_ERR_FULL (64 of them) or GORGE_ERR_MEMORY. */
+int gorge_control_watch(struct gorge_control *control, const struct gorge_control_namespace *n);
+/*
+ * Ends a watch, with its leases. Returns when no hook of it runs or will run any more: blocks for one step of the thread's
+ * work. Once per handle.
+ */
+void gorge_control_unwatch(struct gorge_control *control, int handle);
+/* Whether a subscription of the namespace is confirmed and held by this process now. True only after its resync hook. */
+bool gorge_control_subscribed(struct gorge_control *control, int handle);
+
+/*
+ * Lease list: fills that this process runs. The thread renews the flight every third of lease_ms (not more often than every
+ * 5 ms) until it is no longer ours or its cap is reached; then the lease leaves the list. With l2_token != 0 it also renews
+ * the lease in Redis (on a connection of the watch `handle`, made at the first need), until Redis refuses. handle is
+ * needed for that only; -1: none. The key is copied. Returns an id, or 0 when out of memory (then nothing is renewed).
+ */
+uint64_t gorge_control_lease_add(struct gorge_control *control, int handle, const struct gorge_flight_ref *flight,
+                                 const char *key, uint32_t key_len, uint64_t l2_token, uint64_t lease_ms);
+/* Ends the renewals. Cheap and idempotent; id 0 and ids that are gone are allowed. One that runs just now may still happen. */
+void gorge_control_lease_remove(struct gorge_control *control, uint64_t id);
+
+#endif

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inside the control thread. Every field says who may touch it:
+ *   thread   the control thread alone
+ *   mutex    whoever holds `mutex`; held for a few instructions, never while io, hooks or shared memory are called
+ *   atomic   anybody, by __atomic builtins
+ *   fixed    set before the thread runs, or before gorge_control_start returns
+ */
+#ifndef GORGE_DRIVE_CONTROL_INTERNAL_H
+#define GORGE_DRIVE_CONTROL_INTERNAL_H
+
+#include <ev.h>
+#include <pthread.h>
+#include <sys/types.h>
+
+#include "drive/control.h"
+#include "drive/ev.h"
+#include "io/l2.h"
+
+enum {
+  GORGE_WATCHES = 64, /* caches with Redis in one process and zone */
+  GORGE_PEERS = 8     /* connected doorbells */
+};
+
+enum gorge_watch_state { GORGE_WATCH_NEW, GORGE_WATCH_LIVE, GORGE_WATCH_ENDING, GORGE_WATCH_ENDED };
+
+struct gorge_watch {
+  struct gorge_control *control;    /* fixed */
+  struct gorge_control_namespace n; /* fixed */
+  enum gorge_watch_state state;     /* mutex */
+  bool subscribed;                  /* atomic */
+  /* thread: */
+  struct gorge_subscriber *subscriber; /* not NULL: this thread holds the role */
+  struct gorge_ev_link *subscriber_link;
+  ev_timer subscriber_timer;
+  struct gorge_l2 *l2; /* renews leases; made at the first need */
+  struct gorge_ev_link *l2_link;
+};
+
+struct gorge_lease;
+
+struct gorge_lease_slot {
+  struct gorge_lease *lease; /* NULL: free */
+  uint32_t generation;       /* of the ids of this slot, so that an old id finds nothing */
+  uint32_t next_free;
+};
+
+struct gorge_leases {
+  /* mutex: */
+  struct gorge_lease_slot *slots;
+  uint32_t size, free; /* free: index of the first free slot, `size` when there is none */
+  uint64_t armed_ms;   /* the thread looks at the list then, UINT64_MAX: when it is told to */
+  /* thread: */
+  ev_timer timer;
+};
+
+struct gorge_peer {
+  struct gorge_control *control;
+  int fd; /* -1: free */
+  ev_io readable;
+};
+
+struct gorge_doorbell {
+  /* mutex: */
+  int listener; /* -1: none */
+  bool watched;
+  char folder[96];
+  char path[108];
+  /* thread: */
+  ev_io acceptable;
+  uint32_t next_peer; /* to be replaced when all are in use */
+  struct gorge_peer peers[GORGE_PEERS];
+};
+
+struct gorge_control {
+  pid_t pid;                /* fixed; handles of another process are left alone */
+  struct gorge_zone *zone;  /* fixed */
+  uint32_t worker;          /* fixed */
+  struct gorge_owner owner; /* fixed: of the control thread */
+  pthread_t thread;         /* fixed */
+  pthread_mutex_t mutex;
+  pthread_cond_t changed; /* of `up` and of a watch's state */
+  int command_fd;         /* fixed: an eventfd that wakes the thread for what the flags and lists say */
+  int notify_fd;          /* fixed */
+  int wake_fd;            /* fixed */
+  int up;                 /* mutex: GORGE_PENDING until the thread runs or has failed */
+  bool poked;             /* atomic: command_fd has been written and not been read */
+  bool ring;              /* atomic: the doorbell is to be rung */
+  bool stopping;          /* atomic */
+  struct ev_loop *loop;   /* thread */
+  ev_io command, wake;    /* thread */
+  ev_timer election;      /* thread */
+  struct gorge_watch *watches[GORGE_WATCHES]; /* mutex */
+  struct gorge_leases leases;
+  struct gorge_doorbell doorbell;
+};
+
+/* Any thread: makes the control thread look at its flags and lists. One system call, none when it is about to look anyway. */
+void gorge_control_poke(struct gorge_control *c);
+/* Whether the handle is of this process; all public functions ask first. */
+bool gorge_control_mine(const struct gorge_control *c);
+/* Any thread: the watch of a handle, or NULL. Good for the control thread until it ends the watch itself. */
+struct gorge_watch *gorge_control_find(struct gorge_control *c, int handle);
+
+/* All below: control thread only. `init` and `fini` also before it runs and after it has ended. */
+
+void gorge_subscribe_init(struct gorge_control *c);
+/* Carries out what watch and unwatch ask for. */
+void gorge_subscribe_command(struct gorge_control *c);
+/* Takes part at once in the elections of roles that nobody holds. */
+void gorge_subscribe_vacant(struct gorge_control *c);
+/* Ends all watches and drops their roles. */
+void gorge_subscribe_fini(struct gorge_control *c);
+
+void gorge_lease_init(struct gorge_control *c);
+void gorge_lease_command(struct gorge_control *c);
+/* Ends the renewals of a watch that ends, and its connection. */
+void gorge_lease_unwatch(struct gorge_control *c, int handle, struct gorge_watch *w);
+void gorge_lease_fini(struct gorge_control *c);
+
+void gorge_doorbell_init(struct gorge_control *c);
+void gorge_doorbell_command(struct gorge_control *c);
+void gorge_doorbell_ring(struct gorge_control *c);
+void gorge_doorbell_fini(struct gorge_control *c);
+
+#endif

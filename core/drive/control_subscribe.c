@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Watches: the election of each namespace's subscriber, and the subscriber while this thread holds the role.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "drive/control_internal.h"
+#include "sync/role.h"
+
+enum { ROLE_LEASE_MS = 2000, ELECTION_MS = 500 };
+
+struct gorge_watch *gorge_control_find(struct gorge_control *c, int handle) {
+  if (handle < 0 || handle >= GORGE_WATCHES) {
+    return NULL;
+  }
+  pthread_mutex_lock(&c->mutex);
+  struct gorge_watch *w = c->watches[handle];
+  pthread_mutex_unlock(&c->mutex);
+  return w;
+}
+
+/* Mutex not held. */
+static enum gorge_watch_state watch_state(struct gorge_watch *w) {
+  pthread_mutex_lock(&w->control->mutex);
+  enum gorge_watch_state state = w->state;
+  pthread_mutex_unlock(&w->control->mutex);
+  return state;
+}
+
+/* A watch that is to end while it is being started stays ENDING. */
+static void watch_advance(struct gorge_watch *w, enum gorge_watch_state from, enum gorge_watch_state to) {
+  struct gorge_control *c = w->control;
+  pthread_mutex_lock(&c->mutex);
+  if (w->state == from) {
+    w->state = to;
+    pthread_cond_broadcast(&c->changed);
+  }
+  pthread_mutex_unlock(&c->mutex);
+}
+
+static bool stopping(const struct gorge_watch *w) {
+  return __atomic_load_n(&w->control->stopping, __ATOMIC_RELAXED); /* a hint: saves hooks that would delay the end */
+}
+
+static void set_subscribed(struct gorge_watch *w, bool subscribed) {
+  __atomic_store_n(&w->subscribed, subscribed, __ATOMIC_RELEASE); /* partner: gorge_control_subscribed */
+}
+
+static void on_ready(void *ctx, uint64_t now_ms) {
+  struct gorge_watch *w = ctx;
+  if (!stopping(w)) {
+    w->n.resync(w->n.ctx, &w->control->owner, now_ms);
+    set_subscribed(w, true); /* after the resync: who sees it may rely on what it did */
+  }
+}
+
+static void on_lost(void *ctx, uint64_t now_ms) {
+  (void)now_ms;
+  set_subscribed(ctx, false);
+}
+
+static void on_message(void *ctx, const struct gorge_message *m, uint64_t now_ms) {
+  struct gorge_watch *w = ctx;
+  if (!stopping(w)) {
+    w->n.message(w->n.ctx, &w->control->owner, m, now_ms);
+  }
+}
+
+/* Pings, and waits until the next one is due. */
+static void subscriber_tick(struct gorge_watch *w) {
+  struct gorge_control *c = w->control;
+  uint64_t now_ms = gorge_clock_ms();
+  uint64_t next_ms = gorge_subscriber_tick(w->subscriber, now_ms);
+  gorge_ev_link_kick(w->subscriber_link);
+  if (next_ms == UINT64_MAX) {
+    ev_timer_stop(c->loop, &w->subscriber_timer);
+    return;
+  }
+  uint64_t delay_ms = next_ms > now_ms ? next_ms - now_ms : 1;
+  w->subscriber_timer.repeat = (double)delay_ms / 1000;
+  ev_timer_again(c->loop, &w->subscriber_timer);
+}
+
+static void on_subscriber_timer(struct ev_loop *loop, ev_timer *t, int events) {
+  (void)loop, (void)events;
+  subscriber_tick(t->data);
+}
+
+/* The link has moved bytes: when the next ping is due may have changed. */
+static void after_bytes(void *ctx) { subscriber_tick(ctx); }
+
+static void unsubscribe(struct gorge_watch *w) {
+  ev_timer_stop(w->control->loop, &w->subscriber_timer);
+  gorge_ev_link_destroy(w->subscriber_link);
+  if (w->subscriber != NULL) {
+    gorge_subscriber_destroy(w->subscriber);
+  }
+  w->subscriber_link = NULL;
+  w->subscriber = NULL;
+  set_subscribed(w, false);
+}
+
+/* Returns false when memory is short. */
+static bool subscribe(struct gorge_watch *w) {
+  struct gorge_subscriber_hooks hooks = {.ctx = w, .ready = on_ready, .lost = on_lost, .message = on_message};
+  struct gorge_conn_config config = w->n.redis;
+  config.seed ^= w->control->owner.id; /* hosts and workers must not come back in step */
+  w->subscriber = gorge_subscriber_create(w->n.name, w->n.name_len, &config, &hooks);
+  if (w->subscriber != NULL) {
+    w->subscriber_link =
+        gorge_ev_link_create(w->control->loop, gorge_subscriber_conn(w->subscriber), w->n.endpoint, after_bytes, w);
+  }
+  if (w->subscriber_link == NULL) {
+    unsubscribe(w);
+    return false;
+  }
+  subscriber_tick(w);
+  return true;
+}
+
+static struct gorge_role *watch_role(const struct gorge_watch *w) {
+  return gorge_zone_subscriber_role(w->control->zone, w->n.ns);
+}
+
+/* Takes or renews the role, or notices that it went to somebody else while this process stood still. */
+static void elect(struct gorge_watch *w) {
+  struct gorge_control *c = w->control;
+  bool held = gorge_role_hold(c->zone, watch_role(w), c->owner.id, gorge_clock_ms(), ROLE_LEASE_MS);
+  if (!held && w->subscriber != NULL) {
+    unsubscribe(w);
+  } else if (held && w->subscriber == NULL && !subscribe(w)) {
+    gorge_role_drop(watch_role(w), c->owner.id); /* another worker may have the memory */
+  }
+}
+
+static void on_election(struct ev_loop *loop, ev_timer *t, int events) {
+  (void)loop, (void)events;
+  struct gorge_control *c = t->data;
+  for (int i = 0; i < GORGE_WATCHES; i++) {
+    struct gorge_watch *w = gorge_control_find(c, i);
+    if (w != NULL && watch_state(w) == GORGE_WATCH_LIVE) {
+      elect(w);
+    }
+  }
+}
+
+void gorge_subscribe_vacant(struct gorge_control *c) {
+  for (int i = 0; i < GORGE_WATCHES; i++) {
+    struct gorge_watch *w = gorge_control_find(c, i);
+    if (w != NULL && w->subscriber == NULL && watch_state(w) == GORGE_WATCH_LIVE &&
+        !gorge_role_taken(watch_role(w), gorge_clock_ms())) {
+      elect(w);
+    }
+  }
+}
+
+/* Gives the role to who wants it, at once: the others take part in elections when they are woken. */
+static void hand_over(struct gorge_watch *w) {
+  struct gorge_control *c = w->control;
+  struct gorge_worker_set all;
+  memset(&all, 0xff, sizeof all);
+  gorge_role_drop(watch_role(w), c->owner.id);
+  gorge_wake_send(c->zone, &all, c->worker, c->wake_fd);
+}
+
+static void end(struct gorge_control *c, int handle, struct gorge_watch *w) {
+  bool held = w->subscriber != NULL;
+  unsubscribe(w);
+  if (held) {
+    hand_over(w);
+  }
+  gorge_lease_unwatch(c, handle, w);
+}
+
+void gorge_subscribe_init(struct gorge_control *c) {
+  ev_init(&c->election, on_election);
+  c->election.repeat = (double)ELECTION_MS / 1000;
+  c->election.data = c;
+}
+
+static void begin(struct gorge_control *c, struct gorge_watch *w) {
+  watch_advance(w, GORGE_WATCH_NEW, GORGE_WATCH_LIVE);
+  elect(w);
+  if (!ev_is_active(&c->election)) {
+    ev_timer_again(c->loop, &c->election);
+  }
+}
+
+void gorge_subscribe_command(struct gorge_control *c) {
+  bool any = false;
+  for (int i = 0; i < GORGE_WATCHES; i++) {
+    struct gorge_watch *w = gorge_control_find(c, i);
+    enum gorge_watch_state state = w != NULL ? watch_state(w) : GORGE_WATCH_ENDED;
+    if (state == GORGE_WATCH_NEW) {
+      begin(c, w);
+    } else if (state == GORGE_WATCH_ENDING) {
+      end(c, i, w);
+      watch_advance(w, GORGE_WATCH_ENDING, GORGE_WATCH_ENDED); /* from here on unwatch may free it */
+    }
+    any = any || state == GORGE_WATCH_NEW || state == GORGE_WATCH_LIVE;
+  }
+  if (!any) {
+    ev_timer_stop(c->loop, &c->election);
+  }
+}
+
+void gorge_subscribe_fini(struct gorge_control *c) {
+  ev_timer_stop(c->loop, &c->election);
+  for (int i = 0; i < GORGE_WATCHES; i++) {
+    struct gorge_watch *w = gorge_control_find(c, i);
+    if (w != NULL) {
+      end(c, i, w);
+      free(w);
+      c->watches[i] = NULL;
+    }
+  }
+}
+
+/* Returns the handle, or GORGE_ERR_FULL. */
+static int enlist(struct gorge_control *c, struct gorge_watch *w) {
+  int handle = GORGE_ERR_FULL;
+  pthread_mutex_lock(&c->mutex);
+  for (int i = 0; i < GORGE_WATCHES && handle < 0; i++) {
+    if (c->watches[i] == NULL) {
+      c->watches[i] = w;
+      handle = i;
+    }
+  }
+  pthread_mutex_unlock(&c->mutex);
+  return handle;
+}
+
+int gorge_control_watch(struct gorge_control *c, const struct gorge_control_namespace *n) {
+  if (!gorge_control_mine(c)) {
+    return GORGE_ERR_CLOSED;
+  }
+  struct gorge_watch *w = calloc(1, sizeof *w);
+  if (w == NULL) {
+    return GORGE_ERR_MEMORY;
+  }
+  w->control = c;
+  w->n = *n;
+  w->state = GORGE_WATCH_NEW;
+  ev_init(&w->subscriber_timer, on_subscriber_timer);
+  w->subscriber_timer.data = w;
+  int handle = enlist(c, w);
+  if (handle < 0) {
+    free(w);
+  } else {
+    gorge_control_poke(c);
+  }
+  return handle;
+}
+
+void gorge_control_unwatch(struct gorge_control *c, int handle) {
+  struct gorge_watch *w = gorge_control_mine(c) ? gorge_control_find(c, handle) : NULL;
+  if (w == NULL) {
+    return;
+  }
+  pthread_mutex_lock(&c->mutex);
+  w->state = GORGE_WATCH_ENDING;
+  pthread_mutex_unlock(&c->mutex);
+  gorge_control_poke(c);
+  pthread_mutex_lock(&c->mutex);
+  while (w->state != GORGE_WATCH_ENDED) {
+    pthread_cond_wait(&c->changed, &c->mutex);
+  }
+  c->watches[handle] = NULL;
+  pthread_mutex_unlock(&c->mutex);
+  free(w);
+}
+
+bool gorge_control_subscribed(struct gorge_control *c, int handle) {
+  struct gorge_watch *w = gorge_control_mine(c) ? gorge_control_find(c, handle) : NULL;
+  return w != NULL && __atomic_load_n(&w->subscribed, __ATOMIC_ACQUIRE); /* partner: set_subscribed */
+}
