@@ -10,7 +10,7 @@ report() {
 }
 
 files=$(find core lua spec examples rockspec .ci -type f \
-  \( -name '*.[ch]' -o -name '*.lua' -o -name '*.sh' -o -name '*.rockspec' -o -name run \) 2> /dev/null | sort)
+  \( -name '*.[ch]' -o -name '*.lua' -o -name '*.sh' -o -name '*.rockspec' -o -perm -u+x \) 2> /dev/null | sort)
 
 for file in $files; do
   head -n 3 "$file" | grep -q 'SPDX-License-Identifier: MIT' || report "$file:1: no SPDX-License-Identifier: MIT"
