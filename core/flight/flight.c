@@ -13,12 +13,18 @@ static uint64_t later(uint64_t now_ms, uint64_t ms) {
   return now_ms >= TIME_MAX_MS || ms >= TIME_MAX_MS - now_ms ? TIME_MAX_MS : now_ms + ms;
 }
 
-/* acquire: partner of the release store in write_flight; the fields read after it are the flight's, or a later one's. */
+/*
+ * acquire: partner of the release store in write_flight; the fields read after it are the flight's, or a later
+ * one's.
+ */
 static uint64_t load_token(const struct gorge_flight_record *r) { return __atomic_load_n(&r->token, __ATOMIC_ACQUIRE); }
 
 /* Whether all that was read since load_token belongs to the flight of `token`. */
 static bool still(const struct gorge_flight_record *r, uint64_t token) {
-  /* acquire fence: partner of the release fence in write_flight; had a newer flight's field been read, token 0 is seen. */
+  /*
+   * acquire fence: partner of the release fence in write_flight; had a newer flight's field been read, token 0
+   * is seen.
+   */
   __atomic_thread_fence(__ATOMIC_ACQUIRE);
   return gorge_flight_get(&r->token) == token;
 }
@@ -214,7 +220,10 @@ int gorge_flight_renew(struct gorge_zone *zone, const struct gorge_flight_ref *r
     if (wanted_ms <= seen >> 20) {
       return GORGE_OK;
     }
-    /* relaxed: one word. `seen` is the flight's own, and a word of a later flight differs from it in the token's bits. */
+    /*
+     * relaxed: one word. `seen` is the flight's own, and a word of a later flight differs from it in the
+     * token's bits.
+     */
     if (__atomic_compare_exchange_n(&r->deadline, &seen, gorge_flight_deadline(wanted_ms, ref->token), false,
                                     __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
       /* Taken over between the look and the CAS: refused now rather than at the end. */
@@ -224,7 +233,10 @@ int gorge_flight_renew(struct gorge_zone *zone, const struct gorge_flight_ref *r
   return GORGE_REFUSED;
 }
 
-/* Locks the set of an owner's record for it; false when the lock is not to be had or the flight is gone. *r is NULL when it is gone. */
+/*
+ * Locks the set of an owner's record for it; false when the lock is not to be had or the flight is gone. *r is
+ * NULL when it is gone.
+ */
 static bool lock_own(struct gorge_zone *zone, const struct gorge_flight_ref *ref, struct gorge_flight_record **r,
                      struct gorge_flight_set **set, uint32_t *id) {
   *r = gorge_flight_record_at(zone, ref->index, set);

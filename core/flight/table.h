@@ -5,13 +5,16 @@
  *   struct gorge_flight_set [n], n as many as fit; a key belongs to the set that the upper half of its hash picks
  *
  * Who writes what:
- *   - A record is written under its set's lock, with three exceptions below. Writing a new flight into it stores token 0, a release
- *     fence, the fields, then the new token (release). Killed anywhere in between, the record is free or still the old flight.
- *   - `token` may go from the caller's own to 0 by CAS without the lock: that is how a flight ends when the lock is not to be had.
- *   - `deadline` is renewed by CAS without the lock; it carries bits of the token, so that a late owner cannot renew a successor.
+ *   - A record is written under its set's lock, with three exceptions below. Writing a new flight into it
+ *     stores token 0, a release fence, the fields, then the new token (release). Killed anywhere in between,
+ *     the record is free or still the old flight.
+ *   - `token` may go from the caller's own to 0 by CAS without the lock: that is how a flight ends when the
+ *     lock is not to be had.
+ *   - `deadline` is renewed by CAS without the lock; it carries bits of the token, so that a late owner cannot
+ *     renew a successor.
  *   - `poked` holds the token of the flight that was poked, and so cannot hit a successor.
- *   - Whoever reads without the lock loads the token (acquire), the fields, an acquire fence, and the token again; what was
- *     read counts only if both are the one expected.
+ *   - Whoever reads without the lock loads the token (acquire), the fields, an acquire fence, and the token
+ *     again; what was read counts only if both are the one expected.
  */
 #ifndef GORGE_FLIGHT_TABLE_H
 #define GORGE_FLIGHT_TABLE_H

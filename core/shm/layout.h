@@ -77,7 +77,7 @@ struct gorge_worker_slot {
 };
 
 struct gorge_stats_block {
-  uint64_t pair; /* ns * GORGE_WORKERS + worker + 1, by CAS from 0; block 0 belongs to nobody and takes the overflow */
+  uint64_t pair; /* ns * GORGE_WORKERS + worker + 1, by CAS from 0; block 0 is nobody's and takes the overflow */
   uint64_t reserved[7];
   uint64_t counters[GORGE_COUNTERS];
   uint64_t histograms[GORGE_HISTOGRAMS][GORGE_HISTOGRAM_BUCKETS];
@@ -102,7 +102,8 @@ void gorge_layout_regions(uint64_t size_bytes, struct gorge_region_table *out);
 uint64_t gorge_layout_hash(void);
 
 /*
- * Fills a fresh, zeroed zone: header, words, life-locks; everything but the magic. Returns GORGE_OK or GORGE_ERR_SYSTEM.
+ * Fills a fresh, zeroed zone: header, words, life-locks; everything but the magic. Returns GORGE_OK or
+ * GORGE_ERR_SYSTEM.
  */
 int gorge_layout_init(struct gorge_zone *zone);
 /* Whether mapped memory is a complete zone of this build and of zone->size bytes. */

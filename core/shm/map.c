@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE /* memfd_create, fallocate */
 #include "shm/map.h"
 
 #include <errno.h>
@@ -48,7 +47,10 @@ int gorge_map_reserve(const struct gorge_zone *zone, int fd) {
   if (ftruncate(fd, (off_t)bytes) != 0) {
     return status_of_errno();
   }
-  /* In steps: the kernel undoes a call that a signal interrupts, and a timer must not keep a large zone from ever being made. */
+  /*
+   * In steps: the kernel undoes a call that a signal interrupts, and a timer must not keep a large zone from
+   * ever being made.
+   */
   int retries = 0;
   for (uint64_t at = 0; at < bytes;) {
     uint64_t step = bytes - at < RESERVE_STEP ? bytes - at : RESERVE_STEP;

@@ -12,8 +12,8 @@
 typedef int (*gorge_map_fill)(struct gorge_zone *zone, int (*init)(struct gorge_zone *));
 
 /*
- * Gives the empty file `fd` memory for zone->size bytes, all of it now: no SIGBUS later. GORGE_ERR_MEMORY when there is not
- * that much, GORGE_ERR_SYSTEM otherwise.
+ * Gives the empty file `fd` memory for zone->size bytes, all of it now: no SIGBUS later. GORGE_ERR_MEMORY when
+ * there is not that much, GORGE_ERR_SYSTEM otherwise.
  */
 int gorge_map_reserve(const struct gorge_zone *zone, int fd);
 int gorge_map_attach(struct gorge_zone *zone, int fd);
@@ -23,10 +23,11 @@ void gorge_map_detach(struct gorge_zone *zone);
 int gorge_map_private(struct gorge_zone *zone, gorge_map_fill fill, int (*init)(struct gorge_zone *));
 
 /*
- * Meets the other children of this process's parent in /dev/shm/gorge-UID-PPID-START-HASH (HASH: of the zone's name and
- * the layout). Whoever finds nobody attached fills it, holding the file locked exclusively; all who are attached hold it locked
- * shared for as long as they live. Files of dead parents are removed when a new one is made.
- * GORGE_ERR_MISMATCH with *existing_size when attached siblings use another size. Waits at most SIBLINGS_WAIT_US for one that fills.
+ * Meets the other children of this process's parent in /dev/shm/gorge-UID-PPID-START-HASH (HASH: of the zone's
+ * name and the layout). Whoever finds nobody attached fills it, holding the file locked exclusively; all who
+ * are attached hold it locked shared for as long as they live. Files of dead parents are removed when a new one
+ * is made. GORGE_ERR_MISMATCH with *existing_size when attached siblings use another size. Waits at most
+ * SIBLINGS_WAIT_US for one that fills.
  */
 int gorge_map_siblings(struct gorge_zone *zone, gorge_map_fill fill, int (*init)(struct gorge_zone *),
                        uint64_t *existing_size);

@@ -24,7 +24,10 @@ enum {
   FILE_NAME_MAX = 96
 };
 
-/* Start time of a process in clock ticks since boot, which tells it from a later one with its number; 0: not to be known. */
+/*
+ * Start time of a process in clock ticks since boot, which tells it from a later one with its number; 0: not to
+ * be known.
+ */
 static unsigned long long start_time(long pid) {
   char path[32], stat[1024];
   snprintf(path, sizeof path, "/proc/%ld/stat", pid);
@@ -145,8 +148,8 @@ static bool still_named(const char *path, const struct stat *mine) {
 }
 
 /*
- * The file is locked shared: nobody can change its size from now on. GORGE_OK; GORGE_ERR_MISMATCH; or GORGE_PENDING when it is
- * not complete (whoever filled it died) or not the file of this name any more.
+ * The file is locked shared: nobody can change its size from now on. GORGE_OK; GORGE_ERR_MISMATCH; or
+ * GORGE_PENDING when it is not complete (whoever filled it died) or not the file of this name any more.
  */
 static int attach_shared(struct gorge_zone *zone, int fd, const char *path, uint64_t *existing_size) {
   struct stat st;

@@ -2,8 +2,9 @@
 #include "shm/layout.h"
 
 /*
- * The pool of counter blocks. block_of caches which block a (namespace, worker) pair has, as its number + 1; the truth
- * is `pair` in the block. All claimers of a pair look from the start and blocks are never freed: they end at the same block.
+ * The pool of counter blocks. block_of caches which block a (namespace, worker) pair has, as its number + 1;
+ * the truth is `pair` in the block. All claimers of a pair look from the start and blocks are never freed: they
+ * end at the same block.
  */
 enum { OVERFLOW_BLOCK = 0 };
 
@@ -58,7 +59,10 @@ uint64_t *gorge_zone_histogram(const struct gorge_zone *zone, uint32_t ns, uint3
   return block(zone, ns, worker)->histograms[(unsigned)histogram % GORGE_HISTOGRAMS];
 }
 
-/* Adds up the same n words of all blocks of the namespace; the shared one too, once any worker of it has been sent there. */
+/*
+ * Adds up the same n words of all blocks of the namespace; the shared one too, once any worker of it has been
+ * sent there.
+ */
 static void sum(const struct gorge_zone *zone, uint32_t ns, size_t offset, uint32_t n, uint64_t *out) {
   struct pool p = pool_of(zone);
   bool overflow = false;

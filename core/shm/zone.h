@@ -50,13 +50,17 @@ struct gorge_zone {
   int fd;
 };
 
-/* Start of a region (page-aligned) and its bytes (`size` may be NULL). All zeros when the zone is fresh, except GORGE_REGION_WORKERS. */
+/*
+ * Start of a region (page-aligned) and its bytes (`size` may be NULL). All zeros when the zone is fresh, except
+ * GORGE_REGION_WORKERS.
+ */
 void *gorge_zone_region(const struct gorge_zone *zone, enum gorge_region region, uint64_t *size);
 
 /*
- * Finds or makes the zone `name` (1..GORGE_NAME_MAX bytes) of `size_bytes` (>= GORGE_ZONE_SIZE_MIN, all overhead
- * included). `init` lays out the regions of a fresh zone before anybody else can see it; its failure is the call's. *out belongs to the registry and lives as long as the process; it is never unmapped.
- * Returns GORGE_OK; GORGE_ERR_MISMATCH when it exists with another size (*existing_size tells); GORGE_ERR_SYSTEM or
+ * Finds or makes the zone `name` (1..GORGE_NAME_MAX bytes) of `size_bytes` (>= GORGE_ZONE_SIZE_MIN, all
+ * overhead included). `init` lays out the regions of a fresh zone before anybody else can see it; its failure
+ * is the call's. *out belongs to the registry and lives as long as the process; it is never unmapped. Returns
+ * GORGE_OK; GORGE_ERR_MISMATCH when it exists with another size (*existing_size tells); GORGE_ERR_SYSTEM or
  * GORGE_ERR_MEMORY. Thread-safe. Blocks for as long as the kernel needs to provide the memory.
  */
 int gorge_zone_open(const char *name, size_t name_len, uint64_t size_bytes, unsigned flags,
@@ -69,8 +73,9 @@ int gorge_zone_namespace(struct gorge_zone *zone, const char *name, size_t name_
 struct gorge_words *gorge_zone_words(const struct gorge_zone *zone, uint32_t ns);
 
 /*
- * Counters and histograms of worker `worker` (< GORGE_WORKERS) for namespace `ns`: a block of a bounded pool, assigned to the pair at
- * its first use and for good; an exhausted pool hands out one block that all the rest share. They only grow, whoever holds the slot.
+ * Counters and histograms of worker `worker` (< GORGE_WORKERS) for namespace `ns`: a block of a bounded pool,
+ * assigned to the pair at its first use and for good; an exhausted pool hands out one block that all the rest
+ * share. They only grow, whoever holds the slot.
  */
 uint64_t *gorge_zone_counters(const struct gorge_zone *zone, uint32_t ns, uint32_t worker);
 uint64_t *gorge_zone_histogram(const struct gorge_zone *zone, uint32_t ns, uint32_t worker, int histogram);

@@ -27,7 +27,10 @@ static bool replace(struct gorge_lock *lock, uint64_t *seen, uint32_t owner) {
   return __atomic_compare_exchange_n(&lock->word, seen, mine, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-/* One attempt without waiting. A dead holder is replaced only when asked to, since to look costs two more cache lines. */
+/*
+ * One attempt without waiting. A dead holder is replaced only when asked to, since to look costs two more cache
+ * lines.
+ */
 static bool try_acquire(const struct gorge_zone *zone, struct gorge_lock *lock, uint32_t owner, bool replace_dead,
                         uint64_t *seen, bool *taken_over) {
   /* relaxed: only a hint for the CAS. */

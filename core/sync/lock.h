@@ -16,10 +16,11 @@ struct gorge_lock {
 };
 
 /*
- * Acquires for `owner` (the calling thread's id): CAS with a bounded spin, then short sleeps, at most `budget_us` in all (0: one look
- * after the spin) and one sleep's overshoot. Checks the holder's life when the spin has failed. Not recursive.
- * Returns GORGE_OK, or GORGE_BUSY when a living holder kept it beyond the budget (*holder_sequence, if not
- * NULL, then tells which acquisition that is). *taken_over, if not NULL: whether a dead holder was replaced.
+ * Acquires for `owner` (the calling thread's id): CAS with a bounded spin, then short sleeps, at most
+ * `budget_us` in all (0: one look after the spin) and one sleep's overshoot. Checks the holder's life when the
+ * spin has failed. Not recursive. Returns GORGE_OK, or GORGE_BUSY when a living holder kept it beyond the
+ * budget (*holder_sequence, if not NULL, then tells which acquisition that is). *taken_over, if not NULL:
+ * whether a dead holder was replaced.
  */
 int gorge_lock_acquire(struct gorge_zone *zone, struct gorge_lock *lock, uint32_t owner, uint32_t budget_us,
                        uint32_t *holder_sequence, bool *taken_over);

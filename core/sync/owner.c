@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE /* gettid */
 #include "sync/owner.h"
 
 #include <errno.h>
@@ -16,11 +15,12 @@
  * Life of a thread slot (`holder` is generation << 32 | thread id, stored by whoever holds `life` only):
  *
  *   free      holder = g|0    life unlocked
- *   claimed   holder = g+1|t  life locked by thread t: the futex word inside holds t, which the kernel clears when t dies
+ *   claimed   holder = g+1|t  life locked by thread t: its futex word holds t, which the kernel clears when t dies
  *   dead      holder = g+1|t  life marked "owner died": thread id 0
  *
- * An owner of generation g lives iff holder is g|t and the futex word holds t. A claimer that is stopped between taking `life`
- * and storing holder leaves its own thread id in the futex word, which is not the dead one's.
+ * An owner of generation g lives iff holder is g|t and the futex word holds t. A claimer that is stopped
+ * between taking `life` and storing holder leaves its own thread id in the futex word, which is not the dead
+ * one's.
  */
 enum { WORKER_BITS = 7, ROLE_SHIFT = 7, GENERATION_SHIFT = 8, GENERATION_MAX = 0xffffff };
 _Static_assert(1 << WORKER_BITS == GORGE_WORKERS, "a worker's number fits its bits in an owner's id");
@@ -56,7 +56,7 @@ static struct gorge_thread_slot *slot_of_id(const struct gorge_zone *zone, uint3
  * as the mutex's first word. gorge_owner_claim refuses to work where that is not so.
  */
 static uint32_t life_thread(const struct gorge_thread_slot *slot) {
-  /* acquire: partner of the kernel's clearing of the id when the thread dies, so that all it stored before is seen. */
+  /* acquire: partner of the kernel's clearing of the id when the thread dies; all that it stored is seen. */
   return __atomic_load_n((const uint32_t *)(const void *)&slot->life, __ATOMIC_ACQUIRE) & FUTEX_TID_MASK;
 }
 
@@ -164,7 +164,10 @@ static int claim_control(struct gorge_zone *zone, struct gorge_owner *out) {
   return GORGE_ERR_FULL;
 }
 
-/* Drops what is dead or belongs to the process this one was forked from. Returns this thread's claim of the role, or 0. */
+/*
+ * Drops what is dead or belongs to the process this one was forked from. Returns this thread's claim of the
+ * role, or 0.
+ */
 static uint32_t find_claim(const struct gorge_zone *zone, unsigned role) {
   uint32_t mine = 0;
   pid_t pid = getpid();

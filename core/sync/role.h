@@ -3,9 +3,10 @@
  * A role that one thread of the host holds at a time (the subscriber of a namespace). Held by an owner until a
  * renewed deadline; a dead or late holder loses it. `fence` grows with every change of hands.
  *
- * Holder and deadline are one word, so that a takeover decided on an old deadline fails when it was renewed meanwhile:
- * no two owners are told at the same time that they hold it. A holder that was stopped learns at its next
- * gorge_role_hold that it lost the role; what it does before that must carry the fence it took the role with.
+ * Holder and deadline are one word, so that a takeover decided on an old deadline fails when it was renewed
+ * meanwhile: no two owners are told at the same time that they hold it. A holder that was stopped learns at its
+ * next gorge_role_hold that it lost the role; what it does before that must carry the fence it took the role
+ * with.
  */
 #ifndef GORGE_SYNC_ROLE_H
 #define GORGE_SYNC_ROLE_H
@@ -18,8 +19,8 @@ struct gorge_role {
 };
 
 /*
- * Takes or renews the role until now + lease (1..2^31 - 1 ms, the same clock for all). Returns true when `owner` holds it
- * afterwards. Never blocks.
+ * Takes or renews the role until now + lease (1..2^31 - 1 ms, the same clock for all). Returns true when
+ * `owner` holds it afterwards. Never blocks.
  */
 bool gorge_role_hold(struct gorge_zone *zone, struct gorge_role *role, uint32_t owner, uint64_t now_ms,
                      uint64_t lease_ms);

@@ -11,8 +11,8 @@
 #include "shm/layout.h"
 
 /*
- * An address that the kernel chose is a zero byte and five hexadecimal digits: it stands in one word, length in the top
- * byte, so that a sender never sees half of it.
+ * An address that the kernel chose is a zero byte and five hexadecimal digits: it stands in one word, length in
+ * the top byte, so that a sender never sees half of it.
  */
 enum { ADDRESS_BYTES = 7, DRAIN_MAX = 4096 };
 
