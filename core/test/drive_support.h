@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/* What the tests of drivers share: conditions with a deadline, counts of what must not leak, a Redis of their own. */
+#ifndef GORGE_TEST_DRIVE_SUPPORT_H
+#define GORGE_TEST_DRIVE_SUPPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Waits until the condition holds, at most 5 s; evaluates to whether it does. */
+#define WAIT_UNTIL(condition)                            \
+  ({                                                     \
+    uint64_t until_us_ = support_now_us() + 5000000;     \
+    while (!(condition) && support_now_us() < until_us_) \
+      support_nap();                                     \
+    (condition);                                         \
+  })
+
+uint64_t support_now_us(void);
+void support_nap(void);
+/* Entries of /proc/self/fd, /proc/self/task, ... */
+int support_count(const char *folder);
+
+struct support_redis {
+  pid_t pid;
+  char dir[64];
+  char path[96]; /* of its unix socket */
+};
+
+/* Starts redis-server in a fresh folder and waits until it answers; with stop, everything is gone. Return success. */
+bool support_redis_start(struct support_redis *r);
+/* Kills it and starts it again at the same place, empty. */
+bool support_redis_restart(struct support_redis *r);
+void support_redis_kill(struct support_redis *r);
+void support_redis_stop(struct support_redis *r);
+/* Runs one inline command on a connection of its own; the first bytes of the answer, as text, go to answer. */
+bool support_redis_command(const struct support_redis *r, const char *command, char *answer, int size);
+
+#endif
