@@ -1,0 +1,247 @@
+-- SPDX-License-Identifier: MIT
+-- A cache: what users call. L0 is looked at here, in the caller's trace; everything after it stands in fetch.lua and write.lua.
+
+local bit = require "bit"
+local C = require "gorge.ffi.lib"
+local blocking = require "gorge.hosts.blocking"
+local check = require "gorge.arguments"
+local fetch = require "gorge.fetch"
+local l0 = require "gorge.ffi.l0"
+local stats = require "gorge.stats"
+local write = require "gorge.write"
+
+local band = bit.band
+local tonumber = tonumber
+
+local NIL, USES, WORD = l0.NIL, l0.USES, l0.WORD
+local use = l0.use
+local L0_HITS = tonumber(C.GORGE_COUNT_L0_HITS)
+
+local _M = {}
+_M.__index = _M
+
+---@class gorge.Cache
+---@field options gorge.ParsedOptions
+---@field engine gorge.Engine|nil nil once closed
+---@field codec gorge.Codec
+---@field l0 gorge.L0
+---@field now fun(): number milliseconds of the clock that all expiries are of, as cheap as the host can
+
+---A look into L0: three loads from shared memory and the clock. JIT-compiled into whoever calls.
+---@return boolean hit
+---@return any value
+local function look(self, key)
+  local l0s = self.l0
+  local place = l0s.index[key]
+  if not place then
+    return false
+  end
+  local record = l0s.records[place]
+  local engine = self.engine
+  local words = engine.words
+  local word = record.slot[0]
+  local now = self.now()
+  if band(word, WORD) ~= record.word or words.global ~= record.global or now >= record.expires_ms
+    or now >= tonumber(words.fresh_until_ms) then
+    return false
+  end
+  if band(word, USES) ~= USES then
+    use(record.slot, record.word)
+  end
+  local counters = engine.counters
+  counters[L0_HITS] = counters[L0_HITS] + 1
+  local value = l0s.values[place]
+  if value == NIL then
+    return true, nil
+  end
+  return true, value
+end
+
+---Returns the value of `key` from the nearest layer that has it; else runs `fn(key, ...)` once in the whole cluster and keeps what it returns.
+---
+---    local user, err, source = cache:fetch("user:101", 3600, load_user, { "user:101" })
+---
+---A table that comes from L0 is shared with other requests of this worker: treat it as read-only, or ask for `opts.clone`.
+---
+---Yields while somebody else fills, while Redis is asked, and wherever `fn` does. Every phase for what L0 or L1 has; where the phase cannot yield and
+---the answer is not there, returns `nil, "would block: ..."` at once.
+---@param key string 1 to 8192 bytes, any
+---@param ttl number|nil seconds, greater than 0; nil: `l1_ttl`
+---@param fn fun(key: string, ...): any, any, table|number|nil returns value, or nil for "no such thing" (kept for `negative_cache_ttl`), or nil and an error
+---@param tags string|string[]|nil at most 16, each 1 to 255 bytes
+---@param opts table|nil overrides for this call: negative_cache_ttl, lock_ttl, on_lock_timeout, args, clone, blocking
+---@return any value nil: there is no such thing, or an error
+---@return any err nil unless something failed; what `fn` returned as its error comes back as it is
+---@return string|nil source "l0", "l1", "l2" or "fn"; nil with an error
+function _M:fetch(key, ttl, fn, tags, opts)
+  local hit, value = look(self, key)
+  if hit then
+    if opts == nil then
+      return value, nil, "l0"
+    end
+    return fetch.hand_out(value, opts), nil, "l0"
+  end
+  return fetch.fetch(self, key, ttl, fn, tags, opts)
+end
+
+---Looks the key up in L0, L1 and Redis. Never calls a function, never waits for somebody's fill.
+---Yields while Redis is asked; elsewhere like `fetch`.
+---@param key string
+---@param opts table|nil clone, blocking
+---@return any value
+---@return string|nil err
+---@return string|nil source nil on a miss
+function _M:get(key, opts)
+  local hit, value = look(self, key)
+  if hit then
+    if opts == nil then
+      return value, nil, "l0"
+    end
+    return fetch.hand_out(value, opts), nil, "l0"
+  end
+  return fetch.get(self, key, opts)
+end
+
+---What L1 holds of a key. Never waits, does not count as a use. Every phase.
+---@param key string
+---@return { ttl: number, stale: boolean, negative: boolean, tags: string[], size: integer, source: string }|nil ttl in seconds, size in bytes of the stored value
+function _M:peek(key)
+  check.key_type(key, 3)
+  local engine = self.engine
+  if not engine or check.key_problem(key) or engine:peek(key) ~= engine.HIT then
+    return nil
+  end
+  local read = engine.read
+  local size, kind = read.len, read.kind
+  local ttl = (read.expires_ms - C.gorge_now_ms()) / 1000
+  return {
+    ttl = ttl > 0 and ttl or 0,
+    stale = false,
+    negative = kind == C.GORGE_KIND_NIL,
+    tags = engine:peek_tags(key),
+    size = size,
+    source = "l1",
+  }
+end
+
+---Stores a value in every layer and makes every other node forget the older one. Yields while Redis is asked.
+---@param key string
+---@param value any nil stores "there is no such thing"
+---@param ttl number|nil seconds; nil: `l1_ttl`, for a nil value `negative_cache_ttl`
+---@param tags string|string[]|nil
+---@return boolean|nil true when all of it is done
+---@return string|nil err this host has the value, but other nodes may lag: Redis could not be told
+function _M:set(key, value, ttl, tags)
+  return write.set(self, key, value, ttl, tags)
+end
+
+---Forgets a key on every node. No later read on this host sees the older value. Yields while Redis is asked.
+---@param key string
+---@return boolean|nil
+---@return string|nil err this host has forgotten it, but other nodes may lag
+function _M:delete(key)
+  return write.delete(self, key)
+end
+
+---Forgets every value that carries one of the tags, on every node; the cost does not depend on how many there are. Yields while Redis is asked.
+---@param ... string|string[] tags, or a table of tags
+---@return boolean|nil
+---@return string|nil err
+function _M:invalidate_tags(...)
+  return write.invalidate_tags(self, ...)
+end
+
+---Counters and gauges of the whole host. Never waits. Every phase.
+---@return table
+function _M:stats()
+  if not self.engine then
+    return nil, "closed"
+  end
+  return stats.read(self)
+end
+
+---Writes a message at most once a minute for each text. `fields` go to a logger of the user's; nginx's log gets none, for they may hold keys.
+---@param level "debug"|"info"|"warn"|"error"
+---@param message string
+---@param fields table|nil
+function _M:log_now_and_then(level, message, fields)
+  local now = self.now()
+  local last = self.logged[message]
+  if not last or now - last >= 60000 then
+    if self.logged_count >= 100 then
+      self.logged, self.logged_count = {}, 0
+    end
+    self.logged[message] = now
+    self.logged_count = self.logged_count + 1
+    self.log(level, message, fields)
+  end
+end
+
+---A second engine on the same memory, for calls that wait without yielding where the host's own way of waiting cannot be used.
+---@return gorge.Engine|nil
+---@return string|nil err
+function _M:blocking_engine()
+  local err
+  if not self.second then
+    self.second, err = blocking.second_engine(self.options)
+    if not self.second then
+      return nil, "gorge: " .. err
+    end
+  end
+  local ok
+  ok, err = blocking.enter(self.second)
+  if not ok then
+    return nil, "gorge: " .. err
+  end
+  return self.second
+end
+
+local function closed()
+  return nil, "closed"
+end
+
+local CLOSED = setmetatable({
+  fetch = closed, get = closed, peek = function() end, set = closed, delete = closed, invalidate_tags = closed,
+  stats = closed, close = function() return true end,
+}, { __index = _M })
+CLOSED.__index = CLOSED
+
+---Waits for what is under way in this worker (at most a second where the phase can yield), then stops its machinery. Further calls return `nil, "closed"`.
+---The shared memory stays: other workers go on.
+---@return boolean
+function _M:close()
+  local host = self.host
+  local engine = self.engine
+  setmetatable(self, CLOSED)
+  l0.clear(self.l0)
+  host.drain(engine, 1)
+  host.close(engine)
+  engine:destroy()
+  if self.second then
+    self.second:destroy()
+  end
+  self.engine, self.second = nil, nil
+  return true
+end
+
+---@param parsed gorge.ParsedOptions
+---@param host gorge.Host
+---@param engine gorge.Engine
+---@param codec gorge.Codec
+---@return gorge.Cache
+function _M.new(parsed, host, engine, codec)
+  return setmetatable({
+    options = parsed,
+    host = host,
+    engine = engine,
+    codec = codec,
+    now = host.now,
+    l0 = l0.new(parsed.l1_objects),
+    flights = {}, -- by key: fills that coroutines of this worker wait for together
+    log = parsed.logger or host.log,
+    logged = {}, -- when a message was last written
+    logged_count = 0,
+  }, _M)
+end
+
+return _M

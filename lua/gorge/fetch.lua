@@ -1,0 +1,338 @@
+-- SPDX-License-Identifier: MIT
+-- What fetch and get do when L0 has no answer: L1, then one fill for all who wait.
+--
+-- Coroutines of one worker that miss on the same key share one operation: the first leads, the others follow and take its result from memory. Between workers
+-- and nodes the core decides who fills (gorge_fetch_start).
+
+local C = require "gorge.ffi.lib"
+local check = require "gorge.arguments"
+local clone = require "gorge.clone"
+local l0 = require "gorge.ffi.l0"
+local load = require "gorge.load"
+local options = require "gorge.options"
+local text = require "gorge.text"
+
+local decode_error_count = tonumber(C.GORGE_COUNT_DECODE_ERRORS)
+local parse_call = options.parse_call
+local store_l0 = l0.store
+
+local HIT = tonumber(C.GORGE_HIT)
+local PENDING = tonumber(C.GORGE_PENDING)
+local LEASE = tonumber(C.GORGE_LEASE)
+local FAILED = tonumber(C.GORGE_FAILED)
+local MISS = tonumber(C.GORGE_MISS)
+local TIMED_OUT = tonumber(C.GORGE_ERR_TIMEOUT)
+local LOOKUP = tonumber(C.GORGE_FETCH_LOOKUP)
+
+-- A fill that ends without a value in L1 (refused, too large, not to be stored) sends its waiters round once more; so often at most.
+local MAX_ROUNDS = 8
+
+local _M = {}
+
+---A value from L0 for a call with options.
+function _M.hand_out(value, opts)
+  local _, _, _, _, want_clone = parse_call(opts, 4)
+  if want_clone then
+    return clone(value)
+  end
+  return value
+end
+
+local function note_undecodable(self, key, layer, why)
+  local counters = self.engine.counters
+  counters[decode_error_count] = counters[decode_error_count] + 1
+  self:log_now_and_then("warn", "gorge: a value in " .. layer .. " cannot be decoded, treated as a miss: " .. text.printable(why, 200), { key = key })
+end
+
+---@return integer status HIT or MISS, or a failure
+---@return any value
+local function from_l1(self, key)
+  local engine = self.engine
+  local status = engine:get(key)
+  if status ~= HIT then
+    return status
+  end
+  local read = engine.read
+  local ok, value = self.codec.decode(read.kind, engine:bytes())
+  if not ok then
+    note_undecodable(self, key, "L1", value)
+    return MISS
+  end
+  store_l0(self.l0, key, value, read)
+  return HIT, value
+end
+
+-- The run of one call, collected so that the helpers below need no long argument lists.
+---@class gorge.Call
+---@field key string
+---@field fn function
+---@field ttl_ms number
+---@field tags string packed
+---@field negative_ms number
+---@field lock_ms integer
+---@field on_timeout "run"|"error"
+---@field args table|nil
+---@field engine gorge.Engine
+---@field deadline_ms number
+
+---Tells all followers of a fill how it ended.
+local function end_flight(self, flight, state, value, err)
+  if self.flights[flight.key] == flight then
+    self.flights[flight.key] = nil
+  end
+  for i = 1, flight.n do
+    local follower = flight.followers[i]
+    follower.state, follower.value, follower.err = state, value, err
+    follower.waiter:signal()
+  end
+  flight.n = 0
+end
+
+---Waits for the result of another coroutine of this worker.
+---@return string state "value" (with value, err), "again" or "timeout"
+local function follow(self, call, flight)
+  local follower = { waiter = self.host.waiter() }
+  flight.n = flight.n + 1
+  flight.followers[flight.n] = follower
+  while not follower.state do
+    local left_ms = call.deadline_ms - C.gorge_now_ms()
+    if left_ms <= 0 then
+      return "timeout"
+    end
+    if not follower.waiter:wait(left_ms < 1000 and left_ms / 1000 or 1) then
+      call.engine:poll()
+    end
+  end
+  return follower.state, follower.value, follower.err
+end
+
+local function timed_out(call)
+  return nil, "gorge: key " .. text.quote(call.key) .. ": waited " .. call.wait_ms / 1000 .. " s for somebody else's fill"
+end
+
+---Follows, and says what to do then.
+---@return boolean again
+---@return any value
+---@return any err
+---@return string|nil source
+local function join(self, call, flight)
+  local state, value, err = follow(self, call, flight)
+  if state == "value" then
+    return false, value, err, err == nil and "l0" or nil
+  elseif state == "again" then
+    return true
+  elseif call.on_timeout == "error" then
+    return false, timed_out(call)
+  end
+  return false, load.without_lease(self, call)
+end
+
+---The value that Redis had.
+local function from_l2(self, call, op, flight)
+  local engine = call.engine
+  local read = engine.read
+  local ok, value = self.codec.decode(read.kind, engine:bytes(), true)
+  if not ok then
+    note_undecodable(self, call.key, "Redis", value)
+    end_flight(self, flight, "again")
+    engine:free(op)
+    local deletion, status = engine:start_delete(call.key)
+    if deletion ~= 0 then
+      engine:wait(deletion, status)
+      engine:free(deletion)
+    end
+    return true
+  end
+  store_l0(self.l0, call.key, value, read)
+  end_flight(self, flight, "value", value)
+  engine:free(op)
+  return false, value, nil, "l2"
+end
+
+---Leads: asks the core who fills, and does what it says.
+---@return boolean again
+---@return any value
+---@return any err
+---@return string|nil source
+local function lead(self, call, status, op)
+  local engine = call.engine
+  local flight = { key = call.key, op = op, tags = call.tags, followers = {}, n = 0 }
+  self.flights[call.key] = flight
+  engine.ended[op] = function() end_flight(self, flight, "again") end
+  engine.host.guard(engine, op)
+  status = engine:wait(op, status)
+  if status == HIT then
+    return from_l2(self, call, op, flight)
+  elseif status == LEASE then
+    local value, err, source = load.with_lease(self, call, op)
+    end_flight(self, flight, "value", value, err)
+    engine:free(op)
+    return false, value, err, source
+  elseif status == FAILED then
+    local err = engine:bytes()
+    end_flight(self, flight, "value", nil, err)
+    engine:free(op)
+    return false, nil, err
+  elseif status == TIMED_OUT and call.on_timeout == "error" then
+    local _, err = timed_out(call)
+    end_flight(self, flight, "value", nil, err)
+    engine:free(op)
+    return false, nil, err
+  elseif status == TIMED_OUT then
+    engine:run(op)
+    local value, err, source = load.with_lease(self, call, op)
+    end_flight(self, flight, "value", value, err)
+    engine:free(op)
+    return false, value, err, source
+  end
+  end_flight(self, flight, "again")
+  engine:free(op)
+  return true
+end
+
+---One look at L1, one attempt to get the value.
+local function once(self, call)
+  local status, value = from_l1(self, call.key)
+  if status == HIT then
+    return false, value, nil, "l1"
+  end
+  local engine = call.engine
+  local flight = self.flights[call.key]
+  if flight and flight.tags == call.tags and engine == self.engine and engine:joinable(flight.op) then
+    local ready, why = self.host.can_wait(engine)
+    if not ready then
+      return false, nil, "would block: " .. why
+    end
+    return join(self, call, flight)
+  end
+  local op
+  op, status = engine:start_fetch(call.key, call.tags, call.lock_ms, call.wait_ms, 0)
+  if op == 0 then
+    return false, load.without_lease(self, call) -- no memory for an operation: the caller still gets its value
+  end
+  if status == PENDING then
+    local ready, why = engine.host.can_wait(engine)
+    if not ready then
+      engine:free(op)
+      return false, nil, "would block: " .. why
+    end
+  end
+  return lead(self, call, status, op)
+end
+
+---The engine for a call: in a phase that cannot wait, `blocking` asks for one that waits without yielding.
+local function engine_for(self, blocking)
+  local engine = self.engine
+  local ok, err = self.host.enter(engine)
+  if not ok then
+    return nil, "gorge: " .. err
+  end
+  if blocking and not self.host.can_wait(engine) then
+    return self:blocking_engine()
+  end
+  return engine
+end
+
+function _M.fetch(self, key, ttl, fn, tags, opts)
+  check.key_type(key, 4)
+  local parsed = self.options
+  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking = parse_call(opts, 3)
+  local ttl_ms = check.ttl_ms(ttl, parsed.l1_ttl_ms, 4)
+  local problem = check.key_problem(key)
+  if problem then
+    return nil, problem
+  end
+  local status, value = from_l1(self, key)
+  if status == HIT then
+    if want_clone then
+      value = clone(value)
+    end
+    return value, nil, "l1"
+  end
+  check.loader(fn, 4)
+  local packed = check.tags(tags, 4)
+  local engine, err = engine_for(self, blocking)
+  if not engine then
+    return nil, err
+  end
+  local call = {
+    key = key,
+    fn = fn,
+    ttl_ms = ttl_ms,
+    tags = packed,
+    negative_ms = negative_ms or parsed.negative_cache_ttl_ms,
+    lock_ms = lock_ms or parsed.lock_ttl_ms,
+    wait_ms = parsed.wait_timeout_ms,
+    on_timeout = on_timeout or parsed.on_lock_timeout,
+    args = args,
+    engine = engine,
+    deadline_ms = C.gorge_now_ms() + parsed.wait_timeout_ms,
+  }
+  local again, source = true, nil
+  for _ = 1, MAX_ROUNDS do
+    again, value, err, source = once(self, call)
+    if not again then
+      break
+    end
+  end
+  if again then -- others keep filling without a result that can be shared
+    value, err, source = load.without_lease(self, call)
+  end
+  if want_clone then
+    value = clone(value)
+  end
+  return value, err, source
+end
+
+function _M.get(self, key, opts)
+  check.key_type(key, 4)
+  local _, _, _, _, want_clone, blocking = parse_call(opts, 3)
+  local problem = check.key_problem(key)
+  if problem then
+    return nil, problem
+  end
+  local source = "l1"
+  local status, value = from_l1(self, key)
+  if status ~= HIT then
+    local engine, err = engine_for(self, blocking)
+    if not engine then
+      return nil, err
+    elseif not engine.has_redis then
+      return nil
+    end
+    local op
+    op, status = engine:start_fetch(key, "", 1, 1, LOOKUP)
+    if status == PENDING then
+      local ready, why = engine.host.can_wait(engine)
+      if not ready then
+        engine:free(op)
+        return nil, "would block: " .. why
+      end
+      engine.host.guard(engine, op)
+      status = engine:wait(op, status)
+    end
+    if status == HIT then
+      local read = engine.read
+      local ok
+      ok, value = self.codec.decode(read.kind, engine:bytes(), true)
+      if ok then
+        store_l0(self.l0, key, value, read)
+      else
+        note_undecodable(self, key, "Redis", value)
+        status = MISS
+      end
+    end
+    engine:free(op)
+    if status ~= HIT then
+      return nil
+    end
+    source = "l2"
+  end
+  if want_clone then
+    value = clone(value)
+  end
+  return value, nil, source
+end
+
+
+return _M

@@ -1,0 +1,306 @@
+-- SPDX-License-Identifier: MIT
+-- One C cache handle and what Lua needs to wait for its operations. The only place, beside l0.lua, stats.lua and the hosts' glue, that touches cdata.
+--
+-- An engine belongs to a host (hosts/*.lua), which lends it:
+--   host.waiter()      → a waiter: waiter:wait(seconds) returns when signalled or when the time is over; waiter:signal()
+--   host.can_wait()    → true, or false and why
+--   host.guard(engine, op)   arranges that the operation is given up when its coroutine is ended from outside; may do nothing
+--   host.kick(engine)  something was queued for Redis
+--   host.expect(engine)      an operation waits for other workers
+
+local ffi = require "ffi"
+local C = require "gorge.ffi.lib"
+
+local ffi_new, ffi_string = ffi.new, ffi.string
+local tonumber = tonumber
+
+local PENDING = tonumber(C.GORGE_PENDING)
+local SPACE = tonumber(C.GORGE_SPACE)
+local HIT = tonumber(C.GORGE_HIT)
+local ERR_ARGUMENT = tonumber(C.GORGE_ERR_ARGUMENT)
+local EVENTS = 64
+local FIRST_BUFFER = 16384
+
+local _M = {}
+local mt = { __index = _M }
+
+---@class gorge.Engine
+---@field handle ffi.cdata* gorge_cache *
+---@field words ffi.cdata* const struct gorge_words *
+---@field counters ffi.cdata* uint64_t *
+---@field read ffi.cdata* struct gorge_read: what the last call told
+---@field host gorge.Host
+
+local function text(value)
+  return value and ffi.cast("const char *", value) or nil
+end
+
+---@param options gorge.ParsedOptions
+---@param host gorge.Host
+---@param flags integer enum gorge_config_flag
+---@return gorge.Engine|nil
+---@return string? err
+function _M.new(options, host, flags)
+  local redis = options.redis
+  local breaker = options.circuit_breaker
+  local config = ffi_new "struct gorge_config"
+  config.zone, config.ns = text(options.zone), text(options.namespace)
+  config.l1_size = options.l1_size
+  config.flags = flags
+  config.lock_sleep_ms, config.lock_retries = options.lock_sleep_ms, options.lock_retries
+  config.l1_ttl_ms = options.l1_ttl_ms
+  if redis then
+    config.redis_host, config.redis_path = text(redis.host), text(redis.path)
+    config.redis_port = redis.port or 0
+    config.username, config.password = text(redis.username), text(redis.password)
+    config.db = redis.db
+    config.connect_timeout_ms, config.timeout_ms = redis.connect_timeout_ms, redis.timeout_ms
+    config.max_pending = redis.max_pending
+  end
+  if breaker then
+    config.breaker_max_failures, config.breaker_timeout_ms = breaker.max_failures, breaker.timeout_ms
+  end
+  local out, err = ffi_new "gorge_cache *[1]", ffi_new "char[256]"
+  local status = C.gorge_cache_create(config, out, err, 256)
+  if status ~= 0 then
+    return nil, ffi_string(err)
+  end
+  local self = setmetatable({
+    handle = ffi.gc(out[0], C.gorge_cache_destroy),
+    host = host,
+    inline = bit.band(flags, C.GORGE_CONFIG_INLINE) ~= 0,
+    has_redis = redis ~= nil,
+    connect_timeout_ms = redis and redis.connect_timeout_ms or 1000,
+    words = C.gorge_cache_words(out[0]),
+    counters = ffi_new("uint64_t[?]", C.GORGE_COUNTERS), -- until this process has a slot
+    entered = false,
+    read = ffi_new "struct gorge_read",
+    fetch = ffi_new "struct gorge_fetch",
+    store = ffi_new "struct gorge_store",
+    op_out = ffi_new "uint64_t[1]",
+    events = ffi_new("uint64_t[?]", EVENTS),
+    waiters = {}, -- by operation
+    ended = {}, -- by operation: called when it went away without its coroutine
+    polled_ms = 0,
+  }, mt)
+  self:grow(FIRST_BUFFER)
+  return self
+end
+
+function _M:grow(size)
+  self.buffer = ffi_new("char[?]", size)
+  self.read.buf = self.buffer
+  self.read.buf_size = size
+end
+
+---Readies this process: its slot and counters, its control thread. Cheap once done; called at every miss.
+---@param threads boolean false in a process that must not start threads (nginx's master)
+---@return boolean|nil
+---@return string? err
+function _M:enter(threads)
+  if self.entered then
+    return true
+  end
+  local status = C.gorge_cache_enter(self.handle, threads and 1 or 0)
+  if status ~= 0 then
+    return nil, ffi_string(C.gorge_status_phrase(status))
+  end
+  if threads then
+    self.counters = C.gorge_cache_counters(self.handle)
+    self.entered = true
+  end
+  return true
+end
+
+---Looks into L1.
+---@return integer status GORGE_HIT, GORGE_MISS or a failure; details in self.read
+function _M:get(key)
+  local read = self.read
+  local status = C.gorge_get(self.handle, key, #key, read)
+  while status == SPACE do
+    self:grow(read.len + 4096)
+    status = C.gorge_get(self.handle, key, #key, read)
+  end
+  return status
+end
+
+function _M:peek(key)
+  local read = self.read
+  local status = C.gorge_peek(self.handle, key, #key, read)
+  while status == SPACE do
+    self:grow(read.len + 4096)
+    status = C.gorge_peek(self.handle, key, #key, read)
+  end
+  return status
+end
+
+---The bytes that the last call delivered.
+---@return string
+function _M:bytes()
+  return ffi_string(self.read.buf, self.read.len)
+end
+
+---Tag names of a resident entry.
+---@return string[]
+function _M:peek_tags(key)
+  local size = C.GORGE_TAGS_MAX * (C.GORGE_TAG_MAX + 1)
+  local buf = ffi_new("char[?]", size)
+  local len = tonumber(C.gorge_peek_tags(self.handle, key, #key, buf, size))
+  local tags, at = {}, 0
+  while at < len do
+    local n = ffi.cast("uint8_t *", buf)[at]
+    tags[#tags + 1] = ffi_string(buf + at + 1, n)
+    at = at + 1 + n
+  end
+  return tags
+end
+
+---Status of an operation; a result's bytes are in self.read.
+---@param op integer
+---@return integer
+function _M:status(op)
+  local read = self.read
+  local status = C.gorge_op_status(self.handle, op, read)
+  while status == SPACE do
+    self:grow(read.len + 4096)
+    status = C.gorge_op_status(self.handle, op, read)
+  end
+  return status
+end
+
+---@param flags integer enum gorge_fetch_flag
+---@return integer op 0 when status is a failure
+---@return integer status
+function _M:start_fetch(key, tags, lease_ms, wait_ms, flags)
+  local rq, out = self.fetch, self.op_out
+  rq.key, rq.key_len = key, #key
+  rq.tags, rq.tags_len = tags, #tags
+  rq.lease_ms, rq.wait_ms, rq.flags = lease_ms, wait_ms, flags
+  local status = C.gorge_fetch_start(self.handle, rq, out)
+  return tonumber(out[0]), status
+end
+
+local function set_store(store, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
+  store.value, store.value_len, store.kind = bytes, #bytes, kind
+  l2_bytes = l2_bytes or ""
+  store.l2_value, store.l2_len, store.l2_kind = l2_bytes, #l2_bytes, l2_kind or kind
+  store.ttl_ms, store.l1_ttl_ms = ttl_ms, l1_ttl_ms
+end
+
+---The loader's value, encoded.
+---@param tags string|nil packed; nil: those of the fetch
+---@return integer status
+function _M:fill(op, tags, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
+  local store = self.store
+  store.key, store.key_len = nil, 0
+  store.tags, store.tags_len = tags, tags and #tags or 0
+  set_store(store, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
+  return C.gorge_fetch_fill(self.handle, op, store, self.read)
+end
+
+function _M:start_set(key, tags, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
+  local store, out = self.store, self.op_out
+  store.key, store.key_len = key, #key
+  store.tags, store.tags_len = tags, #tags
+  set_store(store, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
+  local status = C.gorge_set_start(self.handle, store, out)
+  return tonumber(out[0]), status
+end
+
+function _M:start_delete(key)
+  local status = C.gorge_delete_start(self.handle, key, #key, self.op_out)
+  return tonumber(self.op_out[0]), status
+end
+
+function _M:start_invalidate(tags)
+  local status = C.gorge_invalidate_start(self.handle, tags, #tags, self.op_out)
+  return tonumber(self.op_out[0]), status
+end
+
+function _M:joinable(op)
+  return C.gorge_op_joinable(self.handle, op) == 1
+end
+
+function _M:fail(op, message)
+  return C.gorge_fetch_fail(self.handle, op, message, #message)
+end
+
+function _M:skip(op)
+  return C.gorge_fetch_skip(self.handle, op)
+end
+
+function _M:run(op)
+  return C.gorge_fetch_run(self.handle, op)
+end
+
+---Ends the caller's interest in an operation.
+function _M:free(op)
+  self.waiters[op] = nil
+  self.ended[op] = nil
+  C.gorge_op_free(self.handle, op)
+end
+
+---Moves on what can be moved, and signals the waiters of operations whose status changed.
+function _M:poll()
+  local events, waiters, ended = self.events, self.waiters, self.ended
+  repeat
+    local n = C.gorge_poll(self.handle, events, EVENTS)
+    for i = 0, n - 1 do
+      local op = tonumber(events[i])
+      if C.gorge_op_status(self.handle, op, nil) == ERR_ARGUMENT then
+        local on_end = ended[op]
+        waiters[op], ended[op] = nil, nil
+        if on_end then
+          on_end(op)
+        end
+      elseif waiters[op] then
+        waiters[op]:signal()
+      end
+    end
+  until n < EVENTS
+  self.host.kick(self)
+end
+
+---Waits until the operation is decided.
+---@param op integer
+---@param status integer as start returned it
+---@return integer status
+function _M:wait(op, status)
+  if status ~= PENDING then
+    return status
+  end
+  local host = self.host
+  local waiter = host.waiter()
+  self.waiters[op] = waiter
+  host.kick(self)
+  host.expect(self)
+  status = self:status(op)
+  while status == PENDING do
+    if not waiter:wait(C.gorge_op_wait_ms(self.handle, op) / 1000) then
+      local now_ms = C.gorge_now_ms()
+      if now_ms ~= self.polled_ms then -- one look a tick is enough, however many wait
+        self.polled_ms = now_ms
+        self:poll()
+      end
+    end
+    status = self:status(op)
+  end
+  self.waiters[op] = nil
+  return status
+end
+
+---Operations of this process that are not decided yet.
+function _M:pending()
+  return C.gorge_pending(self.handle)
+end
+
+function _M:destroy()
+  if self.handle ~= nil then
+    C.gorge_cache_destroy(ffi.gc(self.handle, nil))
+    self.handle = nil
+  end
+end
+
+_M.PENDING, _M.HIT = PENDING, HIT
+
+return _M

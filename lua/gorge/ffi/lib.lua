@@ -1,0 +1,63 @@
+-- SPDX-License-Identifier: MIT
+-- Finds libgorge, loads it, and refuses one that does not match the declarations it was loaded with.
+
+local ffi = require "ffi"
+require "gorge.ffi.cdef"
+
+local ABI_VERSION = tonumber(ffi.C.GORGE_ABI_VERSION)
+
+-- gorge_abi_sizeof's numbering.
+local STRUCTS = {
+  "struct gorge_words", "struct gorge_read", "struct gorge_l0_record", "struct gorge_config", "struct gorge_fetch",
+  "struct gorge_store", "struct gorge_stats",
+}
+
+---Where to look: the environment names a file; else the C module path, as for `require "gorge.libgorge"`; else the system's loader.
+local function candidates()
+  local list = {}
+  local named = os.getenv "GORGE_LIBRARY"
+  if named and named ~= "" then
+    return { named }
+  end
+  for template in package.cpath:gmatch "[^;]+" do
+    local path = template:gsub("%?", "gorge/libgorge")
+    local file = io.open(path, "rb")
+    if file then
+      file:close()
+      list[#list + 1] = path
+    end
+  end
+  list[#list + 1] = "libgorge.so"
+  return list
+end
+
+local function load()
+  local problems = {}
+  for _, path in ipairs(candidates()) do
+    local ok, lib = pcall(ffi.load, path)
+    if ok then
+      return lib, path
+    end
+    problems[#problems + 1] = tostring(lib)
+  end
+  error("gorge: cannot load libgorge (looked for gorge/libgorge on package.cpath; the environment variable GORGE_LIBRARY can name the file): "
+    .. table.concat(problems, "; "), 0)
+end
+
+local function check(lib, path)
+  local version = lib.gorge_abi_version()
+  if version ~= ABI_VERSION then
+    error(("gorge: %s has ABI version %d, these Lua modules were made for %d"):format(path, version, ABI_VERSION), 0)
+  end
+  for i, name in ipairs(STRUCTS) do
+    local theirs, ours = lib.gorge_abi_sizeof(i - 1), ffi.sizeof(name)
+    if theirs ~= ours then
+      error(("gorge: %s has a %s of %d bytes, these Lua modules of %d"):format(path, name, theirs, ours), 0)
+    end
+  end
+end
+
+local lib, path = load()
+check(lib, path)
+
+return lib

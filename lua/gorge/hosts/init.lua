@@ -1,0 +1,45 @@
+-- SPDX-License-Identifier: MIT
+-- Hosts: how a cache waits and how its Redis bytes move. One per kind of program.
+
+local _M = {}
+
+---@class gorge.Host
+---@field name string
+---@field engine fun(parsed: gorge.ParsedOptions): gorge.Engine|nil, string?
+---@field enter fun(engine: gorge.Engine): boolean|nil, string? readies the process at a miss
+---@field can_wait fun(engine: gorge.Engine): boolean, string? whether the caller may wait here and now
+---@field waiter fun(): gorge.Waiter
+---@field guard fun(engine: gorge.Engine, op: integer) gives the operation up when its coroutine is ended from outside
+---@field kick fun(engine: gorge.Engine) bytes may wait to be sent
+---@field expect fun(engine: gorge.Engine) an operation begins to wait
+---@field drain fun(engine: gorge.Engine, seconds: number)
+---@field close fun(engine: gorge.Engine)
+---@field now fun(): number milliseconds
+---@field log fun(level: string, message: string, fields: table|nil)
+
+---@class gorge.Waiter
+---@field wait fun(self: gorge.Waiter, seconds: number): boolean false when the time is over
+---@field signal fun(self: gorge.Waiter)
+
+---@param name "auto"|"nginx"|"loop"|"blocking"
+---@return gorge.Host
+function _M.choose(name)
+  local in_nginx = ngx ~= nil and type(ngx.get_phase) == "function" and ngx.config ~= nil
+  if name == "auto" then
+    name = in_nginx and "nginx" or "plain"
+  elseif name == "nginx" and not in_nginx then
+    error("gorge: option 'host' is \"nginx\", but this is not nginx", 3)
+  elseif name == "loop" and in_nginx then
+    error("gorge: option 'host' is \"loop\", but the loop does not run inside nginx", 3)
+  end
+  if name == "nginx" then
+    return require "gorge.hosts.nginx"
+  elseif name == "plain" then
+    return require("gorge.hosts.loop").auto
+  elseif name == "loop" then
+    return require("gorge.hosts.loop").strict
+  end
+  return require "gorge.hosts.blocking"
+end
+
+return _M

@@ -1,0 +1,127 @@
+-- SPDX-License-Identifier: MIT
+-- nginx: waits are semaphores, Redis bytes go through a cosocket pump, other workers ring a doorbell (a unix socket that one light thread reads).
+
+local ffi = require "ffi"
+local C = require "gorge.ffi.lib"
+local Engine = require "gorge.ffi.engine"
+local doorbell = require "gorge.hosts.nginx_doorbell"
+local pump = require "gorge.hosts.nginx_pump"
+local semaphore = require "ngx.semaphore"
+local base = require "resty.core.base"
+
+local get_phase = ngx.get_phase
+local get_request = base.get_request
+local tonumber = tonumber
+
+ffi.cdef [[
+extern volatile uintptr_t gorge_ngx_current_msec __asm__("ngx_current_msec");
+struct gorge_ngx_cleanup { void (*handler)(void *data); void *data; };
+struct gorge_ngx_cleanup *gorge_ngx_http_cleanup_add(void *request, size_t size) __asm__("ngx_http_cleanup_add");
+]]
+
+local ngx_core = ffi.C
+
+local _M = { name = "nginx" }
+
+local CAN_YIELD = {
+  rewrite = true, server_rewrite = true, access = true, content = true, timer = true, preread = true,
+  ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
+}
+
+local LEVELS = { debug = ngx.DEBUG, info = ngx.INFO, warn = ngx.WARN, error = ngx.ERR }
+
+-- Waiters ------------------------------------------------------------------------------------------------------------
+
+local waiter = {}
+waiter.__index = waiter
+
+function waiter:wait(seconds)
+  return self.semaphore:wait(seconds) == true
+end
+
+function waiter:signal()
+  local sema = self.semaphore
+  if sema:count() < 1 then
+    sema:post(1)
+  end
+end
+
+function _M.waiter()
+  return setmetatable({ semaphore = semaphore.new(0) }, waiter)
+end
+
+-- The process ----------------------------------------------------------------------------------------------------------
+
+---@param parsed gorge.ParsedOptions
+---@return gorge.Engine|nil
+---@return string? err
+function _M.engine(parsed)
+  if ngx.config.subsystem ~= "http" then
+    return nil, "the nginx subsystem '" .. tostring(ngx.config.subsystem) .. "' is not supported, only http"
+  end
+  -- Made after the fork, workers must find each other: they meet through a file named after their master.
+  local flags = get_phase() == "init" and 0 or C.GORGE_CONFIG_SIBLINGS
+  return Engine.new(parsed, _M, flags)
+end
+
+function _M.enter(engine)
+  if engine.entered then
+    return true
+  end
+  return engine:enter(get_phase() ~= "init") -- the master, before it forks and daemonises, gets no threads
+end
+
+function _M.can_wait(engine)
+  if engine.inline then
+    return true
+  end
+  local phase = get_phase()
+  if CAN_YIELD[phase] then
+    return true
+  end
+  return false, "the phase '" .. phase .. "' cannot yield"
+end
+
+---The coroutine's own code never runs again when its request is aborted; a handler on the request's pool does.
+function _M.guard(engine, op)
+  local request = get_request()
+  if request == nil then
+    return
+  end
+  local cleanup = ngx_core.gorge_ngx_http_cleanup_add(request, 16)
+  if cleanup ~= nil then
+    C.gorge_op_cleanup_init(cleanup.data, engine.handle, op)
+    cleanup.handler = C.gorge_op_cleanup
+  end
+end
+
+_M.kick = pump.kick
+_M.expect = doorbell.expect
+
+function _M.drain(engine, seconds)
+  if not CAN_YIELD[get_phase()] then
+    return
+  end
+  local deadline = C.gorge_now_ms() + seconds * 1000
+  while engine:pending() > 0 and C.gorge_now_ms() < deadline do
+    ngx.sleep(0.01)
+    engine:poll()
+  end
+end
+
+function _M.close(engine)
+  pump.close(engine)
+  doorbell.close(engine)
+end
+
+function _M.now()
+  return tonumber(ngx_core.gorge_ngx_current_msec)
+end
+
+---@param level string
+---@param message string
+function _M.log(level, message)
+  ngx.log(LEVELS[level] or ngx.NOTICE, message)
+end
+
+return _M

@@ -1,0 +1,71 @@
+-- SPDX-License-Identifier: MIT
+-- Hears from other workers: the control thread writes a byte into a unix socket whenever shared memory may hold news, one light thread per worker reads it and looks.
+-- A broken doorbell costs the slices in which waiters look by themselves, never an answer.
+
+local ffi = require "ffi"
+local C = require "gorge.ffi.lib"
+
+local exiting = ngx.worker.exiting
+local SLICE_MS = 500 -- how soon it notices that the worker is exiting
+local RETRY = 1
+
+local _M = {}
+
+local function listen(engine)
+  local path = ffi.new "char[200]"
+  if C.gorge_doorbell_path(engine.handle, path, 200) ~= C.GORGE_OK then
+    return "no doorbell"
+  end
+  local sock = ngx.socket.tcp()
+  sock:settimeouts(1000, 1000, SLICE_MS)
+  local ok, err = sock:connect("unix:" .. ffi.string(path))
+  while ok and engine.handle ~= nil and not engine.bell_closed do
+    local bytes
+    bytes, err = sock:receiveany(64)
+    if engine.handle == nil then
+      break
+    elseif bytes then
+      engine:poll()
+    elseif err ~= "timeout" then
+      ok = nil
+    elseif exiting() and engine:pending() == 0 then
+      break
+    end
+  end
+  sock:close()
+  return not ok and (err or "closed") or nil
+end
+
+local function run(premature, engine)
+  while not premature and engine.handle ~= nil and not engine.bell_closed do
+    local problem = listen(engine)
+    if not problem or exiting() then
+      break
+    end
+    ngx.sleep(RETRY)
+  end
+  engine.bell_running = false
+end
+
+---An operation of this worker begins to wait for others.
+---@param engine gorge.Engine
+function _M.expect(engine)
+  if engine.bell_running or engine.inline then
+    return
+  end
+  engine.bell_running = true
+  local ok, err = ngx.timer.at(0, run, engine)
+  if not ok then
+    engine.bell_running = false
+    if not engine.bell_logged then
+      engine.bell_logged = true
+      ngx.log(ngx.WARN, "gorge: no timer for the doorbell (", err, "): waiters look every lock_sleep")
+    end
+  end
+end
+
+function _M.close(engine)
+  engine.bell_closed = true
+end
+
+return _M

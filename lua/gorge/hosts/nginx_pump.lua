@@ -1,0 +1,185 @@
+-- SPDX-License-Identifier: MIT
+-- Moves the bytes of a worker's Redis connection through a cosocket: one light thread writes, one reads. What the bytes mean is the core's business.
+--
+-- The pump starts with the first command, ends when the connection is lost, or when the worker is exiting and nothing is under way; the next command starts it anew.
+
+local ffi = require "ffi"
+local C = require "gorge.ffi.lib"
+local semaphore = require "ngx.semaphore"
+
+local ffi_string = ffi.string
+local exiting = ngx.worker.exiting
+local tonumber = tonumber
+
+local OK = tonumber(C.GORGE_OK)
+local PENDING = tonumber(C.GORGE_PENDING)
+local READ_SLICE_MS = 200 -- how soon an idle reader notices that the worker is exiting
+local WRITE_SLICE = 1
+local SEND_TIMEOUT_MS = 5000
+local CHUNK = 65536
+
+local _M = {}
+
+---@class gorge.Pump
+---@field running boolean a timer has been asked for or runs
+---@field wake table semaphore of the writer
+---@field stop boolean the connection is to be given up
+
+local function pump_of(engine)
+  local pump = engine.pump
+  if not pump then
+    pump = { running = false, stop = false, wake = semaphore.new(0), host = ffi.new "char[256]", port = ffi.new "uint32_t[1]",
+      ptr = ffi.new "const char *[1]", len = ffi.new "uint64_t[1]" }
+    engine.pump = pump
+  end
+  return pump
+end
+
+---@return string|nil bytes to send
+local function output(engine, pump)
+  C.gorge_io_output(engine.handle, pump.ptr, pump.len)
+  local len = tonumber(pump.len[0])
+  if len > 0 then
+    local bytes = ffi_string(pump.ptr[0], len)
+    C.gorge_io_sent(engine.handle, len)
+    return bytes
+  end
+end
+
+local function lost(engine, pump, reason)
+  pump.stop = true
+  if engine.handle ~= nil then
+    C.gorge_io_closed(engine.handle, reason)
+    engine:poll()
+  end
+end
+
+local function idle_and_exiting(engine)
+  return engine.handle == nil or (exiting() and C.gorge_io_pending(engine.handle) == 0)
+end
+
+local function read(engine, pump, sock)
+  while not pump.stop do
+    local bytes, err = sock:receiveany(CHUNK)
+    if pump.stop or engine.handle == nil then
+      break
+    elseif bytes then
+      if C.gorge_io_input(engine.handle, bytes, #bytes) ~= OK then
+        lost(engine, pump, "protocol error")
+        break
+      end
+      engine:poll()
+    elseif err ~= "timeout" then
+      lost(engine, pump, err or "closed")
+      break
+    end
+    if C.gorge_io_tick(engine.handle) == 1 then
+      pump.stop = true
+      engine:poll()
+    elseif idle_and_exiting(engine) then
+      pump.stop = true
+      C.gorge_io_closed(engine.handle, "the worker is exiting")
+    end
+  end
+  if pump.wake:count() < 1 then
+    pump.wake:post(1)
+  end
+end
+
+local function write(engine, pump, sock)
+  while not pump.stop and engine.handle ~= nil do
+    local bytes = output(engine, pump)
+    if bytes then
+      local sent, err = sock:send(bytes)
+      if not sent then
+        lost(engine, pump, err or "send failed")
+      end
+    else
+      pump.writer_waits = true
+      pump.wake:wait(WRITE_SLICE)
+      pump.writer_waits = false
+    end
+  end
+end
+
+---@return boolean connected
+local function connect(engine, pump, sock)
+  local host, port = ffi_string(pump.host), tonumber(pump.port[0])
+  sock:settimeouts(engine.connect_timeout_ms, SEND_TIMEOUT_MS, READ_SLICE_MS)
+  local ok, err
+  if port == 0 then
+    ok, err = sock:connect(host)
+  else
+    ok, err = sock:connect(host, port)
+  end
+  if not ok then
+    if engine.handle ~= nil then
+      C.gorge_io_closed(engine.handle, err or "cannot connect")
+      engine:poll()
+    end
+    return false
+  end
+  return engine.handle ~= nil
+end
+
+local function serve(engine, pump)
+  local sock = ngx.socket.tcp()
+  if not connect(engine, pump, sock) then
+    sock:close()
+    return
+  end
+  pump.stop = false
+  C.gorge_io_opened(engine.handle)
+  local reader = ngx.thread.spawn(read, engine, pump, sock)
+  write(engine, pump, sock)
+  ngx.thread.wait(reader)
+  sock:close()
+end
+
+local function run(premature, engine, pump)
+  while not premature and engine.handle ~= nil do
+    local status = C.gorge_io_connect(engine.handle, pump.host, 256, pump.port)
+    if status == OK then
+      serve(engine, pump)
+    elseif status == PENDING then
+      ngx.sleep(0.005)
+    else
+      break
+    end
+  end
+  pump.running = false
+end
+
+---Called whenever commands may have been queued.
+---@param engine gorge.Engine
+function _M.kick(engine)
+  if engine.inline or not engine.has_redis or engine.handle == nil then
+    return
+  end
+  local pump = pump_of(engine)
+  if pump.running then
+    if pump.writer_waits then
+      pump.writer_waits = false
+      pump.wake:post(1)
+    end
+  elseif C.gorge_io_pending(engine.handle) > 0 then
+    pump.running = true
+    local ok, err = ngx.timer.at(0, run, engine, pump)
+    if not ok then
+      pump.running = false
+      C.gorge_io_closed(engine.handle, "no timer: " .. tostring(err))
+    end
+  end
+end
+
+function _M.close(engine)
+  local pump = engine.pump
+  if pump then
+    pump.stop = true
+    if pump.wake:count() < 1 then
+      pump.wake:post(1)
+    end
+  end
+end
+
+return _M

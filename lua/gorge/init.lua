@@ -1,0 +1,50 @@
+-- SPDX-License-Identifier: MIT
+-- gorge: a two-layer cache for OpenResty and other LuaJIT programs.
+
+local cache = require "gorge.cache"
+local codec = require "gorge.codec"
+local hosts = require "gorge.hosts"
+local options = require "gorge.options"
+
+local _M = { _VERSION = "0.1.0" }
+
+---Makes a cache, or another handle of one that exists (caches that name the same zone share its memory). Does not wait for Redis: a Redis that is down is a
+---state to recover from. Call it in `init_by_lua*`, so that all workers share one zone; a plain program calls it anywhere.
+---
+---Raises on an unknown option, a wrong type or a value out of range, naming the option. Never yields.
+---@param opts gorge.Options|nil
+---@return gorge.Cache|nil
+---@return string|nil err the zone exists with another size, or the system has no memory to share
+function _M.new(opts)
+  local parsed = options.parse(opts, 2)
+  local host = hosts.choose(parsed.host)
+  local engine, err = host.engine(parsed)
+  if not engine then
+    return nil, "gorge: " .. err
+  end
+  return cache.new(parsed, host, engine, codec.new(parsed.serializer))
+end
+
+---Runs `fn(...)` in a coroutine on the built-in event loop; returns when it and all that it spawned have ended. Not in nginx.
+---Inside, calls of a cache yield to the loop instead of blocking.
+---@param fn function
+---@param ... any
+---@return any ... what fn returned; an error in it is raised here, after the others have ended
+function _M.run(fn, ...)
+  return require("gorge.hosts.loop").run(fn, ...)
+end
+
+---Inside `gorge.run`: starts another coroutine. Its error ends `gorge.run` with that error, once all have ended.
+---@param fn function
+---@param ... any
+function _M.spawn(fn, ...)
+  return require("gorge.hosts.loop").spawn(fn, ...)
+end
+
+---Inside `gorge.run`: lets others run for so long.
+---@param seconds number
+function _M.sleep(seconds)
+  return require("gorge.hosts.loop").sleep(seconds)
+end
+
+return _M

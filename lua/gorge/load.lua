@@ -1,0 +1,129 @@
+-- SPDX-License-Identifier: MIT
+-- Runs the user's loader and stores what it returns.
+
+local C = require "gorge.ffi.lib"
+local l0 = require "gorge.ffi.l0"
+local tags = require "gorge.tags"
+local text = require "gorge.text"
+
+local pcall = pcall
+local type = type
+local unpack = unpack
+
+local PENDING = tonumber(C.GORGE_PENDING)
+local TOO_LARGE = tonumber(C.GORGE_TOO_LARGE)
+local MAX_TTL_MS = 10 * 365 * 86400 * 1000
+local OVERRIDES = { ttl = true, tags = true, no_store = true }
+
+local _M = {}
+
+---Calls fn(key, ...); what it raises becomes an error like any other.
+---@return boolean ok
+---@return any value_or_err
+---@return table|number|nil overrides
+local function call_loader(call)
+  local args = call.args
+  local ok, value, err, overrides
+  if args then
+    ok, value, err, overrides = pcall(call.fn, call.key, unpack(args, 1, args.n or #args))
+  else
+    ok, value, err, overrides = pcall(call.fn, call.key)
+  end
+  if not ok then
+    return false, "gorge: fn raised: " .. (type(value) == "string" and value or text.describe(value))
+  elseif type(value) == "nil" and err ~= nil then
+    return false, err
+  end
+  return true, value, overrides
+end
+
+---@return string|nil problem
+---@return number|nil ttl_ms
+---@return string|nil packed_tags
+---@return boolean|nil no_store
+local function read_overrides(overrides)
+  if overrides == nil then
+    return
+  elseif type(overrides) == "number" then
+    overrides = { ttl = overrides }
+  elseif type(overrides) ~= "table" then
+    return "the third value that fn returns must be a ttl or a table, got " .. text.describe(overrides)
+  end
+  for name in pairs(overrides) do
+    if not OVERRIDES[name] then
+      return "override " .. text.quote(tostring(name)) .. " is not one of ttl, tags, no_store"
+    end
+  end
+  local ttl_ms, packed, problem
+  local ttl = overrides.ttl
+  if ttl ~= nil then
+    if type(ttl) ~= "number" or not (ttl > 0 and ttl * 1000 <= MAX_TTL_MS) then
+      return "override ttl must be a number of seconds greater than 0, got " .. text.describe(ttl)
+    end
+    ttl_ms = ttl < 0.001 and 1 or ttl * 1000
+  end
+  if overrides.tags ~= nil then
+    packed, problem = tags.pack(overrides.tags)
+    if not packed then
+      return problem
+    end
+  end
+  return nil, ttl_ms, packed, overrides.no_store
+end
+
+local function failed(call, op, err)
+  call.engine:fail(op, type(err) == "string" and err or text.describe(err))
+  return nil, err
+end
+
+---Encodes and stores the value of an operation whose lease the caller holds.
+local function store(self, call, op, value, overrides)
+  local problem, ttl_ms, packed, no_store = read_overrides(overrides)
+  if problem then
+    return failed(call, op, "gorge: key " .. text.quote(call.key) .. ": " .. problem)
+  end
+  local engine = call.engine
+  if no_store then
+    engine:skip(op)
+    return value, nil, "fn"
+  end
+  local kind, bytes, l2_kind, l2_bytes = self.codec.encode(value, engine.has_redis)
+  if not kind then
+    return failed(call, op, "gorge: key " .. text.quote(call.key) .. ": " .. bytes)
+  end
+  ttl_ms = ttl_ms or (type(value) == "nil" and call.negative_ms) or call.ttl_ms
+  local l1_max = self.options.l1_ttl_ms
+  local status = engine:fill(op, packed, ttl_ms, ttl_ms < l1_max and ttl_ms or l1_max, kind, bytes, l2_kind, l2_bytes)
+  if status == PENDING then
+    status = engine:wait(op, status)
+  end
+  if status == TOO_LARGE then
+    self:log_now_and_then("info", "gorge: a value is too large for L1 and is not kept there", { key = call.key, bytes = #bytes })
+  end
+  l0.store(self.l0, call.key, value, engine.read)
+  return value, nil, "fn"
+end
+
+---Runs fn for an operation in GORGE_LEASE, stores what it returns, and tells who waits.
+---@return any value
+---@return any err
+---@return string|nil source
+function _M.with_lease(self, call, op)
+  local ok, value, overrides = call_loader(call)
+  if not ok then
+    return failed(call, op, value)
+  end
+  return store(self, call, op, value, overrides)
+end
+
+---Runs fn for this caller alone: nothing is stored, nobody is told.
+function _M.without_lease(_, call)
+  local ok, value = call_loader(call)
+  if not ok then
+    return nil, value
+  end
+  return value, nil, "fn"
+end
+
+
+return _M

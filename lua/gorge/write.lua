@@ -1,0 +1,122 @@
+-- SPDX-License-Identifier: MIT
+-- set, delete, invalidate_tags: applied on this host at once, then in Redis, then waited for.
+
+local ffi = require "ffi"
+local C = require "gorge.ffi.lib"
+local check = require "gorge.arguments"
+local text = require "gorge.text"
+
+local OK = tonumber(C.GORGE_OK)
+local PENDING = tonumber(C.GORGE_PENDING)
+local DETACHED = "this host is done, Redis was told without waiting for its answer"
+
+local _M = {}
+
+---The end of a write: waits for Redis if it was asked.
+local function finish(self, engine, what, op, status)
+  if op == 0 then
+    if status == OK then
+      return true
+    end
+    return nil, "gorge: " .. what .. ": " .. ffi.string(C.gorge_status_phrase(status))
+  end
+  if status == PENDING then
+    local ready, why = self.host.can_wait(engine)
+    if not ready then
+      engine.host.kick(engine)
+      engine:free(op)
+      return nil, "would block: " .. why .. "; " .. DETACHED
+    end
+    engine.host.guard(engine, op)
+    status = engine:wait(op, status)
+  end
+  status = engine:status(op)
+  local detail = status ~= OK and engine:bytes() or ""
+  engine:free(op)
+  if status == OK then
+    return true
+  end
+  local phrase = ffi.string(C.gorge_status_phrase(status))
+  if detail ~= "" then
+    phrase = phrase .. ": " .. text.printable(detail, 200)
+  end
+  return nil, "gorge: " .. what .. ": done on this host, but not in Redis: " .. phrase
+end
+
+local function ready(self)
+  local engine = self.engine
+  local ok, err = self.host.enter(engine)
+  if not ok then
+    return nil, "gorge: " .. err
+  end
+  return engine
+end
+
+function _M.set(self, key, value, ttl, tags)
+  check.key_type(key, 4)
+  local options = self.options
+  local nothing = type(value) == "nil"
+  local ttl_ms = check.ttl_ms(ttl, nothing and options.negative_cache_ttl_ms or options.l1_ttl_ms, 4)
+  local packed = check.tags(tags, 4)
+  local problem = check.key_problem(key)
+  if problem then
+    return nil, problem
+  end
+  local engine, err = ready(self)
+  if not engine then
+    return nil, err
+  end
+  local kind, bytes, l2_kind, l2_bytes = self.codec.encode(value, engine.has_redis)
+  if not kind then
+    return nil, "gorge: key " .. text.quote(key) .. ": " .. bytes
+  end
+  local l1_ttl_ms = ttl_ms < options.l1_ttl_ms and ttl_ms or options.l1_ttl_ms
+  local op, status = engine:start_set(key, packed, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
+  return finish(self, engine, "set", op, status)
+end
+
+function _M.delete(self, key)
+  check.key_type(key, 4)
+  local problem = check.key_problem(key)
+  if problem then
+    return nil, problem
+  end
+  local engine, err = ready(self)
+  if not engine then
+    return nil, err
+  end
+  return finish(self, engine, "delete", engine:start_delete(key))
+end
+
+function _M.invalidate_tags(self, first, ...)
+  local list = first
+  if type(first) ~= "table" then
+    list = { first, ... }
+  elseif select("#", ...) > 0 then
+    error("gorge: invalidate_tags takes tags, or one table of tags", 3)
+  end
+  if #list == 0 then
+    error("gorge: invalidate_tags needs at least one tag", 3)
+  end
+  local engine, err = ready(self)
+  if not engine then
+    return nil, err
+  end
+  for from = 1, #list, 16 do
+    local some = {}
+    for i = from, math.min(from + 15, #list) do
+      some[#some + 1] = list[i]
+    end
+    local packed = check.tags(some, 4)
+    local ok, failure = finish(self, engine, "invalidate_tags", engine:start_invalidate(packed))
+    if not ok then
+      err = failure
+    end
+  end
+  if err then
+    return nil, err
+  end
+  return true
+end
+
+return _M
