@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * L2: what gorge asks of Redis, as typed requests over one gorge_conn. Scripts go by EVALSHA, NOSCRIPT is answered by EVAL.
+ *
+ * Versions come from Redis: each committed write of a partition gets a higher one, also after Redis lost its memory (a
+ * version is at least the server's clock in microseconds). Values carry in their envelope (proto/envelope.h): version, kind,
+ * server time of the write, ttl, tag names with their nonces.
+ *
+ *  LOOKUP   plain GET of the value and MGET of the tags' nonces in one round (a second one for tags that only the envelope
+ *           names). HIT when every tag's nonce is the current one, else MISS (result.version tells the rejected version, if
+ *           any; a damaged value is a MISS with result.error saying why). The request's tags are a hint which nonces will be
+ *           needed: what decides are the tags of the envelope.
+ *  LEASE    HIT with a value of a version higher than rejected_version and live tags; or LEASE (token stored for lease_ms;
+ *           result.tag_nonces are the current nonces of the request's tags, made if absent); or BUSY with the remaining
+ *           lease in remaining_ms, leaving a mark that somebody waits. `previous` (not 0): a lease with that token is
+ *           replaced by the new one. Asking again with the token that holds the lease grants it again.
+ *  FILL     STORED with the new version when the lease still has the token and the tags' nonces are still `tag_nonces`;
+ *           wakes waiters by a message. Else REFUSED; the lease is dropped then, too, and waiters are woken.
+ *  RELEASE  drops the lease if it has the token, wakes waiters by a message: OK or REFUSED. RENEW extends it: OK or REFUSED.
+ *  SET      new version, stores, kills a lease, publishes: STORED. DELETE: new version, drops value and lease, publishes: OK.
+ *  INVALIDATE_TAGS  a new nonce per tag, publishes: OK.
+ *
+ * Not thread-safe: one thread, that of the connection.
+ */
+#ifndef GORGE_IO_L2_H
+#define GORGE_IO_L2_H
+
+#include "io/conn.h"
+#include "proto/envelope.h"
+
+enum gorge_l2_verb {
+  GORGE_L2_LOOKUP,
+  GORGE_L2_LEASE,
+  GORGE_L2_FILL,
+  GORGE_L2_RELEASE,
+  GORGE_L2_RENEW,
+  GORGE_L2_SET,
+  GORGE_L2_DELETE,
+  GORGE_L2_INVALIDATE_TAGS
+};
+
+/* struct gorge_l2_tag { const char *ptr; uint32_t len; } stands in proto/envelope.h. */
+
+struct gorge_l2_result {
+  int status;        /* GORGE_HIT, MISS, LEASE, BUSY, STORED, REFUSED, OK, or a failure */
+  uint64_t version;  /* of the value, of the write, or of what LOOKUP rejected; else 0 */
+  const char *value; /* HIT: good until done returns */
+  uint32_t value_len;
+  uint32_t kind;                            /* enum gorge_kind; never GORGE_KIND_BUFFER */
+  uint64_t remaining_ms;                    /* HIT: ttl left by the server's clock, at least 1; BUSY: of the lease */
+  uint32_t ntags;                           /* HIT: tags of the envelope; LEASE: of the request */
+  struct gorge_l2_tag tags[GORGE_TAGS_MAX]; /* HIT: good until done returns */
+  uint64_t tag_nonces[GORGE_TAGS_MAX];      /* LEASE: of the request's tags, same order; HIT: of the envelope's */
+  const char *error; /* text of Redis, printable, NUL-terminated, cut to 200 bytes; MISS: what was damaged; else NULL */
+};
+
+/*
+ * Memory, key, tags and value belong to the caller and stay as they are until done is called or the request is cancelled.
+ * Zero a request before its first use: cancel looks at it.
+ */
+struct gorge_l2_request {
+  enum gorge_l2_verb verb;
+  const char *key; /* 1..GORGE_KEY_MAX bytes; not for INVALIDATE_TAGS */
+  uint32_t key_len;
+  uint32_t ntags; /* at most GORGE_TAGS_MAX, of 1..GORGE_TAG_MAX bytes each */
+  const struct gorge_l2_tag *tags;
+  const uint64_t *tag_nonces; /* FILL with tags: what LEASE delivered; SET reads the current nonces itself: NULL */
+  const char *value;          /* FILL, SET: with its tags at least 4 KiB below the connection's max_reply_bytes */
+  uint32_t value_len;
+  uint32_t kind;
+  uint64_t ttl_ms;          /* FILL, SET: not 0; above 100 years counts as that */
+  uint64_t token, previous; /* token: not 0 where a lease is concerned */
+  uint64_t lease_ms;        /* LEASE, RENEW: not 0 */
+  uint64_t rejected_version;
+  uint64_t deadline_ms; /* 0: the connection's default */
+  /* May send this or another request, and cancel others. */
+  void (*done)(struct gorge_l2_request *rq, const struct gorge_l2_result *result, uint64_t now_ms);
+  void *ctx;
+  /* private to io/l2*.c */
+  struct gorge_l2 *l2;
+  struct gorge_command command[2];
+  struct {
+    uint32_t step, rounds;
+    bool eval;         /* the script goes as EVAL */
+    uint64_t rejected; /* rejected_version, raised when what came was dead */
+    uint64_t left_ms;  /* ttl left of the value kept, by its key in Redis; UINT64_MAX: by the clock */
+    void *kept;        /* a value until its tags have been checked */
+  } state;
+};
+
+struct gorge_l2;
+
+/*
+ * `ns`: the namespace (copied). Returns NULL when out of memory, or when ns is not a name (proto/names.h).
+ * The hooks of its connection (on_state, on_push) are taken.
+ */
+struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, const struct gorge_conn_config *config);
+/* Completes every request with GORGE_ERR_CLOSED. NULL is fine. */
+void gorge_l2_destroy(struct gorge_l2 *l2);
+struct gorge_conn *gorge_l2_conn(struct gorge_l2 *l2);
+/*
+ * Sends a request. Returns GORGE_OK (done will be called once, not from inside this call), GORGE_ERR_DOWN, GORGE_ERR_FULL,
+ * GORGE_ERR_MEMORY, GORGE_ERR_ARGUMENT, GORGE_ERR_SYSTEM (no random bytes), GORGE_ERR_CLOSED.
+ */
+int gorge_l2_send(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint64_t now_ms);
+/* Forgets a request at any moment: done will not be called, nothing of it is looked at any more. What was sent, was sent. */
+void gorge_l2_cancel(struct gorge_l2_request *rq);
+
+#endif

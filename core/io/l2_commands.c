@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/* From a request to the arguments of its command. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "io/l2_state.h"
+#include "proto/bytes.h"
+
+static bool needs_token(enum gorge_l2_verb verb) {
+  return verb == GORGE_L2_LEASE || verb == GORGE_L2_FILL || verb == GORGE_L2_RELEASE || verb == GORGE_L2_RENEW;
+}
+
+int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  bool tags_only = rq->verb == GORGE_L2_INVALIDATE_TAGS;
+  bool stores = rq->verb == GORGE_L2_FILL || rq->verb == GORGE_L2_SET;
+  bool leases = rq->verb == GORGE_L2_LEASE || rq->verb == GORGE_L2_RENEW;
+  if (rq->verb > GORGE_L2_INVALIDATE_TAGS || rq->ntags > GORGE_TAGS_MAX || (tags_only && rq->ntags == 0) ||
+      (!tags_only && (rq->key_len < 1 || rq->key_len > GORGE_KEY_MAX)) || (needs_token(rq->verb) && rq->token == 0) ||
+      (leases && rq->lease_ms == 0) || (rq->verb == GORGE_L2_FILL && rq->ntags > 0 && rq->tag_nonces == NULL)) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  for (uint32_t i = 0; i < rq->ntags; i++) {
+    if (rq->tags[i].len < 1 || rq->tags[i].len > GORGE_TAG_MAX) {
+      return GORGE_ERR_ARGUMENT;
+    }
+  }
+  if (stores && (rq->ttl_ms == 0 || rq->value_len > l2->max_value)) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  return GORGE_OK;
+}
+
+/* ---- arguments; what does not fit makes argc 0, which submit refuses ---- */
+
+static void add(struct gorge_l2 *l2, const char *ptr, size_t len) {
+  if (l2->argc >= 0 && l2->argc < GORGE_L2_ARGS_MAX) {
+    l2->argv[l2->argc] = ptr;
+    l2->argv_len[l2->argc++] = len;
+  } else {
+    l2->argc = -1;
+  }
+}
+
+static void add_text(struct gorge_l2 *l2, const char *text) { add(l2, text, strlen(text)); }
+
+/* Takes len bytes of scratch for the argument that was just written there. */
+static void add_scratch(struct gorge_l2 *l2, size_t len) {
+  add(l2, l2->scratch + l2->scratch_used, len);
+  l2->scratch_used += len;
+}
+
+static void add_name(struct gorge_l2 *l2, enum gorge_name name, const char *part, size_t part_len) {
+  size_t len = gorge_names_write(&l2->names, name, part, part_len, l2->scratch + l2->scratch_used,
+                                 sizeof l2->scratch - l2->scratch_used);
+  if (len == 0) {
+    l2->argc = -1;
+    return;
+  }
+  add_scratch(l2, len);
+}
+
+static bool has_scratch(struct gorge_l2 *l2, size_t len) {
+  if (sizeof l2->scratch - l2->scratch_used >= len) {
+    return true;
+  }
+  l2->argc = -1;
+  return false;
+}
+
+static void add_number(struct gorge_l2 *l2, uint64_t number) {
+  if (has_scratch(l2, 24)) {
+    add_scratch(l2, (size_t)snprintf(l2->scratch + l2->scratch_used, 24, "%" PRIu64, number));
+  }
+}
+
+static void add_eights(struct gorge_l2 *l2, const uint64_t *numbers, uint32_t n) {
+  if (has_scratch(l2, 8 * (size_t)n)) {
+    for (uint32_t i = 0; i < n; i++) {
+      gorge_bytes_put64(l2->scratch + l2->scratch_used + 8 * (size_t)i, numbers[i]);
+    }
+    add_scratch(l2, 8 * (size_t)n);
+  }
+}
+
+static int add_fresh_nonces(struct gorge_l2 *l2, uint32_t n) {
+  uint64_t nonces[GORGE_TAGS_MAX];
+  int status = n > 0 ? gorge_random(nonces, n * sizeof nonces[0]) : GORGE_OK;
+  if (status == GORGE_OK) {
+    add_eights(l2, nonces, n);
+  }
+  return status;
+}
+
+static void add_tag_names(struct gorge_l2 *l2, const struct gorge_l2_tag *tags, uint32_t ntags) {
+  for (uint32_t i = 0; i < ntags; i++) {
+    add_name(l2, GORGE_NAME_TAG, tags[i].ptr, tags[i].len);
+  }
+}
+
+static void start(struct gorge_l2 *l2, const char *name) {
+  l2->argc = 0;
+  l2->scratch_used = 0;
+  add_text(l2, name);
+}
+
+static int submit(struct gorge_l2_request *rq, int index, uint64_t now_ms) {
+  struct gorge_l2 *l2 = rq->l2;
+  struct gorge_command *cmd = &rq->command[index];
+  if (index == 1) {
+    cmd->deadline_ms = rq->command[0].deadline_ms;
+  }
+  return gorge_conn_submit(l2->conn, cmd, l2->argc, l2->argv, l2->argv_len, now_ms);
+}
+
+int gorge_l2_submit_get(struct gorge_l2_request *rq, uint64_t now_ms) {
+  start(rq->l2, "GET");
+  add_name(rq->l2, GORGE_NAME_VALUE, rq->key, rq->key_len);
+  return submit(rq, 0, now_ms);
+}
+
+int gorge_l2_submit_nonces(struct gorge_l2_request *rq, const struct gorge_l2_tag *tags, uint32_t ntags,
+                           uint64_t now_ms) {
+  start(rq->l2, "MGET");
+  add_tag_names(rq->l2, tags, ntags);
+  return submit(rq, 1, now_ms);
+}
+
+/* ---- scripts; the order of keys and arguments is that of proto/scripts.c ---- */
+
+static enum gorge_script script_of(enum gorge_l2_verb verb) {
+  switch (verb) {
+    case GORGE_L2_LOOKUP: /* a look-up needs no script */
+    case GORGE_L2_LEASE: return GORGE_SCRIPT_LEASE;
+    case GORGE_L2_FILL: return GORGE_SCRIPT_FILL;
+    case GORGE_L2_RELEASE: return GORGE_SCRIPT_RELEASE;
+    case GORGE_L2_RENEW: return GORGE_SCRIPT_RENEW;
+    case GORGE_L2_SET: return GORGE_SCRIPT_SET;
+    case GORGE_L2_DELETE: return GORGE_SCRIPT_DELETE;
+    case GORGE_L2_INVALIDATE_TAGS: break;
+  }
+  return GORGE_SCRIPT_INVALIDATE;
+}
+
+static void add_script_keys(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  enum gorge_l2_verb verb = rq->verb;
+  bool lease_only = verb == GORGE_L2_RELEASE || verb == GORGE_L2_RENEW, tags_only = verb == GORGE_L2_INVALIDATE_TAGS;
+  int count_at = l2->argc;
+  add_text(l2, "");
+  if (!lease_only && !tags_only) {
+    add_name(l2, GORGE_NAME_VALUE, rq->key, rq->key_len);
+  }
+  if (!tags_only) {
+    add_name(l2, GORGE_NAME_LEASE, rq->key, rq->key_len);
+  }
+  if (!lease_only && verb != GORGE_L2_LEASE) {
+    add_name(l2, GORGE_NAME_COUNTER, NULL, 0);
+  }
+  if (!lease_only && verb != GORGE_L2_DELETE) {
+    add_tag_names(l2, rq->tags, rq->ntags);
+  }
+  if (l2->argc > 0 && has_scratch(l2, 8)) {
+    char *text = l2->scratch + l2->scratch_used;
+    int len = snprintf(text, 8, "%d", l2->argc - count_at - 1);
+    l2->argv[count_at] = text;
+    l2->argv_len[count_at] = (size_t)len;
+    l2->scratch_used += (size_t)len;
+  }
+}
+
+static void add_ttl(struct gorge_l2 *l2, uint64_t ttl_ms) {
+  ttl_ms = ttl_ms < GORGE_TTL_MAX_MS ? ttl_ms : GORGE_TTL_MAX_MS;
+  add_number(l2, ttl_ms);
+  add_number(l2, ttl_ms + GORGE_SCRIPT_TAG_MARGIN_MS);
+}
+
+static void add_tell(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  add(l2, l2->names.channel, l2->names.channel_len);
+  add(l2, rq->key, rq->key_len);
+}
+
+static void add_fill_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  add_eights(l2, &rq->token, 1);
+  add(l2, l2->seal.head, sizeof l2->seal.head);
+  add(l2, l2->seal.bytes, l2->seal.len);
+  add(l2, rq->value, rq->value_len);
+  add_ttl(l2, rq->ttl_ms);
+  add_eights(l2, rq->tag_nonces, rq->ntags);
+  add_tell(l2, rq);
+}
+
+static int add_set_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  add(l2, l2->seal.head, sizeof l2->seal.head);
+  add(l2, l2->seal.bytes, l2->seal.len);
+  add(l2, rq->value, rq->value_len);
+  add_ttl(l2, rq->ttl_ms);
+  int status = add_fresh_nonces(l2, rq->ntags);
+  add_tell(l2, rq);
+  return status;
+}
+
+static int add_invalidate_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  add(l2, l2->names.channel, l2->names.channel_len);
+  add_number(l2, GORGE_SCRIPT_TAG_MARGIN_MS);
+  int status = add_fresh_nonces(l2, rq->ntags);
+  for (uint32_t i = 0; i < rq->ntags; i++) {
+    add(l2, rq->tags[i].ptr, rq->tags[i].len);
+  }
+  return status;
+}
+
+static int add_lease_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  add_eights(l2, &rq->token, 1);
+  add_eights(l2, &rq->previous, 1);
+  add_number(l2, rq->lease_ms);
+  add_number(l2, rq->state.rejected);
+  add_number(l2, rq->lease_ms + GORGE_SCRIPT_TAG_MARGIN_MS);
+  return add_fresh_nonces(l2, rq->ntags);
+}
+
+static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  switch (rq->verb) {
+    case GORGE_L2_LEASE: return add_lease_arguments(l2, rq);
+    case GORGE_L2_FILL: add_fill_arguments(l2, rq); break;
+    case GORGE_L2_SET: return add_set_arguments(l2, rq);
+    case GORGE_L2_INVALIDATE_TAGS: return add_invalidate_arguments(l2, rq);
+    case GORGE_L2_DELETE: add_tell(l2, rq); break;
+    case GORGE_L2_RELEASE:
+      add_eights(l2, &rq->token, 1);
+      add_tell(l2, rq);
+      break;
+    case GORGE_L2_RENEW:
+      add_eights(l2, &rq->token, 1);
+      add_number(l2, rq->lease_ms);
+      break;
+    case GORGE_L2_LOOKUP: return GORGE_ERR_ARGUMENT;
+  }
+  return GORGE_OK;
+}
+
+int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
+  struct gorge_l2 *l2 = rq->l2;
+  enum gorge_script script = script_of(rq->verb);
+  if (rq->verb == GORGE_L2_FILL || rq->verb == GORGE_L2_SET) {
+    int sealed = gorge_envelope_seal(&l2->seal, rq->kind, rq->ttl_ms, rq->ntags, rq->tags, rq->value, rq->value_len);
+    if (sealed != GORGE_OK) {
+      return sealed;
+    }
+  }
+  if (l2->sha[script][0] != '\0' && !rq->state.eval) {
+    start(l2, "EVALSHA");
+    add(l2, l2->sha[script], GORGE_SCRIPT_SHA_LEN);
+  } else {
+    start(l2, "EVAL");
+    add_text(l2, gorge_script_text(script));
+    rq->state.eval = true;
+  }
+  add_script_keys(l2, rq);
+  int status = add_script_arguments(l2, rq);
+  return status == GORGE_OK ? submit(rq, 0, now_ms) : status;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/* What l2.c, l2_commands.c and l2_replies.c share. Nobody else includes this. */
+#ifndef GORGE_IO_L2_STATE_H
+#define GORGE_IO_L2_STATE_H
+
+#include "io/l2.h"
+#include "proto/names.h"
+#include "proto/scripts.h"
+
+enum {
+  GORGE_L2_ARGS_MAX = 64,
+  GORGE_L2_ERROR_MAX = 200,
+  /* Room for all names, numbers and nonces of one command: value, lease, counter, 16 tags, seal. */
+  GORGE_L2_SCRATCH = 2 * GORGE_NAME_BYTES_MAX + GORGE_TAGS_MAX * (GORGE_NAME_PREFIX_MAX + GORGE_TAG_MAX + 16) + 1024
+};
+
+/* What a request waits for. */
+enum gorge_l2_step {
+  GORGE_L2_STEP_SCRIPT,
+  GORGE_L2_STEP_VALUE,  /* LOOKUP: the value; nonces may be under way */
+  GORGE_L2_STEP_NONCES, /* LOOKUP: value kept, the nonces of the request's tags are under way */
+  GORGE_L2_STEP_OTHERS  /* value kept, the nonces of the envelope's other tags are under way */
+};
+
+/* A value that waits for its tags to be checked. */
+struct gorge_l2_kept {
+  struct redisReply *reply; /* owned; the envelope points into it */
+  struct gorge_envelope envelope;
+};
+
+/* SCRIPT LOAD of one script. */
+struct gorge_l2_load {
+  struct gorge_command command;
+  char *sha; /* where its answer goes */
+};
+
+struct gorge_l2 {
+  struct gorge_conn *conn;
+  struct gorge_names names;
+  uint64_t max_value; /* bytes of value that can be read back */
+
+  char sha[GORGE_SCRIPTS][GORGE_SCRIPT_SHA_LEN]; /* as Redis returned them; starts with NUL while unknown */
+  struct gorge_l2_load load[GORGE_SCRIPTS];
+
+  struct gorge_command time;
+  bool time_due, clock_known;
+  uint64_t time_sent_ms;
+  int64_t clock_offset_ms; /* server's clock minus ours, by up to one round trip too high: ttls end early, not late */
+  uint64_t clock_rtt_ms;
+  uint64_t clock_sample_ms; /* when the offset was learnt */
+  uint64_t clock_next_ms;   /* ask again then */
+
+  char error[GORGE_L2_ERROR_MAX + 1];
+  /* The command being built. */
+  int argc;
+  const char *argv[GORGE_L2_ARGS_MAX];
+  size_t argv_len[GORGE_L2_ARGS_MAX];
+  size_t scratch_used;
+  char scratch[GORGE_L2_SCRATCH];
+  struct gorge_seal seal;
+};
+
+/* ---- l2_commands.c: each submits through command[0] unless told otherwise; statuses as gorge_l2_send ---- */
+int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq);
+int gorge_l2_submit_get(struct gorge_l2_request *rq, uint64_t now_ms);
+/* MGET of nonces through command[1]. */
+int gorge_l2_submit_nonces(struct gorge_l2_request *rq, const struct gorge_l2_tag *tags, uint32_t ntags,
+                           uint64_t now_ms);
+/* By EVALSHA when the sha is known and rq->state.eval is not set. */
+int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms);
+
+/* ---- l2_replies.c: one reply of a request (index of the command), to the next step or the end ---- */
+void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const struct redisReply *reply,
+                       uint64_t now_ms);
+void gorge_l2_drop_kept(struct gorge_l2_request *rq);
+
+/* ---- l2.c ---- */
+/* The ttl left of a value by the server's clock; 0: over, or unknown. */
+uint64_t gorge_l2_remaining_ms(const struct gorge_l2 *l2, const struct gorge_envelope *e, uint64_t now_ms);
+
+#endif

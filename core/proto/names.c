@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+#include "proto/names.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Not isalnum: what is allowed must not depend on the locale. */
+static bool allowed(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
+         c == '.' || c == ':';
+}
+
+int gorge_names_init(struct gorge_names *n, const char *ns, size_t ns_len) {
+  if (ns_len < 1 || ns_len > GORGE_NAME_MAX) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  for (size_t i = 0; i < ns_len; i++) {
+    if (!allowed(ns[i])) {
+      return GORGE_ERR_ARGUMENT;
+    }
+  }
+  n->tag_len = (uint32_t)snprintf(n->tag, sizeof n->tag, "{%zu:%.*s:0}:", ns_len, (int)ns_len, ns);
+  n->channel_len = (uint32_t)snprintf(n->channel, sizeof n->channel, "gorge:%zu:%.*s", ns_len, (int)ns_len, ns);
+  return GORGE_OK;
+}
+
+size_t gorge_names_write(const struct gorge_names *n, enum gorge_name name, const char *part, size_t part_len,
+                         char *out, size_t size) {
+  bool counter = name == GORGE_NAME_COUNTER;
+  size_t len = n->tag_len + (counter ? 1 : 2 + part_len);
+  if (part_len > GORGE_KEY_MAX || len > size) {
+    return 0;
+  }
+  memcpy(out, n->tag, n->tag_len);
+  out[n->tag_len] = (char)name;
+  if (!counter) {
+    out[n->tag_len + 1] = ':';
+    memcpy(out + n->tag_len + 2, part, part_len);
+  }
+  return len;
+}

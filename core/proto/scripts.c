@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rules kept here:
+ * - Only keys that were passed are touched. Times are the server's.
+ * - Lua numbers print 14 digits: versions leave through %.0f or struct.pack. '>I8' is 8 bytes, big-endian.
+ * - With memory full Redis refuses a script's first write if that could need memory, and lets the rest pass. So what stores
+ *   a value starts with such a write and fails whole; what invalidates starts with DEL and never fails for it.
+ * - PUBLISH comes last: who gets a message finds what it tells of.
+ */
+#include "proto/scripts.h"
+
+/*
+ * The next version, higher than each before: the counter's next, or the clock in us when that is more, so that it goes on
+ * rising when the counter was lost with all the rest. Second result: the clock in ms.
+ */
+#define NEXT_VERSION                                             \
+  "local function next_version(counter)\n"                       \
+  "  local t = redis.call('TIME')\n"                             \
+  "  local us = t[1] * 1000000 + t[2]\n"                         \
+  "  local v = tonumber(redis.call('GET', counter) or 0) or 0\n" \
+  "  v = v + 1\n"                                                \
+  "  if not (v > us and v < 9007199254740991) then v = us end\n" \
+  "  redis.call('SET', counter, string.format('%.0f', v))\n"     \
+  "  return v, math.floor(us / 1000)\n"                          \
+  "end\n"
+
+/* The current nonce of a tag, made from `fresh` when there is none; lives for ttl ms at least. */
+#define TAG_NONCE                                           \
+  "local function tag_nonce(key, fresh, ttl)\n"             \
+  "  local nonce = redis.call('GET', key)\n"                \
+  "  if not nonce or #nonce ~= 8 then\n"                    \
+  "    nonce = fresh\n"                                     \
+  "    redis.call('SET', key, nonce, 'PX', ttl)\n"          \
+  "  elseif redis.call('PTTL', key) < tonumber(ttl) then\n" \
+  "    redis.call('PEXPIRE', key, ttl)\n"                   \
+  "  end\n"                                                 \
+  "  return nonce\n"                                        \
+  "end\n"
+
+/* The i-th of the 8-byte strings in s. */
+#define EIGHT                                  \
+  "local function eight(s, i)\n"               \
+  "  return string.sub(s, 8 * i - 7, 8 * i)\n" \
+  "end\n"
+
+/* PUBLISH of a message (message.h). */
+#define TELL                                                                                        \
+  "local function tell(channel, kind, version, name)\n"                                             \
+  "  redis.call('PUBLISH', channel, string.char(1, kind) .. struct.pack('>I8', version) .. name)\n" \
+  "end\n"
+
+/*
+ * KEYS: value, lease, tags...
+ * ARGV: token, previous token, lease ms, rejected version, ttl of tags, fresh nonces
+ * Returns {2, version, ttl left in ms or -1, value, nonces or ''...}, {3, ms left of the lease} or {4, nonces...}.
+ */
+static const char lease_script[] = TAG_NONCE EIGHT
+    "local v = redis.call('GET', KEYS[1])\n"
+    "if v and #v >= 20 and string.sub(v, 1, 2) == 'G\\1' then\n"
+    "  local version = struct.unpack('>I8', v, 5)\n"
+    "  local left = redis.call('PTTL', KEYS[1])\n"
+    "  if version > tonumber(ARGV[4]) and version < 9007199254740992 and left ~= 0 then\n"
+    "    local r = {2, version, left, v}\n"
+    "    for i = 3, #KEYS do r[i + 2] = redis.call('GET', KEYS[i]) or '' end\n"
+    "    return r\n"
+    "  end\n"
+    "end\n"
+    "local lease, mark = redis.call('GET', KEYS[2]), ''\n"
+    "if lease then\n"
+    "  local holder = string.sub(lease, 1, 8)\n"
+    "  if holder ~= ARGV[1] and holder ~= ARGV[2] then\n"
+    "    if #lease == 8 then redis.pcall('APPEND', KEYS[2], 'w') end\n"
+    "    local left = redis.call('PTTL', KEYS[2])\n"
+    "    if left < 0 then\n"
+    "      left = tonumber(ARGV[3])\n"
+    "      redis.call('PEXPIRE', KEYS[2], left)\n"
+    "    end\n"
+    "    return {3, left}\n"
+    "  end\n"
+    "  mark = string.sub(lease, 9)\n"
+    "end\n"
+    "redis.call('SET', KEYS[2], ARGV[1] .. mark, 'PX', ARGV[3])\n"
+    "local r = {4}\n"
+    "for i = 3, #KEYS do r[i - 1] = tag_nonce(KEYS[i], eight(ARGV[6], i - 2), ARGV[5]) end\n"
+    "return r\n";
+
+/*
+ * KEYS: value, lease, counter, tags...
+ * ARGV: token, head, seal, value, ttl, ttl of tags, nonces, channel, key
+ * Returns the version, or 0: refused.
+ */
+static const char fill_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL
+    "local lease = redis.call('GET', KEYS[2])\n"
+    "if not lease or string.sub(lease, 1, 8) ~= ARGV[1] then return 0 end\n"
+    "for i = 4, #KEYS do\n"
+    "  if redis.call('GET', KEYS[i]) ~= eight(ARGV[7], i - 3) then\n"
+    "    redis.call('DEL', KEYS[2])\n"
+    "    if #lease > 8 then tell(ARGV[8], 3, 0, ARGV[9]) end\n"
+    "    return 0\n"
+    "  end\n"
+    "end\n"
+    "local version, ms = next_version(KEYS[3])\n"
+    "local value = ARGV[2] .. struct.pack('>I8I8', version, ms) .. ARGV[7] .. ARGV[3] .. ARGV[4]\n"
+    "redis.call('SET', KEYS[1], value, 'PX', ARGV[5])\n"
+    "redis.call('DEL', KEYS[2])\n"
+    "for i = 4, #KEYS do tag_nonce(KEYS[i], eight(ARGV[7], i - 3), ARGV[6]) end\n"
+    "if #lease > 8 then tell(ARGV[8], 3, version, ARGV[9]) end\n"
+    "return version\n";
+
+/* KEYS: lease. ARGV: token, channel, key. Returns 1, or 0: not the holder. */
+static const char release_script[] = TELL
+    "local lease = redis.call('GET', KEYS[1])\n"
+    "if not lease or string.sub(lease, 1, 8) ~= ARGV[1] then return 0 end\n"
+    "redis.call('DEL', KEYS[1])\n"
+    "if #lease > 8 then tell(ARGV[2], 3, 0, ARGV[3]) end\n"
+    "return 1\n";
+
+/* KEYS: lease. ARGV: token, lease ms. Returns 1, or 0: not the holder. */
+static const char renew_script[] =
+    "local lease = redis.call('GET', KEYS[1])\n"
+    "if not lease or string.sub(lease, 1, 8) ~= ARGV[1] then return 0 end\n"
+    "redis.call('PEXPIRE', KEYS[1], ARGV[2])\n"
+    "return 1\n";
+
+/*
+ * KEYS: value, lease, counter, tags...
+ * ARGV: head, seal, value, ttl, ttl of tags, fresh nonces, channel, key
+ * Returns the version.
+ */
+static const char set_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL
+    "local version, ms = next_version(KEYS[3])\n"
+    "local nonces = ''\n"
+    "for i = 4, #KEYS do nonces = nonces .. tag_nonce(KEYS[i], eight(ARGV[6], i - 3), ARGV[5]) end\n"
+    "local value = ARGV[1] .. struct.pack('>I8I8', version, ms) .. nonces .. ARGV[2] .. ARGV[3]\n"
+    "redis.call('SET', KEYS[1], value, 'PX', ARGV[4])\n"
+    "redis.call('DEL', KEYS[2])\n"
+    "tell(ARGV[7], 1, version, ARGV[8])\n"
+    "return version\n";
+
+/* KEYS: value, lease, counter. ARGV: channel, key. Returns the version. */
+static const char delete_script[] = NEXT_VERSION TELL
+    "redis.call('DEL', KEYS[1], KEYS[2])\n"
+    "local version = next_version(KEYS[3])\n"
+    "tell(ARGV[1], 1, version, ARGV[2])\n"
+    "return version\n";
+
+/* KEYS: counter, tags... ARGV: channel, ttl of tags, fresh nonces, tag names... Returns the version. */
+static const char invalidate_script[] = NEXT_VERSION EIGHT TELL
+    "redis.call('DEL', unpack(KEYS, 2))\n"
+    "local version = next_version(KEYS[1])\n"
+    "for i = 2, #KEYS do redis.call('SET', KEYS[i], eight(ARGV[3], i - 1), 'PX', ARGV[2]) end\n"
+    "for i = 4, #ARGV do tell(ARGV[1], 2, version, ARGV[i]) end\n"
+    "return version\n";
+
+const char *gorge_script_text(enum gorge_script script) {
+  switch (script) {
+    case GORGE_SCRIPT_LEASE: return lease_script;
+    case GORGE_SCRIPT_FILL: return fill_script;
+    case GORGE_SCRIPT_RELEASE: return release_script;
+    case GORGE_SCRIPT_RENEW: return renew_script;
+    case GORGE_SCRIPT_SET: return set_script;
+    case GORGE_SCRIPT_DELETE: return delete_script;
+    case GORGE_SCRIPT_INVALIDATE: return invalidate_script;
+    case GORGE_SCRIPTS: break;
+  }
+  return "";
+}
