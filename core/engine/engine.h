@@ -64,6 +64,9 @@ struct gorge_op {
   uint64_t lease_id;  /* in the control thread's list; 0: none */
   uint64_t l2_token;  /* lease in Redis; 0: none */
   uint64_t previous;  /* lease in Redis of the fill that was taken over */
+  uint64_t since;     /* the partition's version when the lease was granted */
+  bool late_tags;     /* the tags came from the loader: their nonces from before it are not known */
+  bool elsewhere;     /* L1 must not keep the value: one of its late tags may have been invalidated */
   bool unleased;      /* runs after a wait that ended without a lease: nothing may be stored */
   uint32_t lease_ms;
   uint64_t deadline_ms, next_ms;

@@ -9,6 +9,13 @@
 
 enum { LOOKUPS_MAX = 3 };
 
+/* Loads the words that a fill depends on: global word and epoch, stamp, tag generations; before Redis or a loader is asked. */
+static void begin_read(struct gorge_op *op) {
+  const gorge_cache *c = op->cache;
+  gorge_key_init(c->zone, c->ns, op->bytes, op->key.len, &op->key);
+  gorge_l1_snapshot(c->zone, &op->key, op->tags, op->ntags, &op->snapshot);
+}
+
 static void run(struct gorge_op *op) {
   gorge_cache *c = op->cache;
   gorge_op_unlist(op);
@@ -52,7 +59,7 @@ static void ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
 
 void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
   gorge_cache *c = op->cache;
-  gorge_l1_snapshot(c->zone, &op->key, op->tags, op->ntags, &op->snapshot);
+  begin_read(op);
   struct gorge_flight_request rq = {
       .key = &op->key,
       .snapshot = &op->snapshot,
@@ -95,7 +102,7 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
 
 void gorge_fetch_lookup(struct gorge_op *op, uint64_t now_ms) {
   op->lookup_only = true;
-  gorge_l1_snapshot(op->cache->zone, &op->key, op->tags, op->ntags, &op->snapshot);
+  begin_read(op);
   if (gorge_remote_allowed(op->cache, now_ms)) {
     ask(op, GORGE_L2_LOOKUP, now_ms);
   } else {
@@ -171,7 +178,7 @@ static void hit(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t n
     deliver(op, r, false, now_ms);
     return;
   }
-  gorge_l1_snapshot(op->cache->zone, &op->key, op->tags, op->ntags, &op->snapshot);
+  begin_read(op);
   ask(op, GORGE_L2_LOOKUP, now_ms);
 }
 
@@ -219,6 +226,7 @@ void gorge_fetch_reply(struct gorge_op *op, const struct gorge_l2_result *r, uin
       break;
     case GORGE_LEASE:
       memcpy(op->nonces, r->tag_nonces, sizeof op->nonces);
+      op->since = r->version;
       if (op->flight.index != UINT32_MAX) {
         gorge_flight_set_l2_token(op->cache->zone, &op->flight, op->l2_token);
       }

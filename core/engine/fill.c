@@ -57,7 +57,12 @@ static int keep(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
 static void publish(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
   /* A fill that was taken over must not be seen: the flight is asked first; what still slips in between loses by its snapshot. */
   bool owned = op->flight.index == UINT32_MAX || gorge_flight_owned(op->cache->zone, &op->flight);
-  int status = owned ? keep(op, version, now_ms) : GORGE_REFUSED;
+  int status = GORGE_REFUSED;
+  if (owned && !op->elsewhere) {
+    status = keep(op, version, now_ms);
+  } else {
+    gorge_count(op->cache, GORGE_COUNT_REFUSED_FILLS);
+  }
   gorge_fill_finish_flight(op, GORGE_OK, now_ms);
   gorge_op_end(op, status);
 }
@@ -98,9 +103,31 @@ int gorge_op_take_store(struct gorge_op *op, const struct gorge_store *store) {
   return status;
 }
 
+/*
+ * Tags that only the loader knew. On this host nothing that they could have missed has happened if the global word, which every
+ * invalidation of a tag changes, is still the one from before the loader; Redis compares versions.
+ */
+static int take_late_tags(struct gorge_op *op, const struct gorge_store *store) {
+  const gorge_cache *c = op->cache;
+  int status = gorge_op_set_tags(op, store->tags, store->tags_len);
+  if (status != GORGE_OK) {
+    return status;
+  }
+  struct gorge_snapshot now;
+  gorge_l1_snapshot(c->zone, &op->key, op->tags, op->ntags, &now);
+  op->snapshot.ntags = now.ntags;
+  memcpy(op->snapshot.tag_cell, now.tag_cell, sizeof now.tag_cell);
+  memcpy(op->snapshot.tag_gen, now.tag_gen, sizeof now.tag_gen);
+  /* acquire: pairs with the invalidator's release of the global word, which comes after the generation */
+  op->elsewhere = __atomic_load_n(&c->words->global, __ATOMIC_ACQUIRE) != op->key.global;
+  op->late_tags = true;
+  return GORGE_OK;
+}
+
 void gorge_fill_store(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms) {
   observe_load(op);
-  if (gorge_op_take_store(op, store) != GORGE_OK) {
+  if (gorge_op_take_store(op, store) != GORGE_OK ||
+      (store->tags != NULL && take_late_tags(op, store) != GORGE_OK)) {
     gorge_fill_finish_flight(op, GORGE_OK, now_ms);
     gorge_op_end(op, GORGE_ERR_MEMORY);
   } else if (op->unleased) {
