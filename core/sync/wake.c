@@ -37,7 +37,7 @@ static uint64_t pack(const struct address *a) {
 
 static bool unpack(uint64_t word, struct address *a) {
   uint64_t len = word >> 8 * ADDRESS_BYTES;
-  if (len == 0 || len > ADDRESS_BYTES) {
+  if (len < 2 || len > ADDRESS_BYTES || (word & 0xff) != 0) { /* only ever an abstract one, never a path */
     return false;
   }
   memset(a, 0, sizeof *a);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +42,9 @@ struct proc proc_start(int (*body)(struct proc *self, void *arg), void *arg) {
   pid_t pid = fork();
   must(pid >= 0, "fork");
   if (pid == 0) {
+    if (!in_child) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL); /* one that is stopped would survive a test that failed */
+    }
     in_child = true;
     signal(SIGALRM, SIG_DFL);
     alarm(PROC_LIMIT_S);
