@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "test/control_support.h"
+#include "test/procs.h"
+
+struct fixture fixture;
+
+int fixture_begin(void **state) {
+  (void)state;
+  return support_redis_start(&fixture.redis) ? 0 : -1;
+}
+
+int fixture_end(void **state) {
+  (void)state;
+  support_redis_stop(&fixture.redis);
+  return 0;
+}
+
+void fixture_start(void) {
+  int status = GORGE_OK;
+  fixture.control = gorge_control_start(fixture.zone, &fixture.owner, &status);
+  assert_non_null(fixture.control);
+}
+
+int fixture_prepare(void **state) {
+  (void)state;
+  fixture.zone = proc_zone(gorge_l1_init);
+  assert_int_equal(gorge_owner_claim(fixture.zone, GORGE_THREAD_MAIN, &fixture.owner), GORGE_OK);
+  fixture.endpoint = gorge_endpoint_create(NULL, 0, fixture.redis.path);
+  fixture_start();
+  return 0;
+}
+
+int fixture_clean(void **state) {
+  (void)state;
+  kill(fixture.redis.pid, SIGCONT);
+  gorge_control_stop(fixture.control);
+  gorge_endpoint_destroy(fixture.endpoint);
+  gorge_owner_release(fixture.zone, &fixture.owner);
+  fixture.control = NULL;
+  return WAIT_UNTIL(support_count("/proc/self/task") == 1) ? 0 : -1;
+}
+
+static void on_resync(void *ctx, const struct gorge_owner *owner, uint64_t now_ms) {
+  struct seen *s = ctx;
+  (void)now_ms;
+  if (gorge_owner_alive(fixture.zone, owner->id)) {
+    __atomic_add_fetch(&s->resyncs, 1, __ATOMIC_RELEASE);
+  }
+}
+
+static void on_message(void *ctx, const struct gorge_owner *owner, const struct gorge_message *m, uint64_t now_ms) {
+  struct seen *s = ctx;
+  (void)owner, (void)now_ms;
+  s->last_type = m->type;
+  s->last_version = m->version;
+  snprintf(s->last, sizeof s->last, "%.*s", (int)m->len, m->ptr);
+  __atomic_add_fetch(&s->messages, 1, __ATOMIC_RELEASE);
+}
+
+struct gorge_conn_config fixture_redis_config(void) {
+  return (struct gorge_conn_config){
+      .connect_timeout_ms = 1000, .timeout_ms = 1000, .max_pending = 1000, .max_reply_bytes = 1 << 20, .seed = 1};
+}
+
+uint32_t fixture_ns(void) {
+  uint32_t ns = 0;
+  assert_int_equal(gorge_zone_namespace(fixture.zone, FIXTURE_NAME, sizeof FIXTURE_NAME - 1, &ns), GORGE_OK);
+  return ns;
+}
+
+int fixture_watch(struct seen *s) {
+  struct gorge_control_namespace n = {.ns = fixture_ns(),
+                                      .name_len = sizeof FIXTURE_NAME - 1,
+                                      .endpoint = fixture.endpoint,
+                                      .redis = fixture_redis_config(),
+                                      .ctx = s,
+                                      .resync = on_resync,
+                                      .message = on_message};
+  memcpy(n.name, FIXTURE_NAME, sizeof FIXTURE_NAME);
+  return gorge_control_watch(fixture.control, &n);
+}
+
+void fixture_publish(int type, const char *name) {
+  char command[256], answer[32];
+  snprintf(command, sizeof command, "PUBLISH gorge:4:test \"\\x01\\x%02x\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x2a%s\"",
+           type, name);
+  assert_true(support_redis_command(&fixture.redis, command, answer, sizeof answer));
+  assert_memory_equal(answer, ":", 1);
+}
+
+bool readable(int fd, int timeout_ms) {
+  struct pollfd p = {.fd = fd, .events = POLLIN};
+  return poll(&p, 1, timeout_ms) == 1;
+}
+
+void drain(int fd) {
+  char bytes[4096];
+  while (readable(fd, 0) && read(fd, bytes, sizeof bytes) > 0) {
+  }
+}

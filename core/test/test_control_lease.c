@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "drive/ev.h"
+#include "io/l2.h"
+#include "test/control_support.h"
+
+/* ---- leases ---- */
+
+static struct gorge_flight_ref begin_flight(const char *name, uint32_t owner_id, uint32_t worker_number,
+                                            uint64_t lease_ms, uint64_t cap_ms, int expected) {
+  struct gorge_key key;
+  struct gorge_snapshot snapshot;
+  struct gorge_flight_ref ref;
+  uint64_t previous;
+  gorge_key_init(fixture.zone, fixture_ns(), name, (uint32_t)strlen(name), &key);
+  gorge_l1_snapshot(fixture.zone, &key, NULL, 0, &snapshot);
+  struct gorge_flight_request rq = {.key = &key,
+                                    .snapshot = &snapshot,
+                                    .owner_id = owner_id,
+                                    .worker = worker_number,
+                                    .now_ms = gorge_clock_ms(),
+                                    .lease_ms = lease_ms,
+                                    .cap_ms = cap_ms};
+  assert_int_equal(gorge_flight_begin(fixture.zone, &rq, &ref, &previous), expected);
+  return ref;
+}
+
+/* How long a waiter of another worker goes on to wait for the flight. */
+static uint64_t waits_ms(const struct gorge_flight_ref *waiter) {
+  char error[GORGE_ERROR_MAX];
+  uint32_t len;
+  uint64_t start_us = support_now_us();
+  assert_true(WAIT_UNTIL(gorge_flight_check(fixture.zone, waiter, gorge_clock_ms(), error, &len) != GORGE_PENDING));
+  assert_int_equal(gorge_flight_check(fixture.zone, waiter, gorge_clock_ms(), error, &len), GORGE_LEASE);
+  return (support_now_us() - start_us) / 1000;
+}
+
+static void test_a_lease_is_renewed_while_the_main_thread_is_busy_up_to_its_cap(void **state) {
+  (void)state;
+  struct gorge_flight_ref flight = begin_flight("busy", fixture.owner.id, fixture.owner.worker, 150, 700, GORGE_LEASE);
+  struct gorge_flight_ref waiter = begin_flight("busy", fixture.owner.id, 5, 150, 700, GORGE_BUSY);
+  assert_int_not_equal(gorge_control_lease_add(fixture.control, -1, &flight, "busy", 4, 0, 150), 0);
+  assert_in_range(waits_ms(&waiter), 600, 900); /* this thread does nothing for it */
+}
+
+static void test_a_removed_lease_is_renewed_no_more(void **state) {
+  (void)state;
+  struct gorge_flight_ref flight = begin_flight("end", fixture.owner.id, fixture.owner.worker, 100, 10000, GORGE_LEASE);
+  struct gorge_flight_ref waiter = begin_flight("end", fixture.owner.id, 5, 100, 10000, GORGE_BUSY);
+  char error[GORGE_ERROR_MAX];
+  uint32_t len;
+  uint64_t id = gorge_control_lease_add(fixture.control, -1, &flight, "end", 3, 0, 100);
+  uint64_t start_ms = gorge_clock_ms();
+  while (gorge_clock_ms() < start_ms + 250) {
+    assert_int_equal(gorge_flight_check(fixture.zone, &waiter, gorge_clock_ms(), error, &len), GORGE_PENDING);
+    support_nap();
+  }
+  gorge_control_lease_remove(fixture.control, id);
+  gorge_control_lease_remove(fixture.control, id);
+  gorge_control_lease_remove(fixture.control, 0);
+  gorge_control_lease_remove(fixture.control, UINT64_MAX);
+  assert_true(waits_ms(&waiter) < 250);
+}
+
+static void test_leases_come_and_go_by_thousands(void **state) {
+  (void)state;
+  enum { N = 3000 };
+  static uint64_t ids[N];
+  struct gorge_flight_ref flight = begin_flight("one", fixture.owner.id, fixture.owner.worker, 60, 60000, GORGE_LEASE);
+  struct gorge_flight_ref waiter = begin_flight("one", fixture.owner.id, 5, 60, 60000, GORGE_BUSY);
+  for (int round = 0; round < 5; round++) {
+    for (int i = 0; i < N; i++) { /* foreign ones leave the list by themselves */
+      struct gorge_flight_ref foreign = {.index = (uint32_t)i, .owner = 1, .token = UINT64_MAX};
+      ids[i] = gorge_control_lease_add(fixture.control, -1, i == N / 2 ? &flight : &foreign, "one", 3, 0,
+                                       i % 3 == 0 ? 15 : 60);
+      assert_int_not_equal(ids[i], 0);
+    }
+    for (int i = 0; i < N; i++) {
+      if (i != N / 2 || round < 4) {
+        gorge_control_lease_remove(fixture.control, ids[i]);
+      }
+    }
+  }
+  uint64_t start_ms = gorge_clock_ms();
+  while (gorge_clock_ms() < start_ms + 200) {
+    char error[GORGE_ERROR_MAX];
+    uint32_t len;
+    assert_int_equal(gorge_flight_check(fixture.zone, &waiter, gorge_clock_ms(), error, &len), GORGE_PENDING);
+    support_nap();
+  }
+  gorge_control_lease_remove(fixture.control, ids[N / 2]);
+  assert_true(waits_ms(&waiter) < 250);
+}
+
+/* ---- leases in Redis ---- */
+
+/* A client of the test's own, on a loop of its own. */
+static struct {
+  struct ev_loop *loop;
+  struct gorge_l2 *l2;
+  struct gorge_ev_link *link;
+  struct gorge_l2_request rq;
+  int status;
+} client;
+
+static void on_answer(struct gorge_l2_request *rq, const struct gorge_l2_result *result, uint64_t now_ms) {
+  (void)rq, (void)now_ms;
+  client.status = result->status;
+  ev_break(client.loop, EVBREAK_ALL);
+}
+
+static void on_late(struct ev_loop *loop, ev_timer *t, int events) {
+  (void)t, (void)events;
+  ev_break(loop, EVBREAK_ALL);
+}
+
+static int ask(enum gorge_l2_verb verb, const char *key, uint64_t token, uint64_t lease_ms) {
+  ev_timer late;
+  client.rq = (struct gorge_l2_request){.verb = verb,
+                                        .key = key,
+                                        .key_len = (uint32_t)strlen(key),
+                                        .token = token,
+                                        .lease_ms = lease_ms,
+                                        .done = on_answer};
+  client.status = GORGE_PENDING;
+  assert_int_equal(gorge_l2_send(client.l2, &client.rq, gorge_clock_ms()), GORGE_OK);
+  gorge_ev_link_kick(client.link);
+  ev_now_update(client.loop);
+  ev_timer_init(&late, on_late, 3., 0.);
+  ev_timer_start(client.loop, &late);
+  while (client.status == GORGE_PENDING && ev_is_active(&late)) {
+    ev_run(client.loop, EVRUN_ONCE);
+  }
+  ev_timer_stop(client.loop, &late);
+  return client.status;
+}
+
+static int prepare_client(void **state) {
+  struct gorge_conn_config config = fixture_redis_config();
+  int failed = fixture_prepare(state);
+  client.loop = ev_loop_new(EVFLAG_NOENV);
+  client.l2 = gorge_l2_create(FIXTURE_NAME, sizeof FIXTURE_NAME - 1, &config);
+  client.link = gorge_ev_link_create(client.loop, gorge_l2_conn(client.l2), fixture.endpoint, NULL, NULL);
+  return failed;
+}
+
+static int clean_client(void **state) {
+  gorge_ev_link_destroy(client.link);
+  gorge_l2_destroy(client.l2);
+  ev_loop_destroy(client.loop);
+  return fixture_clean(state);
+}
+
+static void test_a_lease_in_redis_is_renewed(void **state) {
+  (void)state;
+  struct seen s = {0};
+  int handle = fixture_watch(&s);
+  struct gorge_flight_ref flight = begin_flight("l2", fixture.owner.id, fixture.owner.worker, 200, 60000, GORGE_LEASE);
+  assert_int_equal(ask(GORGE_L2_LEASE, "l2", 1001, 200), GORGE_LEASE);
+  uint64_t id = gorge_control_lease_add(fixture.control, handle, &flight, "l2", 2, 1001, 200);
+  uint64_t start_ms = gorge_clock_ms();
+  while (gorge_clock_ms() < start_ms + 700) {
+    assert_int_equal(ask(GORGE_L2_LEASE, "l2", 1002, 200), GORGE_BUSY);
+    support_nap();
+  }
+  gorge_control_lease_remove(fixture.control, id);
+  start_ms = gorge_clock_ms();
+  assert_true(WAIT_UNTIL(ask(GORGE_L2_LEASE, "l2", 1002, 200) == GORGE_LEASE));
+  assert_true(gorge_clock_ms() - start_ms < 500);
+  gorge_control_unwatch(fixture.control, handle);
+}
+
+static void test_a_lease_that_redis_refuses_is_let_go(void **state) {
+  (void)state;
+  struct seen s = {0};
+  int handle = fixture_watch(&s);
+  struct gorge_flight_ref flight =
+      begin_flight("lost", fixture.owner.id, fixture.owner.worker, 150, 60000, GORGE_LEASE);
+  struct gorge_flight_ref waiter = begin_flight("lost", fixture.owner.id, 5, 150, 60000, GORGE_BUSY);
+  assert_int_equal(ask(GORGE_L2_LEASE, "lost", 1001, 60000), GORGE_LEASE);
+  uint64_t id = gorge_control_lease_add(fixture.control, handle, &flight, "lost", 4, 1001, 150);
+  assert_int_equal(ask(GORGE_L2_DELETE, "lost", 0, 0), GORGE_OK); /* kills the lease */
+  assert_int_equal(ask(GORGE_L2_LEASE, "lost", 1002, 300), GORGE_LEASE);
+  uint64_t start_ms = gorge_clock_ms();
+  assert_true(WAIT_UNTIL(ask(GORGE_L2_LEASE, "lost", 1003, 300) == GORGE_LEASE)); /* nobody renews 1002 */
+  assert_true(gorge_clock_ms() - start_ms < 700);
+  char error[GORGE_ERROR_MAX];
+  uint32_t len;
+  assert_int_equal(gorge_flight_check(fixture.zone, &waiter, gorge_clock_ms(), error, &len),
+                   GORGE_PENDING); /* the host's goes on */
+  gorge_control_lease_remove(fixture.control, id);
+  gorge_control_unwatch(fixture.control, handle);
+}
+
+static void test_a_lease_may_go_while_its_renewal_is_under_way(void **state) {
+  (void)state;
+  struct seen s = {0};
+  struct gorge_flight_ref flight = begin_flight("way", fixture.owner.id, fixture.owner.worker, 15, 60000, GORGE_LEASE);
+  for (int round = 0; round < 3; round++) {
+    int handle = fixture_watch(&s);
+    uint64_t ids[50];
+    for (int i = 0; i < 50; i++) {
+      ids[i] = gorge_control_lease_add(fixture.control, handle, &flight, "way", 3, 1001, 15);
+    }
+    assert_true(WAIT_UNTIL(gorge_control_subscribed(fixture.control, handle)));
+    kill(fixture.redis.pid, SIGSTOP); /* renewals go out and are not answered */
+    uint64_t start_ms = gorge_clock_ms();
+    while (gorge_clock_ms() < start_ms + 40) {
+      support_nap();
+    }
+    for (int i = 0; i < 50 && round > 0; i++) {
+      gorge_control_lease_remove(fixture.control, ids[i]);
+    }
+    if (round == 1) {
+      kill(fixture.redis.pid, SIGCONT); /* the answers come for leases that are gone */
+      assert_int_equal(ask(GORGE_L2_LEASE, "other", 1, 100), GORGE_LEASE);
+    }
+    gorge_control_unwatch(fixture.control, handle);
+    kill(fixture.redis.pid, SIGCONT);
+  }
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_prepare, fixture_clean)
+#define TEST_CLIENT(name) cmocka_unit_test_setup_teardown(name, prepare_client, clean_client)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(test_a_lease_is_renewed_while_the_main_thread_is_busy_up_to_its_cap),
+      TEST(test_a_removed_lease_is_renewed_no_more),
+      TEST(test_leases_come_and_go_by_thousands),
+      TEST_CLIENT(test_a_lease_in_redis_is_renewed),
+      TEST_CLIENT(test_a_lease_that_redis_refuses_is_let_go),
+      TEST_CLIENT(test_a_lease_may_go_while_its_renewal_is_under_way),
+  };
+  return cmocka_run_group_tests(tests, fixture_begin, fixture_end);
+}
