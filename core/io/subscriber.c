@@ -2,6 +2,7 @@
 #include "io/subscriber.h"
 
 #include <hiredis/hiredis.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,7 +59,9 @@ static void on_message(struct gorge_subscriber *s, const struct redisReply *payl
 static void on_push(void *ctx, const struct redisReply *reply, uint64_t now_ms) {
   struct gorge_subscriber *s = ctx;
   if (reply->type == REDIS_REPLY_ERROR) {
-    gorge_conn_fail(s->conn, "subscription refused");
+    char why[160];
+    snprintf(why, sizeof why, "subscription refused: %.120s", reply->str);
+    gorge_conn_fail(s->conn, why);
     return;
   }
   if (reply->type != REDIS_REPLY_ARRAY || reply->elements < 2) {
