@@ -9,9 +9,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-uint64_t gorge_hash(const void *ptr, size_t len, uint64_t seed) {
-  return XXH3_64bits_withSeed(ptr, len, seed);
-}
+uint64_t gorge_hash(const void *ptr, size_t len, uint64_t seed) { return XXH3_64bits_withSeed(ptr, len, seed); }
 
 int gorge_random(void *ptr, size_t len) {
   char *at = ptr;

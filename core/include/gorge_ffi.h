@@ -11,51 +11,51 @@
 
 enum gorge_abi {
   GORGE_ABI_VERSION = 1,
-  GORGE_KEY_MAX = 8192,      /* bytes in a key */
-  GORGE_TAG_MAX = 255,       /* bytes in a tag */
-  GORGE_TAGS_MAX = 16,       /* tags on a value */
-  GORGE_NAME_MAX = 64,       /* bytes in the name of a zone or namespace */
-  GORGE_ERROR_MAX = 120,     /* bytes of a loader's error that reach waiters in other workers */
+  GORGE_KEY_MAX = 8192,  /* bytes in a key */
+  GORGE_TAG_MAX = 255,   /* bytes in a tag */
+  GORGE_TAGS_MAX = 16,   /* tags on a value */
+  GORGE_NAME_MAX = 64,   /* bytes in the name of a zone or namespace */
+  GORGE_ERROR_MAX = 120, /* bytes of a loader's error that reach waiters in other workers */
   GORGE_HISTOGRAM_BUCKETS = 64
 };
 
 enum gorge_status {
   GORGE_OK = 0,
   /* outcomes */
-  GORGE_MISS = 1,     /* nothing there */
-  GORGE_HIT = 2,      /* value delivered */
-  GORGE_BUSY = 3,     /* somebody else is filling, or a lock could not be had in time */
-  GORGE_LEASE = 4,    /* the caller holds the fill lease: run the loader */
-  GORGE_REFUSED = 5,  /* an invalidation or a newer value came between: not stored */
-  GORGE_PENDING = 6,  /* not decided yet: wait and ask again */
-  GORGE_SHARED = 7,   /* decided by another operation of this worker: take its result */
-  GORGE_FAILED = 8,   /* the one who filled failed; its error is delivered */
+  GORGE_MISS = 1,      /* nothing there */
+  GORGE_HIT = 2,       /* value delivered */
+  GORGE_BUSY = 3,      /* somebody else is filling, or a lock could not be had in time */
+  GORGE_LEASE = 4,     /* the caller holds the fill lease: run the loader */
+  GORGE_REFUSED = 5,   /* an invalidation or a newer value came between: not stored */
+  GORGE_PENDING = 6,   /* not decided yet: wait and ask again */
+  GORGE_SHARED = 7,    /* decided by another operation of this worker: take its result */
+  GORGE_FAILED = 8,    /* the one who filled failed; its error is delivered */
   GORGE_TOO_LARGE = 9, /* the value does not fit into L1 */
-  GORGE_STORED = 10,  /* the write reached every layer it should */
-  GORGE_SPACE = 11,   /* the caller's buffer is too small; the size needed is delivered */
+  GORGE_STORED = 10,   /* the write reached every layer it should */
+  GORGE_SPACE = 11,    /* the caller's buffer is too small; the size needed is delivered */
   /* failures */
   GORGE_ERR_ARGUMENT = -1,
   GORGE_ERR_MEMORY = -2,
-  GORGE_ERR_SYSTEM = -3,     /* the operating system refused; the message says what */
-  GORGE_ERR_MISMATCH = -4,   /* the zone exists with another size or layout */
-  GORGE_ERR_FULL = -5,       /* a bounded table or queue is full */
+  GORGE_ERR_SYSTEM = -3,   /* the operating system refused; the message says what */
+  GORGE_ERR_MISMATCH = -4, /* the zone exists with another size or layout */
+  GORGE_ERR_FULL = -5,     /* a bounded table or queue is full */
   GORGE_ERR_TIMEOUT = -6,
-  GORGE_ERR_DOWN = -7,       /* Redis cannot be reached now */
-  GORGE_ERR_PROTOCOL = -8,   /* bytes that are not what they should be */
-  GORGE_ERR_REDIS = -9,      /* Redis answered with an error */
+  GORGE_ERR_DOWN = -7,     /* Redis cannot be reached now */
+  GORGE_ERR_PROTOCOL = -8, /* bytes that are not what they should be */
+  GORGE_ERR_REDIS = -9,    /* Redis answered with an error */
   GORGE_ERR_CLOSED = -10,
   GORGE_ERR_UNSUPPORTED = -11,
-  GORGE_ERR_BREAKER = -12    /* the circuit breaker is open */
+  GORGE_ERR_BREAKER = -12 /* the circuit breaker is open */
 };
 
 /* How the bytes of a value are to be decoded. Four bits. */
 enum gorge_kind {
-  GORGE_KIND_NIL = 0,     /* "there is no such thing" */
+  GORGE_KIND_NIL = 0, /* "there is no such thing" */
   GORGE_KIND_STRING = 1,
   GORGE_KIND_NUMBER = 2,  /* decimal text */
   GORGE_KIND_BOOLEAN = 3, /* "t" or "f" */
   GORGE_KIND_JSON = 4,
-  GORGE_KIND_BUFFER = 5,  /* LuaJIT string.buffer: in this host's memory only, never from Redis */
+  GORGE_KIND_BUFFER = 5, /* LuaJIT string.buffer: in this host's memory only, never from Redis */
   GORGE_KIND_CUSTOM = 6
 };
 
@@ -93,9 +93,9 @@ enum gorge_counter {
 };
 
 enum gorge_histogram_id {
-  GORGE_HIST_L2 = 0,   /* Redis round trips */
-  GORGE_HIST_LOAD,     /* loader runs */
-  GORGE_HIST_WAIT,     /* waits for somebody else's fill */
+  GORGE_HIST_L2 = 0, /* Redis round trips */
+  GORGE_HIST_LOAD,   /* loader runs */
+  GORGE_HIST_WAIT,   /* waits for somebody else's fill */
   GORGE_HISTOGRAMS = 4
 };
 
@@ -113,10 +113,10 @@ struct gorge_words {
 
 /* What a read or a store of L1 tells: the value, and what an L0 record needs to validate itself. */
 struct gorge_read {
-  char *buf;            /* in: the caller's buffer */
-  uint32_t buf_size;    /* in: its size in bytes */
-  uint32_t len;         /* bytes of the value in buf; with GORGE_SPACE the bytes needed */
-  uint32_t kind;        /* enum gorge_kind */
+  char *buf;         /* in: the caller's buffer */
+  uint32_t buf_size; /* in: its size in bytes */
+  uint32_t len;      /* bytes of the value in buf; with GORGE_SPACE the bytes needed */
+  uint32_t kind;     /* enum gorge_kind */
   uint32_t ntags;
   double expires_ms;    /* end of life in L1 */
   uint64_t version;     /* 0: not from Redis */
@@ -153,10 +153,10 @@ enum gorge_config_flag {
 };
 
 struct gorge_config {
-  const char *zone;      /* 1..GORGE_NAME_MAX bytes, NUL-terminated, like all strings here; all are copied */
+  const char *zone; /* 1..GORGE_NAME_MAX bytes, NUL-terminated, like all strings here; all are copied */
   const char *ns;
-  uint64_t l1_size;      /* bytes */
-  uint32_t flags;        /* enum gorge_config_flag */
+  uint64_t l1_size; /* bytes */
+  uint32_t flags;   /* enum gorge_config_flag */
   uint32_t redis_port;
   const char *redis_host; /* NULL and redis_path NULL: no Redis */
   const char *redis_path;
@@ -170,7 +170,7 @@ struct gorge_config {
   uint32_t breaker_timeout_ms;
   uint32_t lock_sleep_ms;
   uint32_t lock_retries;
-  double l1_ttl_ms;      /* longest life in L1 of what comes from Redis */
+  double l1_ttl_ms; /* longest life in L1 of what comes from Redis */
 };
 
 typedef struct gorge_cache gorge_cache;
@@ -220,18 +220,18 @@ struct gorge_fetch {
   const char *key;
   uint32_t key_len;
   uint32_t tags_len;
-  const char *tags;    /* packed: each one length byte and its bytes; at most GORGE_TAGS_MAX */
-  uint32_t lease_ms;   /* lock_ttl */
-  uint32_t wait_ms;    /* wait_timeout */
-  uint32_t flags;      /* enum gorge_fetch_flag */
+  const char *tags;  /* packed: each one length byte and its bytes; at most GORGE_TAGS_MAX */
+  uint32_t lease_ms; /* lock_ttl */
+  uint32_t wait_ms;  /* wait_timeout */
+  uint32_t flags;    /* enum gorge_fetch_flag */
 };
 
 struct gorge_store {
-  const char *key;     /* gorge_set_start only */
+  const char *key; /* gorge_set_start only */
   uint32_t key_len;
   uint32_t tags_len;
-  const char *tags;    /* packed; NULL with gorge_fetch_fill: those of the fetch */
-  const char *value;   /* for L1 */
+  const char *tags;  /* packed; NULL with gorge_fetch_fill: those of the fetch */
+  const char *value; /* for L1 */
   uint32_t value_len;
   uint32_t kind;
   const char *l2_value; /* for Redis; may be the same pointer */
@@ -323,13 +323,13 @@ struct gorge_stats {
   uint64_t bytes_used;
   uint64_t bytes_total;
   uint64_t zone_size;
-  uint64_t flights;     /* fills running on this host */
-  uint64_t workers;     /* processes attached */
+  uint64_t flights; /* fills running on this host */
+  uint64_t workers; /* processes attached */
   uint64_t epoch;
   uint32_t breaker;     /* 0 closed, 1 open, 2 half-open */
   uint32_t redis_state; /* of this worker's connection: 0 down, 1 connecting, 2 handshake, 3 ready; 9: no Redis */
   uint32_t redis_pending;
-  uint32_t subscribed;  /* 1 while a worker of this host holds the subscriber role */
+  uint32_t subscribed; /* 1 while a worker of this host holds the subscriber role */
   uint64_t breaker_opens;
   char redis_reason[128];
 };
