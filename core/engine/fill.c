@@ -47,11 +47,7 @@ static int keep(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
   if (status != GORGE_STORED) {
     op->read.slot = NULL;
   }
-  if (status == GORGE_REFUSED || status == GORGE_BUSY) {
-    gorge_count(c, GORGE_COUNT_REFUSED_FILLS);
-    status = GORGE_REFUSED;
-  }
-  return status;
+  return status == GORGE_BUSY ? GORGE_REFUSED : status;
 }
 
 static void publish(struct gorge_op *op, uint64_t version, uint64_t now_ms) {

@@ -31,7 +31,7 @@ local _M = {}
 
 ---A value from L0 for a call with options.
 function _M.hand_out(value, opts)
-  local _, _, _, _, want_clone = parse_call(opts, 4)
+  local _, _, _, _, want_clone = parse_call(opts, 3)
   if want_clone then
     return clone(value)
   end
@@ -234,10 +234,10 @@ local function engine_for(self, blocking)
 end
 
 function _M.fetch(self, key, ttl, fn, tags, opts)
-  check.key_type(key, 4)
+  check.key_type(key, 3)
   local parsed = self.options
-  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking = parse_call(opts, 3)
-  local ttl_ms = check.ttl_ms(ttl, parsed.l1_ttl_ms, 4)
+  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking = parse_call(opts, 2)
+  local ttl_ms = check.ttl_ms(ttl, parsed.l1_ttl_ms, 3)
   local problem = check.key_problem(key)
   if problem then
     return nil, problem
@@ -249,8 +249,8 @@ function _M.fetch(self, key, ttl, fn, tags, opts)
     end
     return value, nil, "l1"
   end
-  check.loader(fn, 4)
-  local packed = check.tags(tags, 4)
+  check.loader(fn, 3)
+  local packed = check.tags(tags, 3)
   local engine, err = engine_for(self, blocking)
   if not engine then
     return nil, err
@@ -285,8 +285,8 @@ function _M.fetch(self, key, ttl, fn, tags, opts)
 end
 
 function _M.get(self, key, opts)
-  check.key_type(key, 4)
-  local _, _, _, _, want_clone, blocking = parse_call(opts, 3)
+  check.key_type(key, 3)
+  local _, _, _, _, want_clone, blocking = parse_call(opts, 2)
   local problem = check.key_problem(key)
   if problem then
     return nil, problem

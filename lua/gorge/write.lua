@@ -53,11 +53,11 @@ local function ready(self)
 end
 
 function _M.set(self, key, value, ttl, tags)
-  check.key_type(key, 4)
+  check.key_type(key, 3)
   local options = self.options
   local nothing = type(value) == "nil"
-  local ttl_ms = check.ttl_ms(ttl, nothing and options.negative_cache_ttl_ms or options.l1_ttl_ms, 4)
-  local packed = check.tags(tags, 4)
+  local ttl_ms = check.ttl_ms(ttl, nothing and options.negative_cache_ttl_ms or options.l1_ttl_ms, 3)
+  local packed = check.tags(tags, 3)
   local problem = check.key_problem(key)
   if problem then
     return nil, problem
@@ -76,7 +76,7 @@ function _M.set(self, key, value, ttl, tags)
 end
 
 function _M.delete(self, key)
-  check.key_type(key, 4)
+  check.key_type(key, 3)
   local problem = check.key_problem(key)
   if problem then
     return nil, problem
@@ -93,10 +93,10 @@ function _M.invalidate_tags(self, first, ...)
   if type(first) ~= "table" then
     list = { first, ... }
   elseif select("#", ...) > 0 then
-    error("gorge: invalidate_tags takes tags, or one table of tags", 3)
+    error("gorge: invalidate_tags takes tags, or one table of tags", 2)
   end
   if #list == 0 then
-    error("gorge: invalidate_tags needs at least one tag", 3)
+    error("gorge: invalidate_tags needs at least one tag", 2)
   end
   local engine, err = ready(self)
   if not engine then
@@ -107,7 +107,7 @@ function _M.invalidate_tags(self, first, ...)
     for i = from, math.min(from + 15, #list) do
       some[#some + 1] = list[i]
     end
-    local packed = check.tags(some, 4)
+    local packed = check.tags(some, 3)
     local ok, failure = finish(self, engine, "invalidate_tags", engine:start_invalidate(packed))
     if not ok then
       err = failure
