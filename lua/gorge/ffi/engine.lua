@@ -221,12 +221,17 @@ function _M:joinable(op)
   return C.gorge_op_joinable(self.handle, op) == 1
 end
 
+---Other nodes wait for the lease in Redis that both give back.
 function _M:fail(op, message)
-  return C.gorge_fetch_fail(self.handle, op, message, #message)
+  local status = C.gorge_fetch_fail(self.handle, op, message, #message)
+  self.host.kick(self)
+  return status
 end
 
 function _M:skip(op)
-  return C.gorge_fetch_skip(self.handle, op)
+  local status = C.gorge_fetch_skip(self.handle, op)
+  self.host.kick(self)
+  return status
 end
 
 function _M:run(op)
