@@ -24,6 +24,14 @@ enum {
 
 enum gorge_watch_state { GORGE_WATCH_NEW, GORGE_WATCH_LIVE, GORGE_WATCH_ENDING, GORGE_WATCH_ENDED };
 
+/* How far a subscription has caught up with what was published before it. */
+enum gorge_sync_state {
+  GORGE_SYNC_NONE,    /* not subscribed */
+  GORGE_SYNC_DUE,     /* subscribed; the journal is to be read */
+  GORGE_SYNC_READING, /* the journal has been asked */
+  GORGE_SYNC_DONE     /* all that was published has taken effect */
+};
+
 struct gorge_watch {
   struct gorge_control *control;    /* fixed */
   struct gorge_control_namespace n; /* fixed */
@@ -33,8 +41,11 @@ struct gorge_watch {
   struct gorge_subscriber *subscriber; /* not NULL: this thread holds the role */
   struct gorge_ev_link *subscriber_link;
   ev_timer subscriber_timer;
-  struct gorge_l2 *l2; /* renews leases; made at the first need */
+  struct gorge_l2 *l2; /* renews leases, reads the journal; made at the first need */
   struct gorge_ev_link *l2_link;
+  enum gorge_sync_state sync;
+  struct gorge_l2_request journal; /* in flight while sync is GORGE_SYNC_READING */
+  uint64_t seen;                   /* highest version of a message since the subscription was confirmed */
 };
 
 struct gorge_lease;
@@ -91,6 +102,7 @@ struct gorge_control {
   ev_io command, wake;    /* thread */
   ev_timer election;      /* thread */
   struct gorge_watch *watches[GORGE_WATCHES]; /* mutex */
+  int watch_limit;                            /* atomic: handles given so far are below; it only grows */
   struct gorge_leases leases;
   struct gorge_doorbell doorbell;
 };
@@ -111,6 +123,23 @@ void gorge_subscribe_command(struct gorge_control *c);
 void gorge_subscribe_vacant(struct gorge_control *c);
 /* Ends all watches and drops their roles. */
 void gorge_subscribe_fini(struct gorge_control *c);
+
+/* The watch's connection for commands, made at the first need. Returns false when memory is short. */
+bool gorge_lease_connect(struct gorge_watch *w);
+
+/* The journal behind the subscription, control_journal.c. The role has been taken, and nothing is known yet. */
+void gorge_journal_begin(struct gorge_watch *w);
+/* The subscription is confirmed / lost. */
+void gorge_journal_subscribed(struct gorge_watch *w, uint64_t now_ms);
+void gorge_journal_lost(struct gorge_watch *w);
+/* A message has taken effect. */
+void gorge_journal_message(struct gorge_watch *w, const struct gorge_message *m);
+/* Called now and then while the role is held: tries again what failed. */
+void gorge_journal_tick(struct gorge_watch *w, uint64_t now_ms);
+/* Whether the thread is about to end: hooks would only delay it. */
+bool gorge_watch_stopping(const struct gorge_watch *w);
+/* Publishes whether this process follows the namespace. */
+void gorge_watch_set_subscribed(struct gorge_watch *w, bool subscribed);
 
 void gorge_lease_init(struct gorge_control *c);
 void gorge_lease_command(struct gorge_control *c);

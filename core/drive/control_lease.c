@@ -147,7 +147,7 @@ static void on_renewed(struct gorge_l2_request *rq, const struct gorge_l2_result
   lease_unref(lease->control, lease);
 }
 
-static bool connect_l2(struct gorge_watch *w) {
+bool gorge_lease_connect(struct gorge_watch *w) {
   if (w->l2 == NULL) {
     struct gorge_conn_config config = w->n.redis;
     config.seed ^= ~(uint64_t)w->control->owner.id;
@@ -162,7 +162,7 @@ static bool connect_l2(struct gorge_watch *w) {
 /* Failures are left to the next turn: the lease outlives two of them. */
 static void renew_l2(struct gorge_control *c, struct gorge_lease *lease, uint64_t now_ms) {
   struct gorge_watch *w = gorge_control_find(c, lease->handle);
-  if (w == NULL || !connect_l2(w)) {
+  if (w == NULL || !gorge_lease_connect(w)) {
     return;
   }
   lease->rq.verb = GORGE_L2_RENEW;

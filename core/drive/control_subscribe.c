@@ -21,6 +21,9 @@ struct gorge_watch *gorge_control_find(struct gorge_control *c, int handle) {
   return w;
 }
 
+/* Handles to look at. A watch that is being added meanwhile pokes when it is there. */
+static int watch_limit(const struct gorge_control *c) { return __atomic_load_n(&c->watch_limit, __ATOMIC_RELAXED); }
+
 /* Mutex not held. */
 static enum gorge_watch_state watch_state(struct gorge_watch *w) {
   pthread_mutex_lock(&w->control->mutex);
@@ -40,31 +43,26 @@ static void watch_advance(struct gorge_watch *w, enum gorge_watch_state from, en
   pthread_mutex_unlock(&c->mutex);
 }
 
-static bool stopping(const struct gorge_watch *w) {
+bool gorge_watch_stopping(const struct gorge_watch *w) {
   return __atomic_load_n(&w->control->stopping, __ATOMIC_RELAXED); /* a hint: saves hooks that would delay the end */
 }
 
-static void set_subscribed(struct gorge_watch *w, bool subscribed) {
+void gorge_watch_set_subscribed(struct gorge_watch *w, bool subscribed) {
   __atomic_store_n(&w->subscribed, subscribed, __ATOMIC_RELEASE); /* partner: gorge_control_subscribed */
 }
 
-static void on_ready(void *ctx, uint64_t now_ms) {
-  struct gorge_watch *w = ctx;
-  if (!stopping(w)) {
-    w->n.resync(w->n.ctx, &w->control->owner, now_ms);
-    set_subscribed(w, true); /* after the resync: who sees it may rely on what it did */
-  }
-}
+static void on_ready(void *ctx, uint64_t now_ms) { gorge_journal_subscribed(ctx, now_ms); }
 
 static void on_lost(void *ctx, uint64_t now_ms) {
   (void)now_ms;
-  set_subscribed(ctx, false);
+  gorge_journal_lost(ctx);
 }
 
 static void on_message(void *ctx, const struct gorge_message *m, uint64_t now_ms) {
   struct gorge_watch *w = ctx;
-  if (!stopping(w)) {
+  if (!gorge_watch_stopping(w)) {
     w->n.message(w->n.ctx, &w->control->owner, m, now_ms);
+    gorge_journal_message(w, m);
   }
 }
 
@@ -99,7 +97,7 @@ static void unsubscribe(struct gorge_watch *w) {
   }
   w->subscriber_link = NULL;
   w->subscriber = NULL;
-  set_subscribed(w, false);
+  gorge_journal_lost(w);
 }
 
 /* Returns false when memory is short. */
@@ -116,6 +114,7 @@ static bool subscribe(struct gorge_watch *w) {
     unsubscribe(w);
     return false;
   }
+  gorge_journal_begin(w);
   subscriber_tick(w);
   return true;
 }
@@ -132,13 +131,15 @@ static void elect(struct gorge_watch *w) {
     unsubscribe(w);
   } else if (held && w->subscriber == NULL && !subscribe(w)) {
     gorge_role_drop(watch_role(w), c->owner.id); /* another worker may have the memory */
+  } else if (held) {
+    gorge_journal_tick(w, gorge_clock_ms());
   }
 }
 
 static void on_election(struct ev_loop *loop, ev_timer *t, int events) {
   (void)loop, (void)events;
   struct gorge_control *c = t->data;
-  for (int i = 0; i < GORGE_WATCHES; i++) {
+  for (int i = 0; i < watch_limit(c); i++) {
     struct gorge_watch *w = gorge_control_find(c, i);
     if (w != NULL && watch_state(w) == GORGE_WATCH_LIVE) {
       elect(w);
@@ -147,7 +148,7 @@ static void on_election(struct ev_loop *loop, ev_timer *t, int events) {
 }
 
 void gorge_subscribe_vacant(struct gorge_control *c) {
-  for (int i = 0; i < GORGE_WATCHES; i++) {
+  for (int i = 0; i < watch_limit(c); i++) {
     struct gorge_watch *w = gorge_control_find(c, i);
     if (w != NULL && w->subscriber == NULL && watch_state(w) == GORGE_WATCH_LIVE &&
         !gorge_role_taken(watch_role(w), gorge_clock_ms())) {
@@ -190,7 +191,7 @@ static void begin(struct gorge_control *c, struct gorge_watch *w) {
 
 void gorge_subscribe_command(struct gorge_control *c) {
   bool any = false;
-  for (int i = 0; i < GORGE_WATCHES; i++) {
+  for (int i = 0; i < watch_limit(c); i++) {
     struct gorge_watch *w = gorge_control_find(c, i);
     enum gorge_watch_state state = w != NULL ? watch_state(w) : GORGE_WATCH_ENDED;
     if (state == GORGE_WATCH_NEW) {
@@ -208,7 +209,7 @@ void gorge_subscribe_command(struct gorge_control *c) {
 
 void gorge_subscribe_fini(struct gorge_control *c) {
   ev_timer_stop(c->loop, &c->election);
-  for (int i = 0; i < GORGE_WATCHES; i++) {
+  for (int i = 0; i < watch_limit(c); i++) {
     struct gorge_watch *w = gorge_control_find(c, i);
     if (w != NULL) {
       end(c, i, w);
@@ -226,6 +227,10 @@ static int enlist(struct gorge_control *c, struct gorge_watch *w) {
     if (c->watches[i] == NULL) {
       c->watches[i] = w;
       handle = i;
+      if (i >= c->watch_limit) {
+        __atomic_store_n(&c->watch_limit, i + 1,
+                         __ATOMIC_RELAXED); /* ordered by the mutex, and the poke that follows */
+      }
     }
   }
   pthread_mutex_unlock(&c->mutex);

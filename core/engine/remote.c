@@ -84,7 +84,8 @@ int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   rq->key_len = op->key.len;
   rq->ntags = op->ntags;
   rq->tags = op->l2_tags;
-  rq->tag_nonces = verb == GORGE_L2_FILL ? op->nonces : NULL;
+  rq->tag_nonces = verb == GORGE_L2_FILL && !op->late_tags ? op->nonces : NULL;
+  rq->since = op->since;
   rq->value = op->l2_store.ptr;
   rq->value_len = op->l2_store.len;
   rq->kind = op->store_kind;

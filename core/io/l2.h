@@ -13,12 +13,16 @@
  *  LEASE    HIT with a value of a version higher than rejected_version and live tags; or LEASE (token stored for lease_ms;
  *           result.tag_nonces are the current nonces of the request's tags, made if absent); or BUSY with the remaining
  *           lease in remaining_ms, leaving a mark that somebody waits. `previous` (not 0): a lease with that token is
- *           replaced by the new one. Asking again with the token that holds the lease grants it again.
+ *           replaced by the new one. Asking again with the token that holds the lease grants it again. result.version is
+ *           the partition's last version then.
  *  FILL     STORED with the new version when the lease still has the token and the tags' nonces are still `tag_nonces`;
- *           wakes waiters by a message. Else REFUSED; the lease is dropped then, too, and waiters are woken.
+ *           wakes waiters by a message. Else REFUSED; the lease is dropped then, too, and waiters are woken. Without
+ *           tag_nonces (the tags were not known before): none of the tags may have been invalidated after version `since`.
  *  RELEASE  drops the lease if it has the token, wakes waiters by a message: OK or REFUSED. RENEW extends it: OK or REFUSED.
  *  SET      new version, stores, kills a lease, publishes: STORED. DELETE: new version, drops value and lease, publishes: OK.
- *  INVALIDATE_TAGS  a new nonce per tag, publishes: OK.
+ *  INVALIDATE_TAGS  a new nonce per tag, publishes: OK. All three go into the journal.
+ *  JOURNAL  what was published from version `since` on, its own entry included: OK after `message` has been called for each, or
+ *           MISS when that entry is gone, so that anything may have been missed. result.version: the cursor from now on.
  *
  * Not thread-safe: one thread, that of the connection.
  */
@@ -27,6 +31,7 @@
 
 #include "io/conn.h"
 #include "proto/envelope.h"
+#include "proto/message.h"
 
 enum gorge_l2_verb {
   GORGE_L2_LOOKUP,
@@ -36,7 +41,8 @@ enum gorge_l2_verb {
   GORGE_L2_RENEW,
   GORGE_L2_SET,
   GORGE_L2_DELETE,
-  GORGE_L2_INVALIDATE_TAGS
+  GORGE_L2_INVALIDATE_TAGS,
+  GORGE_L2_JOURNAL
 };
 
 /* struct gorge_l2_tag { const char *ptr; uint32_t len; } stands in proto/envelope.h. */
@@ -60,11 +66,12 @@ struct gorge_l2_result {
  */
 struct gorge_l2_request {
   enum gorge_l2_verb verb;
-  const char *key; /* 1..GORGE_KEY_MAX bytes; not for INVALIDATE_TAGS */
+  const char *key; /* 1..GORGE_KEY_MAX bytes; not for INVALIDATE_TAGS, JOURNAL */
   uint32_t key_len;
   uint32_t ntags; /* at most GORGE_TAGS_MAX, of 1..GORGE_TAG_MAX bytes each */
   const struct gorge_l2_tag *tags;
-  const uint64_t *tag_nonces; /* FILL with tags: what LEASE delivered; SET reads the current nonces itself: NULL */
+  const uint64_t *tag_nonces; /* FILL with tags: what LEASE delivered, or NULL; SET reads the current nonces: NULL */
+  uint64_t since;             /* FILL without tag_nonces: what LEASE delivered as version; JOURNAL: the cursor, 0: none */
   const char *value;          /* FILL, SET: with its tags at least 4 KiB below the connection's max_reply_bytes */
   uint32_t value_len;
   uint32_t kind;
@@ -75,6 +82,8 @@ struct gorge_l2_request {
   uint64_t deadline_ms; /* 0: the connection's default */
   /* May send this or another request, and cancel others. */
   void (*done)(struct gorge_l2_request *rq, const struct gorge_l2_result *result, uint64_t now_ms);
+  /* JOURNAL: one entry, before done. */
+  void (*message)(struct gorge_l2_request *rq, const struct gorge_message *m, uint64_t now_ms);
   void *ctx;
   /* private to io/l2*.c */
   struct gorge_l2 *l2;

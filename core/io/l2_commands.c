@@ -13,12 +13,12 @@ static bool needs_token(enum gorge_l2_verb verb) {
 }
 
 int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
-  bool tags_only = rq->verb == GORGE_L2_INVALIDATE_TAGS;
+  bool tags_only = rq->verb == GORGE_L2_INVALIDATE_TAGS, keyless = tags_only || rq->verb == GORGE_L2_JOURNAL;
   bool stores = rq->verb == GORGE_L2_FILL || rq->verb == GORGE_L2_SET;
   bool leases = rq->verb == GORGE_L2_LEASE || rq->verb == GORGE_L2_RENEW;
-  if (rq->verb > GORGE_L2_INVALIDATE_TAGS || rq->ntags > GORGE_TAGS_MAX || (tags_only && rq->ntags == 0) ||
-      (!tags_only && (rq->key_len < 1 || rq->key_len > GORGE_KEY_MAX)) || (needs_token(rq->verb) && rq->token == 0) ||
-      (leases && rq->lease_ms == 0) || (rq->verb == GORGE_L2_FILL && rq->ntags > 0 && rq->tag_nonces == NULL)) {
+  if (rq->verb > GORGE_L2_JOURNAL || rq->ntags > GORGE_TAGS_MAX || (tags_only && rq->ntags == 0) ||
+      (!keyless && (rq->key_len < 1 || rq->key_len > GORGE_KEY_MAX)) || (needs_token(rq->verb) && rq->token == 0) ||
+      (leases && rq->lease_ms == 0)) {
     return GORGE_ERR_ARGUMENT;
   }
   for (uint32_t i = 0; i < rq->ntags; i++) {
@@ -138,6 +138,7 @@ static enum gorge_script script_of(enum gorge_l2_verb verb) {
     case GORGE_L2_RENEW: return GORGE_SCRIPT_RENEW;
     case GORGE_L2_SET: return GORGE_SCRIPT_SET;
     case GORGE_L2_DELETE: return GORGE_SCRIPT_DELETE;
+    case GORGE_L2_JOURNAL: return GORGE_SCRIPT_JOURNAL;
     case GORGE_L2_INVALIDATE_TAGS: break;
   }
   return GORGE_SCRIPT_INVALIDATE;
@@ -145,19 +146,24 @@ static enum gorge_script script_of(enum gorge_l2_verb verb) {
 
 static void add_script_keys(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
   enum gorge_l2_verb verb = rq->verb;
-  bool lease_only = verb == GORGE_L2_RELEASE || verb == GORGE_L2_RENEW, tags_only = verb == GORGE_L2_INVALIDATE_TAGS;
+  bool lease_only = verb == GORGE_L2_RELEASE || verb == GORGE_L2_RENEW;
+  bool keyless = verb == GORGE_L2_INVALIDATE_TAGS || verb == GORGE_L2_JOURNAL;
+  bool journals = keyless || verb == GORGE_L2_SET || verb == GORGE_L2_DELETE;
   int count_at = l2->argc;
   add_text(l2, "");
-  if (!lease_only && !tags_only) {
+  if (!lease_only && !keyless) {
     add_name(l2, GORGE_NAME_VALUE, rq->key, rq->key_len);
   }
-  if (!tags_only) {
+  if (!keyless) {
     add_name(l2, GORGE_NAME_LEASE, rq->key, rq->key_len);
   }
-  if (!lease_only && verb != GORGE_L2_LEASE) {
+  if (!lease_only) {
     add_name(l2, GORGE_NAME_COUNTER, NULL, 0);
   }
-  if (!lease_only && verb != GORGE_L2_DELETE) {
+  if (journals) {
+    add_name(l2, GORGE_NAME_JOURNAL, NULL, 0);
+  }
+  if (!lease_only && verb != GORGE_L2_DELETE && verb != GORGE_L2_JOURNAL) {
     add_tag_names(l2, rq->tags, rq->ntags);
   }
   if (l2->argc > 0 && has_scratch(l2, 8)) {
@@ -180,14 +186,23 @@ static void add_tell(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
   add(l2, rq->key, rq->key_len);
 }
 
-static void add_fill_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+static int add_fill_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  int status = GORGE_OK;
   add_eights(l2, &rq->token, 1);
   add(l2, l2->seal.head, sizeof l2->seal.head);
   add(l2, l2->seal.bytes, l2->seal.len);
   add(l2, rq->value, rq->value_len);
   add_ttl(l2, rq->ttl_ms);
-  add_eights(l2, rq->tag_nonces, rq->ntags);
-  add_tell(l2, rq);
+  if (rq->tag_nonces != NULL || rq->ntags == 0) {
+    add_eights(l2, rq->tag_nonces, rq->ntags);
+    add_tell(l2, rq);
+    add_text(l2, "");
+  } else {
+    status = add_fresh_nonces(l2, rq->ntags);
+    add_tell(l2, rq);
+    add_number(l2, rq->since);
+  }
+  return status;
 }
 
 static int add_set_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
@@ -222,7 +237,7 @@ static int add_lease_arguments(struct gorge_l2 *l2, const struct gorge_l2_reques
 static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
   switch (rq->verb) {
     case GORGE_L2_LEASE: return add_lease_arguments(l2, rq);
-    case GORGE_L2_FILL: add_fill_arguments(l2, rq); break;
+    case GORGE_L2_FILL: return add_fill_arguments(l2, rq);
     case GORGE_L2_SET: return add_set_arguments(l2, rq);
     case GORGE_L2_INVALIDATE_TAGS: return add_invalidate_arguments(l2, rq);
     case GORGE_L2_DELETE: add_tell(l2, rq); break;
@@ -233,6 +248,10 @@ static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_reque
     case GORGE_L2_RENEW:
       add_eights(l2, &rq->token, 1);
       add_number(l2, rq->lease_ms);
+      break;
+    case GORGE_L2_JOURNAL:
+      add_number(l2, rq->since);
+      add_number(l2, GORGE_L2_JOURNAL_ENTRIES);
       break;
     case GORGE_L2_LOOKUP: return GORGE_ERR_ARGUMENT;
   }

@@ -123,7 +123,7 @@ static void finish_hit(struct gorge_l2_request *rq, const struct gorge_envelope 
 /* ---- tags ---- */
 
 static bool nonce_is(const struct redisReply *reply, uint64_t nonce) {
-  return reply != NULL && reply->type == REDIS_REPLY_STRING && reply->len == 8 &&
+  return reply != NULL && reply->type == REDIS_REPLY_STRING && reply->len == GORGE_TAG_BYTES &&
          gorge_bytes_get64(reply->str) == nonce;
 }
 
@@ -258,7 +258,7 @@ static void on_lease_hit(struct gorge_l2_request *rq, const struct redisReply *r
 
 static void on_lease(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
   struct gorge_l2_result result;
-  int64_t code, left;
+  int64_t code, left, version;
   if (reply->type != REDIS_REPLY_ARRAY || !integer_at(reply, 0, &code)) {
     finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
     return;
@@ -271,11 +271,13 @@ static void on_lease(struct gorge_l2_request *rq, const struct redisReply *reply
   if (code == GORGE_LEASE_BUSY && integer_at(reply, 1, &left) && left >= 0) {
     result.status = GORGE_BUSY;
     result.remaining_ms = (uint64_t)left;
-  } else if (code == GORGE_LEASE_GRANTED && reply->elements == 1 + (size_t)rq->ntags) {
+  } else if (code == GORGE_LEASE_GRANTED && reply->elements == 2 + (size_t)rq->ntags &&
+             integer_at(reply, 1, &version) && version >= 0) {
     result.status = GORGE_LEASE;
+    result.version = (uint64_t)version;
     result.ntags = rq->ntags;
     for (uint32_t i = 0; i < rq->ntags; i++) {
-      const struct redisReply *nonce = reply->element[1 + i];
+      const struct redisReply *nonce = reply->element[2 + i];
       if (nonce->type != REDIS_REPLY_STRING || nonce->len != 8) {
         clear(&result, GORGE_ERR_PROTOCOL);
         break;
@@ -301,8 +303,55 @@ static void on_number(struct gorge_l2_request *rq, const struct redisReply *repl
   }
 }
 
+/* ---- JOURNAL ---- */
+
+/* The version in an entry's id, and its message. Returns false when that is not an entry. */
+static bool entry_of(const struct redisReply *entry, uint64_t *version, const struct redisReply **message) {
+  if (entry->type != REDIS_REPLY_ARRAY || entry->elements != 2 || entry->element[0]->type != REDIS_REPLY_STRING ||
+      entry->element[1]->type != REDIS_REPLY_ARRAY || entry->element[1]->elements != 2 ||
+      entry->element[1]->element[1]->type != REDIS_REPLY_STRING) {
+    return false;
+  }
+  *version = strtoull(entry->element[0]->str, NULL, 10);
+  *message = entry->element[1]->element[1];
+  return *version > 0 && *version <= GORGE_VERSION_MAX;
+}
+
+static void on_journal(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
+  int64_t code, last;
+  if (reply->type != REDIS_REPLY_ARRAY || !integer_at(reply, 0, &code)) {
+    finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
+    return;
+  }
+  if (code != GORGE_JOURNAL_CONTINUES) {
+    bool told = integer_at(reply, 1, &last) && last > 0;
+    finish_status(rq, told ? GORGE_MISS : GORGE_ERR_PROTOCOL, told ? (uint64_t)last : 0, NULL, now_ms);
+    return;
+  }
+  uint64_t cursor = rq->since;
+  for (size_t i = 1; i < reply->elements; i++) {
+    const struct redisReply *bytes;
+    struct gorge_message m;
+    if (!entry_of(reply->element[i], &cursor, &bytes)) {
+      finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
+      return;
+    }
+    if (gorge_message_decode(&m, bytes->str, bytes->len) == GORGE_OK) {
+      rq->message(rq, &m, now_ms);
+    }
+  }
+  if (reply->elements <= GORGE_L2_JOURNAL_ENTRIES) {
+    finish_status(rq, GORGE_OK, cursor, NULL, now_ms);
+    return;
+  }
+  rq->since = cursor; /* there may be more */
+  proceed(rq, gorge_l2_submit_script(rq, now_ms), now_ms);
+}
+
 static void on_script(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
-  if (rq->verb == GORGE_L2_LEASE) {
+  if (rq->verb == GORGE_L2_JOURNAL) {
+    on_journal(rq, reply, now_ms);
+  } else if (rq->verb == GORGE_L2_LEASE) {
     on_lease(rq, reply, now_ms);
   } else {
     on_number(rq, reply, now_ms);

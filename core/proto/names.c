@@ -27,14 +27,14 @@ int gorge_names_init(struct gorge_names *n, const char *ns, size_t ns_len) {
 
 size_t gorge_names_write(const struct gorge_names *n, enum gorge_name name, const char *part, size_t part_len,
                          char *out, size_t size) {
-  bool counter = name == GORGE_NAME_COUNTER;
-  size_t len = n->tag_len + (counter ? 1 : 2 + part_len);
+  bool alone = name == GORGE_NAME_COUNTER || name == GORGE_NAME_JOURNAL;
+  size_t len = n->tag_len + (alone ? 1 : 2 + part_len);
   if (part_len > GORGE_KEY_MAX || len > size) {
     return 0;
   }
   memcpy(out, n->tag, n->tag_len);
   out[n->tag_len] = (char)name;
-  if (!counter) {
+  if (!alone) {
     out[n->tag_len + 1] = ':';
     memcpy(out + n->tag_len + 2, part, part_len);
   }

@@ -3,8 +3,8 @@
  * Names in Redis. N is the namespace, L its length in decimal digits: parts of any length cannot be taken for one another.
  *
  *   {L:N:0}:v:<key>   value (envelope)            {L:N:0}:c         counter of versions
- *   {L:N:0}:l:<key>   lease                       {L:N:0}:t:<tag>   nonce of a tag, 8 bytes
- *   gorge:L:N         channel of messages
+ *   {L:N:0}:l:<key>   lease                       {L:N:0}:t:<tag>   tag: nonce and version, 16 bytes
+ *   gorge:L:N         channel of messages         {L:N:0}:j         journal of invalidations (a stream)
  *
  * 0 is the partition. All keys of a partition share the hash tag, so that a script may touch them; braces in a user's key
  * come after it and cannot steer the slot.
@@ -17,7 +17,7 @@
 
 #include "base/status.h"
 
-enum gorge_name { GORGE_NAME_VALUE = 'v', GORGE_NAME_LEASE = 'l', GORGE_NAME_COUNTER = 'c', GORGE_NAME_TAG = 't' };
+enum gorge_name { GORGE_NAME_VALUE = 'v', GORGE_NAME_LEASE = 'l', GORGE_NAME_COUNTER = 'c', GORGE_NAME_TAG = 't', GORGE_NAME_JOURNAL = 'j' };
 
 enum {
   GORGE_NAME_PREFIX_MAX = GORGE_NAME_MAX + 12, /* bytes before a user's key or tag */
@@ -34,7 +34,7 @@ struct gorge_names {
 /* Returns GORGE_OK, or GORGE_ERR_ARGUMENT: not 1 to GORGE_NAME_MAX of letters, digits and _ - . : */
 int gorge_names_init(struct gorge_names *n, const char *ns, size_t ns_len);
 /*
- * Writes a name into out[0..size); `part` is the key or tag, ignored for the counter.
+ * Writes a name into out[0..size); `part` is the key or tag, ignored for the counter and the journal.
  * Returns its length, or 0 when it does not fit.
  */
 size_t gorge_names_write(const struct gorge_names *n, enum gorge_name name, const char *part, size_t part_len,

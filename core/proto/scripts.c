@@ -25,16 +25,16 @@
   "end\n"
 
 /* The current nonce of a tag, made from `fresh` when there is none; lives for ttl ms at least. */
-#define TAG_NONCE                                           \
-  "local function tag_nonce(key, fresh, ttl)\n"             \
-  "  local nonce = redis.call('GET', key)\n"                \
-  "  if not nonce or #nonce ~= 8 then\n"                    \
-  "    nonce = fresh\n"                                     \
-  "    redis.call('SET', key, nonce, 'PX', ttl)\n"          \
-  "  elseif redis.call('PTTL', key) < tonumber(ttl) then\n" \
-  "    redis.call('PEXPIRE', key, ttl)\n"                   \
-  "  end\n"                                                 \
-  "  return nonce\n"                                        \
+#define TAG_NONCE                                                   \
+  "local function tag_nonce(key, fresh, ttl)\n"                     \
+  "  local tag = redis.call('GET', key)\n"                          \
+  "  if not tag or #tag ~= 16 then\n"                               \
+  "    tag = fresh .. string.rep('\\0', 8)\n"                       \
+  "    redis.call('SET', key, tag, 'PX', ttl)\n"                    \
+  "  elseif redis.call('PTTL', key) < tonumber(ttl) then\n"         \
+  "    redis.call('PEXPIRE', key, ttl)\n"                           \
+  "  end\n"                                                         \
+  "  return string.sub(tag, 1, 8)\n"                                \
   "end\n"
 
 /* The i-th of the 8-byte strings in s. */
@@ -44,15 +44,31 @@
   "end\n"
 
 /* PUBLISH of a message (message.h). */
-#define TELL                                                                                        \
-  "local function tell(channel, kind, version, name)\n"                                             \
+#define TELL                                                        \
+  "local function tell(channel, kind, version, name)\n"             \
   "  redis.call('PUBLISH', channel, string.char(1, kind) .. struct.pack('>I8', version) .. name)\n" \
   "end\n"
 
 /*
- * KEYS: value, lease, tags...
+ * An invalidation, the n-th of its version: into the journal, then PUBLISH. A journal that does not take it (its last id is
+ * higher than any version: the counter was tampered with) starts anew, which its readers notice.
+ */
+#define TELL_FOR_GOOD                                               \
+  "local function tell_for_good(journal, channel, kind, version, n, name)\n" \
+  "  local m = string.char(1, kind) .. struct.pack('>I8', version) .. name\n" \
+  "  local id = string.format('%.0f-%d', version, n)\n"             \
+  "  local r = redis.pcall('XADD', journal, 'MAXLEN', '~', '10000', id, 'm', m)\n" \
+  "  if type(r) == 'table' and r.err then\n"                        \
+  "    redis.call('DEL', journal)\n"                                \
+  "    redis.call('XADD', journal, id, 'm', m)\n"                   \
+  "  end\n"                                                         \
+  "  redis.call('PUBLISH', channel, m)\n"                           \
+  "end\n"
+
+/*
+ * KEYS: value, lease, counter, tags...
  * ARGV: token, previous token, lease ms, rejected version, ttl of tags, fresh nonces
- * Returns {2, version, ttl left in ms or -1, value, nonces or ''...}, {3, ms left of the lease} or {4, nonces...}.
+ * Returns {2, version, ttl left in ms or -1, value, tags or ''...}, {3, ms left of the lease} or {4, version, nonces...}.
  */
 static const char lease_script[] = TAG_NONCE EIGHT
     "local v = redis.call('GET', KEYS[1])\n"
@@ -61,7 +77,7 @@ static const char lease_script[] = TAG_NONCE EIGHT
     "  local left = redis.call('PTTL', KEYS[1])\n"
     "  if version > tonumber(ARGV[4]) and version < 9007199254740992 and left ~= 0 then\n"
     "    local r = {2, version, left, v}\n"
-    "    for i = 3, #KEYS do r[i + 2] = redis.call('GET', KEYS[i]) or '' end\n"
+    "    for i = 4, #KEYS do r[i + 1] = redis.call('GET', KEYS[i]) or '' end\n"
     "    return r\n"
     "  end\n"
     "end\n"
@@ -80,30 +96,40 @@ static const char lease_script[] = TAG_NONCE EIGHT
     "  mark = string.sub(lease, 9)\n"
     "end\n"
     "redis.call('SET', KEYS[2], ARGV[1] .. mark, 'PX', ARGV[3])\n"
-    "local r = {4}\n"
-    "for i = 3, #KEYS do r[i - 1] = tag_nonce(KEYS[i], eight(ARGV[6], i - 2), ARGV[5]) end\n"
+    "local r = {4, tonumber(redis.call('GET', KEYS[3]) or 0) or 0}\n"
+    "for i = 4, #KEYS do r[i - 1] = tag_nonce(KEYS[i], eight(ARGV[6], i - 3), ARGV[5]) end\n"
     "return r\n";
 
 /*
  * KEYS: value, lease, counter, tags...
- * ARGV: token, head, seal, value, ttl, ttl of tags, nonces, channel, key
+ * ARGV: token, head, seal, value, ttl, ttl of tags, nonces, channel, key, since
+ * since '': the tags must still have the nonces. Else the tags were not known before: none may have been invalidated after
+ * the version `since`, and the nonces are for those that do not exist yet.
  * Returns the version, or 0: refused.
  */
 static const char fill_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL
     "local lease = redis.call('GET', KEYS[2])\n"
     "if not lease or string.sub(lease, 1, 8) ~= ARGV[1] then return 0 end\n"
     "for i = 4, #KEYS do\n"
-    "  if redis.call('GET', KEYS[i]) ~= eight(ARGV[7], i - 3) then\n"
+    "  local tag = redis.call('GET', KEYS[i])\n"
+    "  local good\n"
+    "  if ARGV[10] == '' then\n"
+    "    good = tag and string.sub(tag, 1, 8) == eight(ARGV[7], i - 3)\n"
+    "  else\n"
+    "    good = not tag or #tag ~= 16 or struct.unpack('>I8', tag, 9) <= tonumber(ARGV[10])\n"
+    "  end\n"
+    "  if not good then\n"
     "    redis.call('DEL', KEYS[2])\n"
     "    if #lease > 8 then tell(ARGV[8], 3, 0, ARGV[9]) end\n"
     "    return 0\n"
     "  end\n"
     "end\n"
     "local version, ms = next_version(KEYS[3])\n"
-    "local value = ARGV[2] .. struct.pack('>I8I8', version, ms) .. ARGV[7] .. ARGV[3] .. ARGV[4]\n"
+    "local nonces = ''\n"
+    "for i = 4, #KEYS do nonces = nonces .. tag_nonce(KEYS[i], eight(ARGV[7], i - 3), ARGV[6]) end\n"
+    "local value = ARGV[2] .. struct.pack('>I8I8', version, ms) .. nonces .. ARGV[3] .. ARGV[4]\n"
     "redis.call('SET', KEYS[1], value, 'PX', ARGV[5])\n"
     "redis.call('DEL', KEYS[2])\n"
-    "for i = 4, #KEYS do tag_nonce(KEYS[i], eight(ARGV[7], i - 3), ARGV[6]) end\n"
     "if #lease > 8 then tell(ARGV[8], 3, version, ARGV[9]) end\n"
     "return version\n";
 
@@ -123,34 +149,53 @@ static const char renew_script[] =
     "return 1\n";
 
 /*
- * KEYS: value, lease, counter, tags...
+ * KEYS: value, lease, counter, journal, tags...
  * ARGV: head, seal, value, ttl, ttl of tags, fresh nonces, channel, key
  * Returns the version.
  */
-static const char set_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL
+static const char set_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL_FOR_GOOD
     "local version, ms = next_version(KEYS[3])\n"
     "local nonces = ''\n"
-    "for i = 4, #KEYS do nonces = nonces .. tag_nonce(KEYS[i], eight(ARGV[6], i - 3), ARGV[5]) end\n"
+    "for i = 5, #KEYS do nonces = nonces .. tag_nonce(KEYS[i], eight(ARGV[6], i - 4), ARGV[5]) end\n"
     "local value = ARGV[1] .. struct.pack('>I8I8', version, ms) .. nonces .. ARGV[2] .. ARGV[3]\n"
     "redis.call('SET', KEYS[1], value, 'PX', ARGV[4])\n"
     "redis.call('DEL', KEYS[2])\n"
-    "tell(ARGV[7], 1, version, ARGV[8])\n"
+    "tell_for_good(KEYS[4], ARGV[7], 1, version, 0, ARGV[8])\n"
     "return version\n";
 
-/* KEYS: value, lease, counter. ARGV: channel, key. Returns the version. */
-static const char delete_script[] = NEXT_VERSION TELL
+/* KEYS: value, lease, counter, journal. ARGV: channel, key. Returns the version. */
+static const char delete_script[] = NEXT_VERSION TELL_FOR_GOOD
     "redis.call('DEL', KEYS[1], KEYS[2])\n"
     "local version = next_version(KEYS[3])\n"
-    "tell(ARGV[1], 1, version, ARGV[2])\n"
+    "tell_for_good(KEYS[4], ARGV[1], 1, version, 0, ARGV[2])\n"
     "return version\n";
 
-/* KEYS: counter, tags... ARGV: channel, ttl of tags, fresh nonces, tag names... Returns the version. */
-static const char invalidate_script[] = NEXT_VERSION EIGHT TELL
-    "redis.call('DEL', unpack(KEYS, 2))\n"
+/* KEYS: counter, journal, tags... ARGV: channel, ttl of tags, fresh nonces, tag names... Returns the version. */
+static const char invalidate_script[] = NEXT_VERSION EIGHT TELL_FOR_GOOD
+    "redis.call('DEL', unpack(KEYS, 3))\n"
     "local version = next_version(KEYS[1])\n"
-    "for i = 2, #KEYS do redis.call('SET', KEYS[i], eight(ARGV[3], i - 1), 'PX', ARGV[2]) end\n"
-    "for i = 4, #ARGV do tell(ARGV[1], 2, version, ARGV[i]) end\n"
+    "for i = 3, #KEYS do\n"
+    "  redis.call('SET', KEYS[i], eight(ARGV[3], i - 2) .. struct.pack('>I8', version), 'PX', ARGV[2])\n"
+    "end\n"
+    "for i = 4, #ARGV do tell_for_good(KEYS[2], ARGV[1], 2, version, i - 4, ARGV[i]) end\n"
     "return version\n";
+
+/*
+ * KEYS: counter, journal. ARGV: cursor (a version), most entries.
+ * Returns {1, entries from the cursor's own on...}, or {0, the version to go on from}: the cursor's entry is gone (trimmed, or
+ * another journal), so that anything may have been missed. A journal without entries gets one, for the next cursor to stand on.
+ */
+static const char journal_script[] = NEXT_VERSION
+    "if ARGV[1] ~= '0' then\n"
+    "  local r = redis.call('XRANGE', KEYS[2], ARGV[1] .. '-0', '+', 'COUNT', ARGV[2])\n"
+    "  if r[1] and string.match(r[1][1], '^%d+') == ARGV[1] then return {1, unpack(r)} end\n"
+    "end\n"
+    "local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)\n"
+    "if last[1] then return {0, tonumber(string.match(last[1][1], '^%d+'))} end\n"
+    "local version = next_version(KEYS[1])\n"
+    "redis.call('DEL', KEYS[2])\n"
+    "redis.call('XADD', KEYS[2], string.format('%.0f-0', version), 'm', '')\n"
+    "return {0, version}\n";
 
 const char *gorge_script_text(enum gorge_script script) {
   switch (script) {
@@ -161,6 +206,7 @@ const char *gorge_script_text(enum gorge_script script) {
     case GORGE_SCRIPT_SET: return set_script;
     case GORGE_SCRIPT_DELETE: return delete_script;
     case GORGE_SCRIPT_INVALIDATE: return invalidate_script;
+    case GORGE_SCRIPT_JOURNAL: return journal_script;
     case GORGE_SCRIPTS: break;
   }
   return "";

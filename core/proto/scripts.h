@@ -4,6 +4,8 @@
  * scripts.c; io/l2_commands.c fills them in, io/l2_replies.c reads what they return.
  *
  * A lease is a string of 8 token bytes, plus 'w' once somebody waits for it; it expires by itself.
+ * A tag is a string of its nonce, 8 bytes, and the version of its last invalidation, 8 bytes (0: none).
+ * The journal is a stream of the last invalidations: id `<version>-<n>`, one field `m` with the message (message.h).
  */
 #ifndef GORGE_PROTO_SCRIPTS_H
 #define GORGE_PROTO_SCRIPTS_H
@@ -16,6 +18,7 @@ enum gorge_script {
   GORGE_SCRIPT_SET,
   GORGE_SCRIPT_DELETE,
   GORGE_SCRIPT_INVALIDATE,
+  GORGE_SCRIPT_JOURNAL,
   GORGE_SCRIPTS
 };
 
@@ -24,6 +27,11 @@ enum {
   /* A tag's nonce must outlive every entry that names it, and every fill that remembers it. */
   GORGE_SCRIPT_TAG_MARGIN_MS = 3600 * 1000
 };
+
+enum { GORGE_TAG_BYTES = 16 };
+
+/* What the journal script returns first: whether the entry of the cursor is still there. */
+enum gorge_journal_answer { GORGE_JOURNAL_GAP = 0, GORGE_JOURNAL_CONTINUES = 1 };
 
 /* Codes in the first element of what the lease script returns. */
 enum gorge_lease_answer { GORGE_LEASE_HIT = 2, GORGE_LEASE_BUSY = 3, GORGE_LEASE_GRANTED = 4 };

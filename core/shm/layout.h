@@ -57,7 +57,7 @@ struct gorge_zone_header {
   struct gorge_zone_namespace namespaces[GORGE_NAMESPACES];
   struct gorge_words words[GORGE_NAMESPACES];
   struct gorge_line breakers[GORGE_NAMESPACES];
-  struct gorge_line roles[GORGE_NAMESPACES];
+  struct gorge_line roles[GORGE_NAMESPACES];    /* struct gorge_role at word[0], struct gorge_journal_words at word[4] */
 };
 
 /*

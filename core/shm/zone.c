@@ -152,6 +152,10 @@ struct gorge_breaker_words *gorge_zone_breaker(const struct gorge_zone *zone, ui
   return (struct gorge_breaker_words *)&zone->header->breakers[ns % GORGE_NAMESPACES];
 }
 
+struct gorge_journal_words *gorge_zone_journal(const struct gorge_zone *zone, uint32_t ns) {
+  return (struct gorge_journal_words *)&zone->header->roles[ns % GORGE_NAMESPACES].word[4];
+}
+
 struct gorge_role *gorge_zone_subscriber_role(const struct gorge_zone *zone, uint32_t ns) {
   return (struct gorge_role *)&zone->header->roles[ns % GORGE_NAMESPACES];
 }

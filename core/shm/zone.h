@@ -91,4 +91,11 @@ struct gorge_breaker_words *gorge_zone_breaker(const struct gorge_zone *zone, ui
 /* The word of the subscriber role of a namespace (sync/role.h). */
 struct gorge_role *gorge_zone_subscriber_role(const struct gorge_zone *zone, uint32_t ns);
 
+/* How far this host has followed the journal of a namespace; written by the holder of the subscriber role. */
+struct gorge_journal_words {
+  uint64_t cursor;    /* every invalidation up to this version has taken effect here; 0: nothing is known */
+  uint64_t synced_ms; /* when that was last known to be all there is */
+};
+struct gorge_journal_words *gorge_zone_journal(const struct gorge_zone *zone, uint32_t ns);
+
 #endif

@@ -190,12 +190,9 @@ local function lead(self, call, status, op)
   return true
 end
 
----One look at L1, one attempt to get the value.
+---One attempt to get a value that was not in L1 a moment ago.
 local function once(self, call)
-  local status, value = from_l1(self, call.key)
-  if status == HIT then
-    return false, value, nil, "l1"
-  end
+  local status
   local engine = call.engine
   local flight = self.flights[call.key]
   if flight and flight.tags == call.tags and engine == self.engine and engine:joinable(flight.op) then
@@ -269,7 +266,14 @@ function _M.fetch(self, key, ttl, fn, tags, opts)
     deadline_ms = C.gorge_now_ms() + parsed.wait_timeout_ms,
   }
   local again, source = true, nil
-  for _ = 1, MAX_ROUNDS do
+  for round = 1, MAX_ROUNDS do
+    if round > 1 then -- what another worker has filled is there now
+      status, value = from_l1(self, key)
+      if status == HIT then
+        again, source = false, "l1"
+        break
+      end
+    end
     again, value, err, source = once(self, call)
     if not again then
       break

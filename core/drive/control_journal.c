@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pub/sub forgets what was published while nobody listened. So a subscription that has been confirmed reads the journal from where
+ * this host left off (struct gorge_journal_words) before it counts as caught up:
+ *
+ *   the entry of the cursor is still there   what came after it takes effect, the cursor moves on
+ *   it is gone (trimmed, another journal)    anything may have been missed: the resync hook forgets this host's L1
+ *
+ * Messages that arrive meanwhile take effect at once, and are counted in `seen`: effects may be repeated, never skipped. The cursor is
+ * stored after the effects, so that a thread killed in between repeats them.
+ */
+#include <string.h>
+
+#include "base/clock.h"
+#include "drive/control_internal.h"
+
+enum { ABSENT_MS = 5000 }; /* a host that has not followed the journal for so long does not answer from L1 before it has */
+
+static struct gorge_journal_words *words_of(const struct gorge_watch *w) {
+  return gorge_zone_journal(w->control->zone, w->n.ns);
+}
+
+/* Closes or opens this host's L1 to readers. */
+static void set_fresh(const struct gorge_watch *w, uint64_t until_ms) {
+  uint64_t *word = &gorge_zone_words(w->control->zone, w->n.ns)->fresh_until_ms;
+  __atomic_store_n(word, until_ms, __ATOMIC_RELEASE); /* after the effects of the journal; partner: the acquire in l1 reads */
+}
+
+static uint64_t cursor_of(const struct gorge_watch *w) {
+  return __atomic_load_n(&words_of(w)->cursor, __ATOMIC_ACQUIRE); /* partner: set_cursor of an earlier holder */
+}
+
+static void set_cursor(const struct gorge_watch *w, uint64_t version) {
+  __atomic_store_n(&words_of(w)->cursor, version, __ATOMIC_RELEASE); /* after the effects; partner: cursor_of */
+}
+
+static void set_synced(const struct gorge_watch *w, uint64_t now_ms) {
+  __atomic_store_n(&words_of(w)->synced_ms, now_ms, __ATOMIC_RELAXED); /* a hint: how old L1 may be */
+}
+
+void gorge_journal_begin(struct gorge_watch *w) {
+  uint64_t synced_ms = __atomic_load_n(&words_of(w)->synced_ms, __ATOMIC_RELAXED); /* see set_synced */
+  if (synced_ms != 0 && gorge_clock_ms() > synced_ms + ABSENT_MS) {
+    set_fresh(w, 0);
+  }
+}
+
+static void on_entry(struct gorge_l2_request *rq, const struct gorge_message *m, uint64_t now_ms) {
+  struct gorge_watch *w = rq->ctx;
+  w->n.message(w->n.ctx, &w->control->owner, m, now_ms);
+}
+
+static void on_journal(struct gorge_l2_request *rq, const struct gorge_l2_result *r, uint64_t now_ms) {
+  struct gorge_watch *w = rq->ctx;
+  if (r->status < 0 || gorge_watch_stopping(w)) {
+    w->sync = GORGE_SYNC_DUE; /* the next tick asks again */
+    return;
+  }
+  if (r->status == GORGE_MISS) {
+    w->n.resync(w->n.ctx, &w->control->owner, now_ms);
+  }
+  set_cursor(w, r->version > w->seen ? r->version : w->seen);
+  set_synced(w, now_ms);
+  set_fresh(w, GORGE_FRESH_ALWAYS);
+  w->sync = GORGE_SYNC_DONE;
+  gorge_watch_set_subscribed(w, true); /* last: who sees it may rely on what was done */
+}
+
+static void read_journal(struct gorge_watch *w, uint64_t now_ms) {
+  if (!gorge_lease_connect(w)) {
+    return;
+  }
+  memset(&w->journal, 0, sizeof w->journal);
+  w->journal.verb = GORGE_L2_JOURNAL;
+  w->journal.since = cursor_of(w);
+  w->journal.message = on_entry;
+  w->journal.done = on_journal;
+  w->journal.ctx = w;
+  if (gorge_l2_send(w->l2, &w->journal, now_ms) == GORGE_OK) {
+    w->sync = GORGE_SYNC_READING;
+  }
+  gorge_ev_link_kick(w->l2_link);
+}
+
+void gorge_journal_subscribed(struct gorge_watch *w, uint64_t now_ms) {
+  w->seen = 0;
+  w->sync = GORGE_SYNC_DUE;
+  read_journal(w, now_ms);
+}
+
+void gorge_journal_lost(struct gorge_watch *w) {
+  if (w->sync == GORGE_SYNC_READING) {
+    gorge_l2_cancel(&w->journal);
+  }
+  w->sync = GORGE_SYNC_NONE;
+  gorge_watch_set_subscribed(w, false);
+}
+
+void gorge_journal_message(struct gorge_watch *w, const struct gorge_message *m) {
+  if (m->type == GORGE_MESSAGE_FILLED) {
+    return; /* not an invalidation: not in the journal */
+  }
+  if (w->sync == GORGE_SYNC_DONE) {
+    if (m->version > cursor_of(w)) {
+      set_cursor(w, m->version);
+    }
+  } else if (m->version > w->seen) {
+    w->seen = m->version;
+  }
+}
+
+void gorge_journal_tick(struct gorge_watch *w, uint64_t now_ms) {
+  if (w->sync == GORGE_SYNC_DUE) {
+    read_journal(w, now_ms);
+  } else if (w->sync == GORGE_SYNC_DONE) {
+    set_synced(w, now_ms);
+  } else if (gorge_conn_state(gorge_subscriber_conn(w->subscriber)) == GORGE_CONN_DOWN) {
+    set_fresh(w, GORGE_FRESH_ALWAYS); /* Redis is away: what L1 has is better than nothing */
+  }
+}
