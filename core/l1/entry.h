@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An entry in a ring log; every part is padded with zeros to units of 4 bytes.
+ *
+ *   unit 0   31  30  29     26 25  22 21  18 17 13 12                0
+ *           | X | V | f's age |  f   | kind | ns  |  key length - 1   |
+ *   unit 1  | epoch of the namespace:8 |       value length:24        |
+ *   unit 2  |                 expiry, low 32 bits                     |
+ *   unit 3  |   check of the offset:16   | shard epoch:8 | expiry:8   |
+ *           key
+ *           value
+ *           if V  version, low and high unit
+ *           if X  units of what begins here:16 | tags:8 | 0, then for each tag: generation, low and high unit; cell
+ *                 then for each tag: its length in one byte, its name
+ *
+ * Nothing of an entry changes after it was published. A pad record has kind 15, and in unit 1 the position where the
+ * next lap begins.
+ *
+ * The bits of the offset in a slot wrap after 64 TB of writes to a shard; the check folds the whole offset, so that
+ * a slot older than that cannot pass for a newer one.
+ */
+#ifndef GORGE_L1_ENTRY_H
+#define GORGE_L1_ENTRY_H
+
+#include "l1/layout.h"
+#include "l1/relaxed.h"
+
+enum {
+  GORGE_HEAD_UNITS = 4,
+  GORGE_PAD_UNITS = GORGE_HEAD_UNITS, /* only two are used; any record can be loaded as a head */
+  GORGE_KIND_PAD = 15,
+  GORGE_HEAD_VALUE_MAX = (1 << 24) - 1, /* bytes */
+  GORGE_TAG_RECORD_UNITS = 3,
+  GORGE_F_MAX = 15,
+
+  GORGE_HEAD_NS_BIT = 13,
+  GORGE_HEAD_KIND_BIT = 18,
+  GORGE_HEAD_F_BIT = 22,
+  GORGE_HEAD_AGE_BIT = 26,
+  GORGE_HEAD_VERSION_BIT = 30,
+  GORGE_HEAD_EXTRA_BIT = 31
+};
+
+_Static_assert(GORGE_KEY_MAX <= 1 << GORGE_HEAD_NS_BIT, "a key's length fits");
+_Static_assert(GORGE_NAMESPACES <= 1 << (GORGE_HEAD_KIND_BIT - GORGE_HEAD_NS_BIT), "a namespace's number fits");
+
+static const uint64_t GORGE_HEAD_EXPIRES_MAX = ((uint64_t)1 << 40) - 1;
+
+struct gorge_head {
+  uint32_t unit[GORGE_HEAD_UNITS];
+};
+
+static inline struct gorge_head gorge_head_load(const uint32_t *at) {
+  struct gorge_head h;
+  for (int i = 0; i < GORGE_HEAD_UNITS; i++) {
+    h.unit[i] = gorge_relaxed_load32(&at[i]);
+  }
+  return h;
+}
+
+static inline void gorge_head_store(uint32_t *at, const struct gorge_head *h) {
+  for (int i = 0; i < GORGE_HEAD_UNITS; i++) {
+    gorge_relaxed_store32(&at[i], h->unit[i]);
+  }
+}
+
+static inline uint32_t gorge_head_key_len(const struct gorge_head *h) { return (h->unit[0] & 0x1fff) + 1; }
+static inline uint32_t gorge_head_ns(const struct gorge_head *h) { return h->unit[0] >> GORGE_HEAD_NS_BIT & 31; }
+static inline uint32_t gorge_head_kind(const struct gorge_head *h) { return h->unit[0] >> GORGE_HEAD_KIND_BIT & 15; }
+static inline uint32_t gorge_head_f(const struct gorge_head *h) { return h->unit[0] >> GORGE_HEAD_F_BIT & 15; }
+static inline uint32_t gorge_head_age(const struct gorge_head *h) { return h->unit[0] >> GORGE_HEAD_AGE_BIT & 15; }
+static inline bool gorge_head_versioned(const struct gorge_head *h) {
+  return (h->unit[0] >> GORGE_HEAD_VERSION_BIT & 1) != 0;
+}
+static inline bool gorge_head_extra(const struct gorge_head *h) { return h->unit[0] >> GORGE_HEAD_EXTRA_BIT != 0; }
+static inline uint32_t gorge_head_value_len(const struct gorge_head *h) { return h->unit[1] & 0xffffff; }
+static inline uint8_t gorge_head_ns_epoch(const struct gorge_head *h) { return (uint8_t)(h->unit[1] >> 24); }
+static inline uint64_t gorge_head_expires(const struct gorge_head *h) {
+  return h->unit[2] | (uint64_t)(h->unit[3] & 0xff) << 32;
+}
+static inline uint8_t gorge_head_epoch(const struct gorge_head *h) { return (uint8_t)(h->unit[3] >> 8); }
+static inline uint16_t gorge_head_check(const struct gorge_head *h) { return (uint16_t)(h->unit[3] >> 16); }
+
+/* Where the value begins, and where what follows it begins, in units from the start of the entry. */
+static inline uint32_t gorge_head_value_at(const struct gorge_head *h) {
+  return GORGE_HEAD_UNITS + gorge_units(gorge_head_key_len(h));
+}
+static inline uint32_t gorge_head_extra_at(const struct gorge_head *h) {
+  return gorge_head_value_at(h) + gorge_units(gorge_head_value_len(h)) + (gorge_head_versioned(h) ? 2 : 0);
+}
+
+static inline void gorge_head_set_f(struct gorge_head *h, uint32_t f, uint32_t age) {
+  h->unit[0] &= ~((uint32_t)0xff << GORGE_HEAD_F_BIT);
+  h->unit[0] |= (f & 15) << GORGE_HEAD_F_BIT | (age & 15) << GORGE_HEAD_AGE_BIT;
+}
+static inline uint16_t gorge_offset_check(uint64_t offset) {
+  return (uint16_t)(offset ^ offset >> 16 ^ offset >> 32 ^ offset >> 48);
+}
+static inline void gorge_head_set_check(struct gorge_head *h, uint64_t offset) {
+  h->unit[3] = (h->unit[3] & 0xffff) | (uint32_t)gorge_offset_check(offset) << 16;
+}
+
+/* The unit that begins what follows value and version. */
+static inline uint32_t gorge_extra_units(uint32_t unit) { return unit & 0xffff; }
+static inline uint32_t gorge_extra_tags(uint32_t unit) { return unit >> 16 & 0xff; }
+
+/*
+ * Units of the whole entry at `at`, of which `limit` may be read; 0: not an entry that fits there.
+ */
+uint32_t gorge_entry_units(const struct gorge_head *h, const uint32_t *at, uint64_t limit);
+
+/* Version of the entry; 0: none. The entry was range-checked. */
+uint64_t gorge_entry_version(const struct gorge_head *h, const uint32_t *at);
+
+/* What an entry will take. Returns its units, and in *extra_units those of its tags; 0: the lengths are out of range. */
+uint32_t gorge_entry_plan(const struct gorge_key *key, const struct gorge_entry *entry, uint32_t *extra_units);
+
+/* The header of an entry to be written, but for f and the check of its offset. */
+struct gorge_head gorge_entry_head(const struct gorge_key *key, const struct gorge_entry *entry, uint8_t shard_epoch,
+                                   uint8_t ns_epoch);
+/* Writes header, key, value and tail to `at`. */
+void gorge_entry_write(uint32_t *at, const struct gorge_head *h, const struct gorge_key *key,
+                       const struct gorge_entry *entry, const struct gorge_snapshot *s, uint32_t extra_units);
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which entries stay: two FIFO rings, small (new entries) and main, and a history of what was evicted. A hit raises the
+ * 2-bit frequency c in the slot; all else happens on insert, under the shard's lock:
+ *
+ *  - the oldest of small goes to main if there is room, or if its f + c is above that of main's victim; else it is evicted;
+ *  - main's victim is its oldest with c = 0; those passed over go to the head of main again with c - 1 and f + 1, at most
+ *    eight in a row; ties keep the victim, which is what resists loops and scans;
+ *  - an evicted key's f (4 bits) goes to the history, and is where it starts from when it comes back;
+ *  - all f are halved, when next looked at, each time 15 x entries increments have been made;
+ *  - what is expired, or invalid in another way, is dropped when it is met.
+ */
+#ifndef GORGE_L1_EVICT_H
+#define GORGE_L1_EVICT_H
+
+#include "l1/index.h"
+#include "l1/log.h"
+
+/* An entry that a slot leads to. */
+struct gorge_resident {
+  uint64_t at; /* logical offset */
+  int ring;
+  uint32_t units;
+  uint64_t hash;
+  uint64_t *slot;
+  uint64_t word;
+  struct gorge_head head;
+};
+
+/* Makes room for an entry of `units` in a ring. Returns false when v->steps ran out first: let the lock go and go on. */
+bool gorge_evict_make_room(struct gorge_shard *v, int ring, uint32_t units);
+/* Units that an append to the ring must leave free. */
+uint32_t gorge_evict_keep(const struct gorge_shard *v, int ring);
+/* Evicts the entry of a slot, wherever it stands in its ring. */
+void gorge_evict_slot(struct gorge_shard *v, uint64_t *slot);
+
+/* The present f of an entry. */
+uint32_t gorge_evict_frequency(const struct gorge_shard *v, const struct gorge_head *head);
+/* Adds to an f; counts towards aging. */
+uint32_t gorge_evict_raise(const struct gorge_shard *v, uint32_t f, uint32_t by);
+
+/* Whether something other than time made an entry invalid (epoch of shard or namespace, tags). */
+bool gorge_evict_invalid(const struct gorge_shard *v, const struct gorge_head *head, const uint32_t *at);
+
+#endif

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * L1: the entries of a zone, read without a lock by every worker.
+ *
+ * Who may see what (coherence):
+ *  - an invalidator bumps the stamp (or tag generation) first, then, for tags and epochs, the global word, then removes;
+ *  - a filler takes a snapshot before it asks Redis or runs a loader; its insert is refused if the snapshot is no longer current, see below;
+ *  - a reader loads the global word first, and keeps that value in its L0 record.
+ *
+ * A stamp cell, found by the hash of the key, holds
+ *    hard   grows with every invalidation that has no version (made here, before Redis confirms it, or without Redis)
+ *    soft   grows with every other accepted change (an insert, a message with a version)
+ *    floor  the highest version of a message applied to the cell
+ * An insert with snapshot s is accepted iff  epoch, tag generations and hard are those of s, and (soft is that of s, or the
+ * entry's version > 0 and >= floor), and no resident entry of the key has a higher version. An accepted insert bumps soft.
+ * Cells are shared by keys by hash: a collision can only refuse an insert.
+ */
+#ifndef GORGE_L1_L1_H
+#define GORGE_L1_L1_H
+
+#include "sync/lock.h"
+
+struct gorge_key {
+  const char *ptr;
+  uint32_t len; /* 1..GORGE_KEY_MAX */
+  uint32_t ns;
+  uint64_t hash;   /* of the bytes, under the namespace's salt at the time of gorge_key_init */
+  uint64_t global; /* the namespace's global word, loaded (acquire) before the salt */
+};
+
+struct gorge_tag {
+  const char *ptr;
+  uint32_t len; /* 1..GORGE_TAG_MAX */
+};
+
+/* What a fill began with. */
+struct gorge_snapshot {
+  uint64_t epoch;
+  uint32_t hard, soft;
+  uint32_t ntags;
+  uint32_t cell;                     /* index of the stamp cell */
+  uint32_t tag_cell[GORGE_TAGS_MAX]; /* index of each tag's generation word */
+  uint64_t tag_gen[GORGE_TAGS_MAX];
+};
+
+/* What is stored. */
+struct gorge_entry {
+  const char *value;
+  uint32_t value_len;
+  uint32_t kind;       /* enum gorge_kind */
+  uint64_t version;    /* 0: not from Redis */
+  uint64_t expires_ms; /* CLOCK_MONOTONIC */
+  uint32_t ntags;      /* the snapshot's tags, same order */
+  const struct gorge_tag *tags;
+};
+
+struct gorge_l1_usage {
+  uint64_t entries, bytes_used, bytes_total;
+};
+
+/* Lays out GORGE_REGION_L1 of a fresh, zeroed zone; called once by its creator, before anybody else can see it. Returns GORGE_OK or GORGE_ERR_ARGUMENT (too small). */
+int gorge_l1_init(struct gorge_zone *zone);
+
+void gorge_key_init(const struct gorge_zone *zone, uint32_t ns, const char *ptr, uint32_t len, struct gorge_key *key);
+
+void gorge_l1_snapshot(const struct gorge_zone *zone, const struct gorge_key *key, const struct gorge_tag *tags,
+                       uint32_t ntags, struct gorge_snapshot *out);
+/* Whether nothing that the snapshot covers was invalidated since (epoch, hard, tag generations; soft is not compared). */
+bool gorge_l1_snapshot_current(const struct gorge_zone *zone, uint32_t ns, const struct gorge_snapshot *s);
+
+/*
+ * Reads without a lock. Fills out->len, kind, expires_ms, version, slot, word, global and copies the value to out->buf.
+ * Returns GORGE_HIT, GORGE_MISS (also: expired, tag generation gone, fresh_until passed, a writer in the way too often), or
+ * GORGE_SPACE (out->len tells the bytes needed). Raises the entry's frequency while below its maximum when `use` is true. Never blocks.
+ */
+int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use,
+                  struct gorge_read *out);
+/* Raises the frequency in a slot found by an earlier read, if the slot still holds `word`. */
+void gorge_l1_touch_frequency(const uint64_t *slot, uint64_t word);
+/* The tag names of a resident entry, each as one length byte and its bytes, into buf. Returns their number, or 0. */
+uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *key, char *buf, uint32_t size,
+                       uint32_t *len);
+
+/*
+ * Stores, replacing an older entry of the key. `out` (may be NULL) receives slot, word, global (from key->global), expires_ms
+ * of the new entry. Returns GORGE_STORED, GORGE_REFUSED, GORGE_TOO_LARGE (an older entry of the key is removed), or GORGE_BUSY (lock
+ * not to be had within its budget: nothing stored). Evicts as needed. Blocks at most the lock budget (about 1 ms).
+ */
+int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                    const struct gorge_entry *entry, const struct gorge_snapshot *s, uint64_t now_ms,
+                    struct gorge_read *out);
+
+/*
+ * Invalidates one key. version 0: bumps hard, removes whatever is there. version > 0: raises floor, bumps soft, and removes an entry with
+ * a lower version; an entry with that version or a higher one survives (and then soft is left alone).
+ * When the shard lock cannot be had within its budget, the shard's epoch is bumped instead, which forgets the whole shard: an
+ * invalidation always holds. If `after` is not NULL it receives the cell's state after the bump (hard, soft), for an insert that belongs to it.
+ */
+void gorge_l1_invalidate(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                         uint64_t version, struct gorge_snapshot *after);
+/* Invalidates a tag of a namespace: new generation (release), then a new global word. */
+void gorge_l1_invalidate_tag(struct gorge_zone *zone, uint32_t ns, const char *tag, uint32_t len);
+/* Forgets everything of a namespace: new salt and epoch (release), then a new global word. O(1). */
+void gorge_l1_bump_epoch(struct gorge_zone *zone, uint32_t ns);
+
+/* Sums over shards, without locks: a snapshot for people. Whole zone. */
+void gorge_l1_usage(const struct gorge_zone *zone, struct gorge_l1_usage *out);
+
+#endif

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What stands where in the L1 region of a zone. Private to l1/.
+ *
+ *   0        struct gorge_l1_header
+ *   stamps   struct gorge_stamp_cell [stamp_cells]
+ *   tags     uint64_t generation [tag_cells]
+ *   shards   struct gorge_l1_shard [shards]
+ *   then for each shard, on cache lines:
+ *     index    uint64_t slot [buckets][8]
+ *     history  struct gorge_ghost_bucket [ghost_buckets]
+ *     area     uint32_t unit [area_units]: both ring logs
+ *
+ * A slot of the index, one word; 0 is free (a fingerprint is never 0):
+ *
+ *    63          48 47 46  45 44 43                                   0
+ *   | fingerprint  | - | freq |R |  logical offset in units, low bits  |
+ *
+ *   R     ring: 0 small, 1 main
+ *   freq  0..3, raised by readers with CAS; everything else is changed by the holder of the shard's lock. What L0
+ *         remembers and compares is the word with these two bits cleared.
+ *   A slot whose offset lies before the tail of its ring is free, whatever it holds.
+ *
+ * Offsets are logical, in units of 4 bytes: lap << lap_shift | position in the area. They only grow; a ring goes to its
+ * start by going to the next lap. An entry never crosses the end of its ring: a pad record fills what is left.
+ */
+#ifndef GORGE_L1_LAYOUT_H
+#define GORGE_L1_LAYOUT_H
+
+#include "l1/l1.h"
+
+enum {
+  GORGE_L1_LINE = 64,
+  GORGE_L1_UNIT = 4,
+  GORGE_L1_SHARDS_MAX = 64,
+  GORGE_BUCKET_SLOTS = 8,
+
+  GORGE_RING_SMALL = 0,
+  GORGE_RING_MAIN = 1,
+  GORGE_RINGS = 2,
+
+  GORGE_SLOT_RING_BIT = 44,
+  GORGE_SLOT_FREQ_BIT = 45,
+  GORGE_SLOT_TAG_BIT = 48,
+  GORGE_FREQ_MAX = 3
+};
+
+static const uint64_t GORGE_SLOT_OFFSET = ((uint64_t)1 << GORGE_SLOT_RING_BIT) - 1;
+static const uint64_t GORGE_SLOT_RING = (uint64_t)1 << GORGE_SLOT_RING_BIT;
+static const uint64_t GORGE_SLOT_FREQ_ONE = (uint64_t)1 << GORGE_SLOT_FREQ_BIT;
+static const uint64_t GORGE_SLOT_FREQ = (uint64_t)GORGE_FREQ_MAX << GORGE_SLOT_FREQ_BIT;
+
+struct gorge_stamp_cell {
+  uint64_t changes; /* hard:32 | soft:32, each only grows; by fetch_add */
+  uint64_t floor;   /* only grows; by CAS */
+};
+
+struct gorge_l1_header {
+  uint64_t seed;                          /* of the hashes of tags */
+  uint64_t stamps_at, tags_at, shards_at; /* bytes from the region's start */
+  uint32_t stamp_cells, tag_cells;
+  uint32_t shards; /* a power of two */
+  uint32_t reserved;
+  uint64_t scratch[2]; /* stands in for a cell when the words above do not fit the region */
+};
+
+/*
+ *   line 0  geometry: written by gorge_l1_init, constant
+ *   line 1  what readers compare a copy with; changes when entries are evicted
+ *   line 2  lock and ring heads: writers only
+ *   line 3  policy: holder of the lock only
+ */
+struct gorge_l1_shard {
+  uint64_t index_at, ghost_at, area_at; /* bytes from the region's start */
+  uint64_t area_units;
+  uint32_t lap_shift; /* area_units <= 1 << lap_shift */
+  uint32_t buckets, ghost_buckets;
+  uint32_t small_max_units; /* larger entries go to the main ring at once */
+  uint32_t max_units;       /* largest entry */
+  uint32_t reserved0[3];
+
+  uint64_t tail[GORGE_RINGS]; /* logical offset of the oldest entry */
+  uint64_t fence;             /* epoch:32 | the lock's acquisition that it was raised against, or 0:32; see shard.h */
+  uint64_t reserved1[5];
+
+  struct gorge_lock lock;
+  uint64_t head[GORGE_RINGS];  /* logical offset of the next entry */
+  uint32_t start[GORGE_RINGS]; /* position where a lap of the ring begins */
+  uint32_t end[GORGE_RINGS];   /* and where it ends */
+  uint64_t reserved2[3];
+
+  uint64_t entries;       /* slots in use; exact but for holders that were killed */
+  uint32_t clean_epoch;   /* epoch whose entries the log holds */
+  uint32_t frequency_age; /* grows each time the frequencies f are to be halved */
+  uint64_t frequency_ticks;
+  uint32_t ghost_age; /* age of what enters the history now */
+  uint32_t ghost_ticks;
+  uint32_t largest[2]; /* units of the largest entry of the main ring's lap, and of the lap before */
+  uint64_t reserved3[3];
+};
+
+_Static_assert(sizeof(struct gorge_stamp_cell) == 16, "stamp cells do not straddle cache lines");
+_Static_assert(sizeof(struct gorge_l1_header) == GORGE_L1_LINE, "the header is one cache line");
+_Static_assert(offsetof(struct gorge_l1_shard, tail) == 1 * GORGE_L1_LINE, "readers' line");
+_Static_assert(offsetof(struct gorge_l1_shard, lock) == 2 * GORGE_L1_LINE, "writers' line");
+_Static_assert(offsetof(struct gorge_l1_shard, entries) == 3 * GORGE_L1_LINE, "policy line");
+_Static_assert(sizeof(struct gorge_l1_shard) == 4 * GORGE_L1_LINE, "shards fill cache lines");
+
+/* How L1 is to be cut; 0: computed from the size. Other values than 0 are for tests. */
+struct gorge_l1_shape {
+  uint32_t shards;  /* a power of two */
+  uint32_t buckets; /* of each shard's index */
+};
+
+int gorge_l1_init_shape(struct gorge_zone *zone, const struct gorge_l1_shape *shape);
+
+static inline struct gorge_l1_header *gorge_l1_header(const struct gorge_zone *zone) {
+  return gorge_zone_region(zone, GORGE_REGION_L1, NULL);
+}
+
+#endif

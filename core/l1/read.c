@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading without a lock. A reader copies first and finds out afterwards whether what it copied was the entry:
+ *
+ *   reader                                     writer
+ *   slot        (acquire)                      clear slot          (release) | evict
+ *   header, key, value  (relaxed words)        move tail           (release) |
+ *   fence       (acquire)                      fence               (release)
+ *   tail, fence word, slot  (relaxed)          bytes               (relaxed) | append
+ *                                              head, slot          (release) |
+ *
+ *  - What a slot's word led to was complete when the word was stored: acquire of the slot, release of the publisher.
+ *  - If any byte copied is from a later use of the space, the two fences make the reader see that the slot was cleared or
+ *    the tail was moved before. Words of slots do not come back: offsets only grow.
+ *  - If the slot is unchanged, the entry was the key's when the slot was looked at last: that moment is the read's.
+ *  - The shard's epoch, compared last, hides what a stopped writer publishes after it was given up (shard.h).
+ */
+#include "l1/evict.h"
+#include "l1/stamps.h"
+
+enum { ATTEMPTS = 8 };
+
+/* What was found for a key, not yet known to be whole. */
+struct probe {
+  const uint64_t *slot;
+  uint64_t word;
+  const uint32_t *at;
+  uint64_t limit; /* units from `at` that lie within the area */
+  struct gorge_head head;
+};
+
+enum verdict { VALID, OTHER, CHANGED, GONE };
+
+/* Whether all that was copied since the slot was loaded is the entry. OTHER: the slot leads nowhere. GONE: nobody may see it. */
+static inline enum verdict judge(const struct gorge_shard *v, const struct probe *p) {
+  const struct gorge_l1_shard *s = v->shared;
+  /* acquire: partner of the release fence in gorge_log_begin. */
+  __atomic_thread_fence(__ATOMIC_ACQUIRE);
+  uint64_t tail = __atomic_load_n(&s->tail[gorge_slot_ring(p->word)], __ATOMIC_RELAXED);
+  uint64_t fence = __atomic_load_n(&s->fence, __ATOMIC_RELAXED);
+  uint64_t word = __atomic_load_n(p->slot, __ATOMIC_RELAXED);
+  bool passed;
+  uint64_t offset = gorge_slot_offset(p->word, tail, &passed);
+  if (gorge_slot_identity(word) != gorge_slot_identity(p->word)) {
+    return CHANGED;
+  }
+  if (passed || gorge_head_check(&p->head) != gorge_offset_check(offset)) {
+    return OTHER;
+  }
+  return gorge_head_epoch(&p->head) == (uint8_t)gorge_fence_epoch(fence) ? VALID : GONE;
+}
+
+/* Whether the slot's entry seems to be that of the key. */
+static inline bool probe_slot(const struct gorge_shard *v, const struct gorge_key *key, const uint64_t *slot,
+                              struct probe *p) {
+  p->slot = slot;
+  /* acquire: partner of the release in gorge_index_publish and of the CAS in evict.c. */
+  p->word = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+  uint64_t position = gorge_shard_position(v, p->word);
+  if (position + GORGE_HEAD_UNITS > v->area_units) {
+    p->head = (struct gorge_head){{0}};
+    return false;
+  }
+  p->at = v->area + position;
+  p->limit = v->area_units - position;
+  p->head = gorge_head_load(p->at);
+  return gorge_head_key_len(&p->head) == key->len && gorge_head_ns(&p->head) == key->ns &&
+         gorge_head_value_at(&p->head) <= p->limit && gorge_relaxed_equal(p->at + GORGE_HEAD_UNITS, key->ptr, key->len);
+}
+
+/*
+ * Finds the slot of a key. Returns VALID (the header and key are its, when the slot was loaded), GONE (no such key), or
+ * CHANGED (look again).
+ */
+static inline enum verdict find(const struct gorge_shard *v, const struct gorge_key *key, struct probe *p) {
+  uint64_t fingerprint = gorge_hash_fingerprint(key->hash);
+  for (int choice = 0; choice < 2; choice++) {
+    const uint64_t *bucket = gorge_index_bucket(v, key->hash, choice);
+    uint32_t match = gorge_index_match(bucket, fingerprint);
+    for (; match != 0; match &= match - 1) {
+      if (probe_slot(v, key, &bucket[__builtin_ctz(match)], p)) {
+        return VALID;
+      }
+      if (judge(v, p) == CHANGED) {
+        return CHANGED;
+      }
+    }
+  }
+  return GONE;
+}
+
+/* Whether the tags of an entry are as they were when it was written. *ntags: their number. */
+static bool tags_current(const struct gorge_shard *v, const struct probe *p, uint32_t *ntags) {
+  uint32_t at = gorge_head_extra_at(&p->head);
+  if (gorge_entry_units(&p->head, p->at, p->limit) == 0) {
+    return false;
+  }
+  *ntags = gorge_extra_tags(gorge_relaxed_load32(&p->at[at++]));
+  /* Range-checked again: the word may have changed since. */
+  if (*ntags > GORGE_TAGS_MAX || at + *ntags * GORGE_TAG_RECORD_UNITS > p->limit) {
+    return false;
+  }
+  for (uint32_t i = 0; i < *ntags; i++, at += GORGE_TAG_RECORD_UNITS) {
+    const uint32_t *record = p->at + at;
+    uint64_t generation = gorge_relaxed_load32(&record[0]) | (uint64_t)gorge_relaxed_load32(&record[1]) << 32;
+    if (gorge_stamps_generation(v->zone, gorge_relaxed_load32(&record[2])) != generation) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/* Copies what the entry says. Returns GORGE_HIT, GORGE_SPACE or GORGE_MISS, to be believed when the probe is valid. */
+static inline int copy(const struct gorge_shard *v, const struct probe *p, uint32_t ns, uint64_t now_ms,
+                       struct gorge_read *out) {
+  const struct gorge_head *head = &p->head;
+  uint64_t expires = gorge_head_expires(head);
+  uint32_t len = gorge_head_value_len(head);
+  if (gorge_head_extra_at(head) > p->limit || expires <= now_ms) {
+    return GORGE_MISS;
+  }
+  out->len = len;
+  out->kind = gorge_head_kind(head);
+  out->ntags = 0;
+  out->expires_ms = (double)expires;
+  out->version = gorge_entry_version(head, p->at);
+  int status = GORGE_SPACE;
+  if (len <= out->buf_size) {
+    gorge_relaxed_read(out->buf, p->at + gorge_head_value_at(head), len);
+    status = GORGE_HIT;
+  }
+  if (gorge_head_extra(head) && !tags_current(v, p, &out->ntags)) {
+    return GORGE_MISS;
+  }
+  uint32_t epoch = gorge_global_epoch(gorge_stamps_global(v->zone, ns));
+  return gorge_head_ns_epoch(head) == (uint8_t)epoch ? status : GORGE_MISS;
+}
+
+static inline void raise_frequency(const uint64_t *slot, uint64_t word) {
+  if (gorge_slot_freq(word) < GORGE_FREQ_MAX) {
+    /*
+     * relaxed: the word leads to the same entry as before; a reader that acquires the raised word still synchronizes with the
+     * publisher, since an RMW continues its release sequence. A raise that is lost is one hit less. The slot is the zone's
+     * memory, const for callers only.
+     */
+    __atomic_compare_exchange_n((uint64_t *)(uintptr_t)slot, &word, word + GORGE_SLOT_FREQ_ONE, false, __ATOMIC_RELAXED,
+                                __ATOMIC_RELAXED);
+  }
+}
+
+int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use,
+                  struct gorge_read *out) {
+  struct gorge_shard v;
+  struct probe p;
+  out->slot = NULL;
+  out->word = 0;
+  out->global = key->global;
+  /* acquire: an expiry that was brought forward is seen together with what was stored before it. */
+  if (now_ms >= __atomic_load_n(&gorge_zone_words(zone, key->ns)->fresh_until_ms, __ATOMIC_ACQUIRE) ||
+      !gorge_shard_of(zone, key->hash, &v)) {
+    return GORGE_MISS;
+  }
+  for (int i = 0; i < ATTEMPTS; i++) {
+    enum verdict verdict = find(&v, key, &p);
+    if (verdict == GONE) {
+      return GORGE_MISS;
+    }
+    if (verdict == CHANGED) {
+      continue;
+    }
+    int status = copy(&v, &p, key->ns, now_ms, out);
+    verdict = judge(&v, &p);
+    if (verdict == VALID && status != GORGE_MISS) {
+      out->slot = p.slot;
+      out->word = gorge_slot_identity(p.word);
+      if (use) {
+        raise_frequency(p.slot, p.word);
+      }
+      return status;
+    }
+    if (verdict != CHANGED) {
+      return GORGE_MISS;
+    }
+  }
+  return GORGE_MISS;
+}
+
+void gorge_l1_touch_frequency(const uint64_t *slot, uint64_t word) {
+  /* relaxed: only the frequency is of interest, and the CAS compares the rest. */
+  uint64_t now = __atomic_load_n(slot, __ATOMIC_RELAXED);
+  if (gorge_slot_identity(now) == gorge_slot_identity(word)) {
+    raise_frequency(slot, now);
+  }
+}
+
+/* Copies the names of the tags. Returns their number; 0: none, or they do not fit. */
+static uint32_t copy_names(const struct probe *p, char *buf, uint32_t size, uint32_t *len) {
+  char names[GORGE_TAGS_MAX * (GORGE_TAG_MAX + 1)];
+  uint32_t at = gorge_head_extra_at(&p->head);
+  if (!gorge_head_extra(&p->head) || at >= p->limit) {
+    return 0;
+  }
+  uint32_t first = gorge_relaxed_load32(&p->at[at]), n = gorge_extra_tags(first), used = 0;
+  uint32_t skip = 1 + n * GORGE_TAG_RECORD_UNITS, units = gorge_extra_units(first);
+  if (n > GORGE_TAGS_MAX || units < skip || at + units > p->limit || (units - skip) * GORGE_L1_UNIT > sizeof names) {
+    return 0;
+  }
+  gorge_relaxed_read(names, p->at + at + skip, (units - skip) * GORGE_L1_UNIT);
+  for (uint32_t i = 0; i < n; i++) {
+    if (used >= (units - skip) * GORGE_L1_UNIT) {
+      return 0;
+    }
+    used += 1U + (unsigned char)names[used];
+  }
+  if (used > (units - skip) * GORGE_L1_UNIT || used > size) {
+    return 0;
+  }
+  memcpy(buf, names, used);
+  *len = used;
+  return n;
+}
+
+uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *key, char *buf, uint32_t size,
+                       uint32_t *len) {
+  struct gorge_shard v;
+  struct probe p;
+  *len = 0;
+  if (!gorge_shard_of(zone, key->hash, &v)) {
+    return 0;
+  }
+  for (int i = 0; i < ATTEMPTS; i++) {
+    enum verdict verdict = find(&v, key, &p);
+    if (verdict == GONE) {
+      break;
+    }
+    if (verdict == VALID) {
+      uint32_t n = copy_names(&p, buf, size, len);
+      verdict = judge(&v, &p);
+      if (verdict == VALID) {
+        return n;
+      }
+      *len = 0;
+      if (verdict != CHANGED) {
+        break;
+      }
+    }
+  }
+  return 0;
+}

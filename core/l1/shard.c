@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+#include "l1/shard.h"
+
+#include "l1/index.h"
+
+bool gorge_shard_at(const struct gorge_zone *zone, uint32_t number, struct gorge_shard *out) {
+  uint64_t size;
+  char *region = gorge_zone_region(zone, GORGE_REGION_L1, &size);
+  const struct gorge_l1_header *l1 = (const struct gorge_l1_header *)region;
+  uint64_t at = l1->shards_at + number * sizeof(struct gorge_l1_shard);
+  if (number >= l1->shards || at > size - sizeof(struct gorge_l1_shard) || at % GORGE_L1_LINE != 0) {
+    return false;
+  }
+  struct gorge_l1_shard *s = (struct gorge_l1_shard *)(region + at);
+  uint64_t index_bytes = (uint64_t)s->buckets * GORGE_BUCKET_SLOTS * sizeof(uint64_t);
+  if (s->buckets == 0 || index_bytes > size || s->index_at > size - index_bytes || s->index_at % GORGE_L1_LINE != 0 ||
+      s->area_units > size / GORGE_L1_UNIT || s->area_at > size - s->area_units * GORGE_L1_UNIT ||
+      s->area_at % GORGE_L1_LINE != 0 || s->lap_shift >= 32) {
+    return false;
+  }
+  out->zone = zone;
+  out->l1 = l1;
+  out->shared = s;
+  out->slots = (uint64_t *)(region + s->index_at);
+  out->area = (uint32_t *)(region + s->area_at);
+  out->area_units = s->area_units;
+  out->lap_shift = s->lap_shift;
+  out->buckets = s->buckets;
+  return true;
+}
+
+bool gorge_shard_of(const struct gorge_zone *zone, uint64_t hash, struct gorge_shard *out) {
+  return gorge_shard_at(zone, gorge_hash_shard(hash, gorge_l1_header(zone)->shards), out);
+}
+
+/* Slots in use, counted anew after a holder was killed: it may have changed a slot and not the count. */
+static uint64_t count_entries(const struct gorge_shard *v) {
+  uint64_t n = 0;
+  for (uint64_t i = 0; i < (uint64_t)v->buckets * GORGE_BUCKET_SLOTS; i++) {
+    n += !gorge_slot_free(v->shared, __atomic_load_n(&v->slots[i], __ATOMIC_RELAXED));
+  }
+  return n;
+}
+
+/* An acquisition as it stands in the fence: never 0, which is none. Unique, since the next acquisition takes it away. */
+static uint32_t mark(uint32_t sequence) { return sequence | 0x80000000U; }
+
+/* Empties the log. Killed in between, the next one does it again. Returns false when this acquisition was given up. */
+static bool start_clean(struct gorge_shard *v, uint64_t fence) {
+  struct gorge_l1_shard *s = v->shared;
+  /* relaxed: only the epoch matters to readers, and that stays. */
+  if (!__atomic_compare_exchange_n(&s->fence, &fence, (uint64_t)v->epoch << 32, false, __ATOMIC_RELAXED,
+                                   __ATOMIC_RELAXED)) {
+    return false;
+  }
+  for (int ring = 0; ring < GORGE_RINGS; ring++) {
+    /* release: partner of the acquire fence of readers, which thereby see the tail before the space is used again. */
+    __atomic_store_n(&s->tail[ring], s->head[ring], __ATOMIC_RELEASE);
+  }
+  __atomic_store_n(&s->entries, 0, __ATOMIC_RELAXED);
+  s->clean_epoch = v->epoch;
+  return true;
+}
+
+int gorge_shard_enter(struct gorge_zone *zone, struct gorge_shard *v, const struct gorge_owner *owner,
+                      uint32_t budget_us, uint32_t *sequence) {
+  struct gorge_l1_shard *s = v->shared;
+  /* relaxed: a hint, not to wait for a holder that was given up already. */
+  uint64_t fence = __atomic_load_n(&s->fence, __ATOMIC_RELAXED);
+  uint64_t word = __atomic_load_n(&s->lock.word, __ATOMIC_RELAXED);
+  if ((uint32_t)word != 0 && mark((uint32_t)(word >> 32)) == (uint32_t)fence) {
+    budget_us = 0;
+  }
+  bool taken_over;
+  int status = gorge_lock_acquire(zone, &s->lock, owner->id, budget_us, sequence, &taken_over);
+  if (status != GORGE_OK) {
+    return status;
+  }
+  /*
+   * seq_cst: partner of the fence in gorge_shard_forget. Either the one who gave up on an earlier acquisition sees this
+   * one in the lock's word, or what it had invalidated before is seen by what this holder reads from now on.
+   */
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  uint32_t mine = (uint32_t)(__atomic_load_n(&s->lock.word, __ATOMIC_RELAXED) >> 32);
+  /* acquire: partner of the CAS in gorge_shard_forget. An epoch that was raised against this acquisition comes with its sequence. */
+  fence = __atomic_load_n(&s->fence, __ATOMIC_ACQUIRE);
+  v->epoch = gorge_fence_epoch(fence);
+  if ((uint32_t)fence == mark(mine) || (v->epoch != s->clean_epoch && !start_clean(v, fence))) {
+    gorge_shard_leave(v, owner);
+    *sequence = mine;
+    return GORGE_BUSY;
+  }
+  if (taken_over) {
+    gorge_shard_count(v, v->ns, GORGE_COUNT_LOCK_TAKEOVERS);
+    __atomic_store_n(&s->entries, count_entries(v), __ATOMIC_RELAXED);
+  }
+  return GORGE_OK;
+}
+
+void gorge_shard_leave(struct gorge_shard *v, const struct gorge_owner *owner) {
+  gorge_lock_release(&v->shared->lock, owner->id);
+}
+
+/* The epoch is current when this acquisition is written down and still holds the lock: nothing was published since then. */
+static bool given_up(const struct gorge_l1_shard *s, uint64_t fence, uint32_t sequence) {
+  /* seq_cst: partner of the fence in gorge_shard_enter; the caller's own invalidation comes before the look at the lock. */
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  uint64_t word = __atomic_load_n(&s->lock.word, __ATOMIC_RELAXED);
+  return (uint32_t)fence == mark(sequence) && (uint32_t)(word >> 32) == sequence;
+}
+
+void gorge_shard_forget(struct gorge_zone *zone, struct gorge_shard *v, uint32_t sequence) {
+  struct gorge_l1_shard *s = v->shared;
+  /* acquire: partner of the CAS below, by another one who gave up. */
+  uint64_t fence = __atomic_load_n(&s->fence, __ATOMIC_ACQUIRE);
+  while (!given_up(s, fence, sequence)) {
+    uint64_t raised = (uint64_t)(gorge_fence_epoch(fence) + 1) << 32 | mark(sequence);
+    /* acq_rel: partner of the loads in gorge_shard_enter and, by way of the reader's acquire fence, of read.c. */
+    if (__atomic_compare_exchange_n(&s->fence, &fence, raised, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+      break;
+    }
+  }
+  /* L0 compares slot and global word, not the epoch. Done by each, since the one who raised the epoch may have died here. */
+  for (uint32_t ns = 0; ns < GORGE_NAMESPACES; ns++) {
+    /* release: partner of the acquire load in gorge_key_init. */
+    __atomic_fetch_add(&gorge_zone_words(zone, ns)->global, 1, __ATOMIC_RELEASE);
+  }
+}
+
+void gorge_shard_count(const struct gorge_shard *v, uint32_t ns, enum gorge_counter counter) {
+  /* relaxed: a counter on its own. */
+  __atomic_fetch_add(&gorge_zone_counters(v->zone, ns, v->worker)[counter], 1, __ATOMIC_RELAXED);
+}

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+#include "l1/stamps.h"
+
+#include "base/hash.h"
+
+static const uint64_t HARD_ONE = (uint64_t)1 << 32;
+static const uint64_t EPOCH_ONE = (uint64_t)1 << 32;
+static const uint64_t EPOCH_MIX = 0x9E3779B97F4A7C15U;
+
+/* An array of `count` elements of `size` bytes at `at`; its length, cut to what the region holds, in *fit. */
+static void *array(const struct gorge_zone *zone, uint64_t at, uint32_t count, size_t size, uint32_t *fit) {
+  uint64_t bytes;
+  char *region = gorge_zone_region(zone, GORGE_REGION_L1, &bytes);
+  if (at > bytes || at % GORGE_L1_LINE != 0 || count > (bytes - at) / size) {
+    *fit = 1;
+    return region + offsetof(struct gorge_l1_header, scratch);
+  }
+  *fit = count;
+  return region + at;
+}
+
+static struct gorge_stamp_cell *cell_at(const struct gorge_zone *zone, uint32_t cell) {
+  const struct gorge_l1_header *l1 = gorge_l1_header(zone);
+  uint32_t count;
+  struct gorge_stamp_cell *cells = array(zone, l1->stamps_at, l1->stamp_cells, sizeof *cells, &count);
+  return &cells[cell < count ? cell : 0];
+}
+
+static uint64_t *generation_at(const struct gorge_zone *zone, uint32_t cell) {
+  const struct gorge_l1_header *l1 = gorge_l1_header(zone);
+  uint32_t count;
+  uint64_t *generations = array(zone, l1->tags_at, l1->tag_cells, sizeof *generations, &count);
+  return &generations[cell < count ? cell : 0];
+}
+
+uint64_t gorge_stamps_hash(const struct gorge_words *words, const char *ptr, uint32_t len, uint32_t epoch) {
+  /* relaxed: written once, before the zone was published. */
+  return gorge_hash(ptr, len, __atomic_load_n(&words->salt, __ATOMIC_RELAXED) + epoch * EPOCH_MIX);
+}
+
+void gorge_key_init(const struct gorge_zone *zone, uint32_t ns, const char *ptr, uint32_t len, struct gorge_key *key) {
+  key->ptr = ptr;
+  key->len = len;
+  key->ns = ns;
+  key->global = gorge_stamps_global(zone, ns);
+  key->hash = gorge_stamps_hash(gorge_zone_words(zone, ns), ptr, len, gorge_global_epoch(key->global));
+}
+
+const struct gorge_key *gorge_stamps_fresh(const struct gorge_zone *zone, const struct gorge_key *key,
+                                           struct gorge_key *fresh) {
+  if (gorge_global_epoch(gorge_stamps_global(zone, key->ns)) == gorge_global_epoch(key->global)) {
+    return key;
+  }
+  gorge_key_init(zone, key->ns, key->ptr, key->len, fresh);
+  return fresh;
+}
+
+uint32_t gorge_stamps_cell(const struct gorge_zone *zone, uint64_t hash) {
+  return (uint32_t)((uint64_t)((uint32_t)hash * 0xC2B2AE35U) * gorge_l1_header(zone)->stamp_cells >> 32);
+}
+
+uint64_t gorge_stamps_changes(const struct gorge_zone *zone, uint32_t cell) {
+  /* acquire: partner of the additions below; what the filler reads next is not older than the cell. */
+  return __atomic_load_n(&cell_at(zone, cell)->changes, __ATOMIC_ACQUIRE);
+}
+
+uint64_t gorge_stamps_floor(const struct gorge_zone *zone, uint32_t cell) {
+  /* acquire: partner of the CAS in gorge_stamps_raise_floor. */
+  return __atomic_load_n(&cell_at(zone, cell)->floor, __ATOMIC_ACQUIRE);
+}
+
+/*
+ * acq_rel: release for the acquire loads of gorge_stamps_changes; the check of an insert, made under the shard's lock, is
+ * ordered with the caller's turn of that lock, or with the shard's fence when the lock cannot be had.
+ */
+uint64_t gorge_stamps_bump_hard(const struct gorge_zone *zone, uint32_t cell) {
+  return __atomic_add_fetch(&cell_at(zone, cell)->changes, HARD_ONE, __ATOMIC_ACQ_REL);
+}
+
+/* An overflow of soft reaches hard, and refuses a fill more. */
+uint64_t gorge_stamps_bump_soft(const struct gorge_zone *zone, uint32_t cell) {
+  return __atomic_add_fetch(&cell_at(zone, cell)->changes, 1, __ATOMIC_ACQ_REL);
+}
+
+void gorge_stamps_raise_floor(const struct gorge_zone *zone, uint32_t cell, uint64_t version) {
+  uint64_t *floor = &cell_at(zone, cell)->floor;
+  uint64_t seen = __atomic_load_n(floor, __ATOMIC_RELAXED);
+  /* Each turn another one has raised it: it ends. acq_rel: partner of gorge_stamps_floor. */
+  while (seen < version &&
+         !__atomic_compare_exchange_n(floor, &seen, version, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+  }
+}
+
+uint32_t gorge_stamps_tag_cell(const struct gorge_zone *zone, uint32_t ns, const char *tag, uint32_t len) {
+  const struct gorge_l1_header *l1 = gorge_l1_header(zone);
+  uint64_t hash = gorge_hash(tag, len, l1->seed + ns * EPOCH_MIX);
+  return (uint32_t)((hash >> 32) * l1->tag_cells >> 32);
+}
+
+uint64_t gorge_stamps_generation(const struct gorge_zone *zone, uint32_t tag_cell) {
+  /* acquire: partner of the addition in gorge_l1_invalidate_tag. */
+  return __atomic_load_n(generation_at(zone, tag_cell), __ATOMIC_ACQUIRE);
+}
+
+bool gorge_stamps_current(const struct gorge_zone *zone, uint32_t ns, const struct gorge_snapshot *s) {
+  bool current = gorge_global_epoch(gorge_stamps_global(zone, ns)) == s->epoch && s->ntags <= GORGE_TAGS_MAX;
+  for (uint32_t i = 0; current && i < s->ntags; i++) {
+    current = gorge_stamps_generation(zone, s->tag_cell[i]) == s->tag_gen[i];
+  }
+  return current;
+}
+
+void gorge_l1_snapshot(const struct gorge_zone *zone, const struct gorge_key *key, const struct gorge_tag *tags,
+                       uint32_t ntags, struct gorge_snapshot *out) {
+  struct gorge_key fresh;
+  key = gorge_stamps_fresh(zone, key, &fresh);
+  out->epoch = gorge_global_epoch(key->global);
+  out->cell = gorge_stamps_cell(zone, key->hash);
+  uint64_t changes = gorge_stamps_changes(zone, out->cell);
+  out->hard = (uint32_t)(changes >> 32);
+  out->soft = (uint32_t)changes;
+  out->ntags = ntags <= GORGE_TAGS_MAX ? ntags : GORGE_TAGS_MAX;
+  for (uint32_t i = 0; i < out->ntags; i++) {
+    out->tag_cell[i] = gorge_stamps_tag_cell(zone, key->ns, tags[i].ptr, tags[i].len);
+    out->tag_gen[i] = gorge_stamps_generation(zone, out->tag_cell[i]);
+  }
+}
+
+bool gorge_l1_snapshot_current(const struct gorge_zone *zone, uint32_t ns, const struct gorge_snapshot *s) {
+  return gorge_stamps_current(zone, ns, s) && (uint32_t)(gorge_stamps_changes(zone, s->cell) >> 32) == s->hard;
+}
+
+void gorge_l1_invalidate_tag(struct gorge_zone *zone, uint32_t ns, const char *tag, uint32_t len) {
+  /* release: partner of gorge_stamps_generation; who reads the new global word reads the new generation, too. */
+  __atomic_fetch_add(generation_at(zone, gorge_stamps_tag_cell(zone, ns, tag, len)), 1, __ATOMIC_RELEASE);
+  /* release: partner of the acquire load in gorge_stamps_global. */
+  __atomic_fetch_add(&gorge_zone_words(zone, ns)->global, 1, __ATOMIC_RELEASE);
+}
+
+void gorge_l1_bump_epoch(struct gorge_zone *zone, uint32_t ns) {
+  struct gorge_words *words = gorge_zone_words(zone, ns);
+  /* release: partner of the acquire load in gorge_stamps_global. */
+  __atomic_fetch_add(&words->global, EPOCH_ONE, __ATOMIC_RELEASE);
+  __atomic_fetch_add(&words->epoch, 1, __ATOMIC_RELAXED); /* for people: how often it happened */
+}

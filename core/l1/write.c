@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Insert and invalidate. What an insert does under the lock, in this order:
+ *
+ *   check   the snapshot against stamps, tags and epoch: an invalidator bumps these before it asks for the lock, so
+ *           either its bump is seen here, or its removal comes after this insert
+ *   room    slots of what is evicted are cleared, then tails moved
+ *   bump    soft, before the entry can be seen: killed after it, the next fill is refused, never wrongly accepted
+ *   write   entry beyond the head, head
+ *   publish slot; from here on the entry exists, and the older one of the key does not
+ */
+#include "l1/evict.h"
+#include "l1/ghost.h"
+#include "l1/stamps.h"
+
+enum {
+  STEPS_PER_TURN = 512, /* log entries looked at before the lock is let go for a moment */
+  TURNS_MAX = 4096
+};
+
+struct insert {
+  const struct gorge_key *key;
+  const struct gorge_entry *entry;
+  const struct gorge_snapshot *snapshot;
+  uint32_t units, extra_units; /* 0 units: too large */
+  int ring;
+};
+
+/* The entry of a key, found under the lock. Returns false when there is none. */
+static bool lookup(const struct gorge_shard *v, const struct gorge_key *key, struct gorge_resident *r) {
+  for (int choice = 0; choice < 2; choice++) {
+    uint64_t *bucket = gorge_index_bucket(v, key->hash, choice);
+    uint32_t match = gorge_index_match(bucket, gorge_hash_fingerprint(key->hash));
+    for (; match != 0; match &= match - 1) {
+      r->slot = &bucket[__builtin_ctz(match)];
+      r->word = __atomic_load_n(r->slot, __ATOMIC_RELAXED);
+      r->ring = gorge_slot_ring(r->word);
+      bool passed;
+      r->at = gorge_slot_offset(r->word, __atomic_load_n(&v->shared->tail[r->ring], __ATOMIC_RELAXED), &passed);
+      uint64_t position = gorge_shard_position(v, r->at);
+      if (passed || position + GORGE_HEAD_UNITS > v->area_units) {
+        continue;
+      }
+      const uint32_t *at = v->area + position;
+      r->head = gorge_head_load(at);
+      r->units = gorge_entry_units(&r->head, at, v->area_units - position);
+      if (r->units > 0 && gorge_head_ns(&r->head) == key->ns && gorge_head_key_len(&r->head) == key->len &&
+          gorge_relaxed_equal(at + GORGE_HEAD_UNITS, key->ptr, key->len)) {
+        r->hash = key->hash;
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+static void remove_resident(struct gorge_shard *v, const struct gorge_resident *r) {
+  gorge_index_clear(r->slot);
+  /* relaxed: a count, changed under the lock, read by gorge_l1_usage. */
+  __atomic_store_n(&v->shared->entries, v->shared->entries - (v->shared->entries > 0), __ATOMIC_RELAXED);
+}
+
+static bool accepted(const struct gorge_shard *v, const struct insert *in, const struct gorge_resident *r) {
+  const struct gorge_snapshot *s = in->snapshot;
+  uint64_t version = in->entry->version;
+  uint64_t changes = gorge_stamps_changes(v->zone, s->cell);
+  if ((uint32_t)(changes >> 32) != s->hard || gorge_global_epoch(in->key->global) != s->epoch ||
+      !gorge_stamps_current(v->zone, in->key->ns, s)) {
+    return false;
+  }
+  if ((uint32_t)changes != s->soft && (version == 0 || version < gorge_stamps_floor(v->zone, s->cell))) {
+    return false;
+  }
+  if (r == NULL) {
+    return true;
+  }
+  const uint32_t *at = gorge_shard_unit(v, r->at);
+  /* What nobody may see any more does not keep a value without a version out; one with a version is still compared with it. */
+  bool visible = gorge_head_expires(&r->head) > v->now_ms && !gorge_evict_invalid(v, &r->head, at);
+  return gorge_entry_version(&r->head, at) <= version || (version == 0 && !visible);
+}
+
+/* The slot for the new entry, and where its frequencies start. */
+static uint64_t *claim_slot(struct gorge_shard *v, const struct insert *in, uint32_t *f, uint32_t *freq) {
+  struct gorge_resident r;
+  gorge_index_sweep(v, in->key->hash);
+  if (lookup(v, in->key, &r)) {
+    *f = gorge_evict_frequency(v, &r.head);
+    *freq = gorge_slot_freq(r.word);
+    return r.slot;
+  }
+  *f = gorge_evict_raise(v, gorge_ghost_take(v, in->key->hash), 1);
+  *freq = 0;
+  uint64_t *slot = gorge_index_vacant(v, in->key->hash);
+  if (slot == NULL) {
+    slot = gorge_index_weakest(v, in->key->hash);
+    gorge_evict_slot(v, slot);
+  }
+  /* relaxed: a count, changed under the lock, read by gorge_l1_usage. */
+  __atomic_store_n(&v->shared->entries, v->shared->entries + 1, __ATOMIC_RELAXED);
+  return slot;
+}
+
+static void store(struct gorge_shard *v, const struct insert *in, struct gorge_read *out) {
+  uint32_t f, freq;
+  uint64_t at;
+  uint64_t *slot = claim_slot(v, in, &f, &freq);
+  gorge_log_place(v, in->ring, in->units, 0, &at); /* there is room: gorge_evict_make_room said so */
+  struct gorge_head head = gorge_entry_head(in->key, in->entry, (uint8_t)v->epoch, (uint8_t)in->snapshot->epoch);
+  gorge_head_set_f(&head, f, v->shared->frequency_age);
+  gorge_head_set_check(&head, at);
+  uint64_t word = gorge_slot_word(in->key->hash, in->ring, freq, at);
+  gorge_stamps_bump_soft(v->zone, in->snapshot->cell);
+  gorge_entry_write(gorge_log_begin(v, at), &head, in->key, in->entry, in->snapshot, in->extra_units);
+  gorge_log_commit(v, in->ring, at, in->units);
+  gorge_index_publish(slot, word);
+  gorge_shard_count(v, in->key->ns, GORGE_COUNT_INSERTS);
+  if (out != NULL) {
+    out->slot = slot;
+    out->word = gorge_slot_identity(word);
+    out->expires_ms = (double)gorge_head_expires(&head);
+  }
+}
+
+/* Under the lock. GORGE_PENDING: another turn is needed to make room. */
+static int insert_locked(struct gorge_shard *v, const struct insert *in, struct gorge_read *out) {
+  struct gorge_resident r;
+  bool resident = lookup(v, in->key, &r);
+  if (!accepted(v, in, resident ? &r : NULL)) {
+    gorge_shard_count(v, in->key->ns, GORGE_COUNT_REFUSED_FILLS);
+    return GORGE_REFUSED;
+  }
+  if (in->units == 0) {
+    gorge_stamps_bump_soft(v->zone, in->snapshot->cell);
+    gorge_index_sweep(v, in->key->hash);
+    if (resident) {
+      remove_resident(v, &r);
+    }
+    gorge_shard_count(v, in->key->ns, GORGE_COUNT_TOO_LARGE);
+    return GORGE_TOO_LARGE;
+  }
+  if (!gorge_evict_make_room(v, in->ring, in->units)) {
+    return GORGE_PENDING;
+  }
+  store(v, in, out);
+  return GORGE_STORED;
+}
+
+int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                    const struct gorge_entry *entry, const struct gorge_snapshot *s, uint64_t now_ms,
+                    struct gorge_read *out) {
+  struct gorge_key fresh;
+  struct gorge_shard v;
+  struct insert in = {.key = gorge_stamps_fresh(zone, key, &fresh), .entry = entry, .snapshot = s};
+  if (out != NULL) {
+    out->slot = NULL;
+    out->word = 0;
+    out->global = key->global;
+  }
+  if (entry->ntags != s->ntags || !gorge_shard_of(zone, in.key->hash, &v)) {
+    return GORGE_REFUSED;
+  }
+  in.units = gorge_entry_plan(key, entry, &in.extra_units);
+  in.units = in.units <= v.shared->max_units ? in.units : 0;
+  in.ring = in.units > v.shared->small_max_units ? GORGE_RING_MAIN : GORGE_RING_SMALL;
+  v.worker = owner->worker;
+  v.ns = key->ns;
+  v.now_ms = now_ms;
+  for (int turn = 0; turn < TURNS_MAX; turn++) {
+    uint32_t sequence;
+    if (gorge_shard_enter(zone, &v, owner, GORGE_FILL_BUDGET_US, &sequence) != GORGE_OK) {
+      break;
+    }
+    v.steps = STEPS_PER_TURN;
+    int status = insert_locked(&v, &in, out);
+    gorge_shard_leave(&v, owner);
+    if (status != GORGE_PENDING) {
+      return status;
+    }
+  }
+  gorge_shard_count(&v, key->ns, GORGE_COUNT_LOCK_TIMEOUTS);
+  return GORGE_BUSY;
+}
+
+/* Under the lock: what invalidate does to the resident entry and, with a version, to the cell. */
+static void invalidate_locked(struct gorge_shard *v, const struct gorge_key *key, uint64_t version, uint32_t cell,
+                              uint64_t *changes) {
+  struct gorge_resident r;
+  bool resident = lookup(v, key, &r);
+  if (version != 0 && resident && gorge_entry_version(&r.head, gorge_shard_unit(v, r.at)) >= version) {
+    *changes = gorge_stamps_changes(v->zone, cell);
+    return;
+  }
+  if (version != 0) {
+    *changes = gorge_stamps_bump_soft(v->zone, cell);
+  }
+  gorge_index_sweep(v, key->hash);
+  if (resident) {
+    remove_resident(v, &r);
+  }
+}
+
+static void invalidate_fresh(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                             uint64_t version, struct gorge_snapshot *after) {
+  uint32_t cell = gorge_stamps_cell(zone, key->hash), sequence;
+  uint64_t changes = 0;
+  struct gorge_shard v;
+  if (version == 0) {
+    changes = gorge_stamps_bump_hard(zone, cell);
+  } else {
+    gorge_stamps_raise_floor(zone, cell, version);
+  }
+  if (gorge_shard_of(zone, key->hash, &v)) {
+    v.worker = owner->worker;
+    v.ns = key->ns;
+    v.now_ms = 0;
+    if (gorge_shard_enter(zone, &v, owner, GORGE_INVALIDATE_BUDGET_US, &sequence) == GORGE_OK) {
+      invalidate_locked(&v, key, version, cell, &changes);
+      gorge_shard_leave(&v, owner);
+    } else {
+      if (version != 0) {
+        changes = gorge_stamps_bump_soft(zone, cell);
+      }
+      gorge_shard_forget(zone, &v, sequence);
+      gorge_shard_count(&v, key->ns, GORGE_COUNT_LOCK_TIMEOUTS);
+    }
+  }
+  if (after != NULL) {
+    after->cell = cell;
+    after->hard = (uint32_t)(changes >> 32);
+    after->soft = (uint32_t)changes;
+  }
+}
+
+void gorge_l1_invalidate(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                         uint64_t version, struct gorge_snapshot *after) {
+  enum { EPOCHS_MAX = 8 };
+  struct gorge_key fresh;
+  /* A fill of an epoch that began meanwhile has its stamp elsewhere. After some turns every fill began after this call did. */
+  for (int i = 0; i < EPOCHS_MAX; i++) {
+    const struct gorge_key *now = gorge_stamps_fresh(zone, key, &fresh);
+    invalidate_fresh(zone, owner, now, version, after);
+    if (gorge_global_epoch(gorge_stamps_global(zone, key->ns)) == gorge_global_epoch(now->global)) {
+      return;
+    }
+  }
+}
