@@ -63,6 +63,16 @@ function _M.load_at_gate(key)
   return _M.load(key)
 end
 
+--- A loader that hangs until the gate "hang" is opened, the first time that a worker of this nginx runs it.
+---@param key string
+function _M.hang_once(key)
+  if counts:add("hangs", ngx.worker.pid()) then
+    _M.gate "hang"
+    return "late value"
+  end
+  return _M.load(key)
+end
+
 --- A loader that fails once the gate is open.
 function _M.fail_at_gate()
   _M.gate "loader"

@@ -277,6 +277,7 @@ end
 --- SIGHUP, and waits until a full set of new workers runs. Old ones may still be draining.
 function Nginx:reload()
   local old = {}
+  self.old_workers = old
   for _, pid in ipairs(process.children(self.pid)) do
     old[pid] = true
   end
@@ -290,11 +291,16 @@ function Nginx:reload()
   end, { timeout = 20, message = function() return "no new workers after a reload: " .. self:error_log() end })
 end
 
---- Waits until only workers that take requests are left (after a reload: the old ones have gone).
+--- Waits until the workers from before the last reload have gone.
 ---@param timeout? number seconds (20)
 function Nginx:wait_drained(timeout)
   process.wait_until(function()
-    return #process.children(self.pid) == #self:worker_pids()
+    for pid in pairs(self.old_workers or {}) do
+      if process.exists(pid) then
+        return false
+      end
+    end
+    return true
   end, { timeout = timeout or 20, message = "old workers did not go" })
 end
 
