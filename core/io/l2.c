@@ -189,6 +189,7 @@ int gorge_l2_send(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint64_t now
   rq->command[1].done = on_second;
   rq->command[0].deadline_ms = rq->deadline_ms;
   rq->state.rejected = rq->rejected_version;
+  rq->state.cursor = rq->since;
   if (now_ms >= l2->clock_next_ms) {
     ask_time(l2, now_ms);
   }

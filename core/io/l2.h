@@ -71,8 +71,8 @@ struct gorge_l2_request {
   uint32_t ntags; /* at most GORGE_TAGS_MAX, of 1..GORGE_TAG_MAX bytes each */
   const struct gorge_l2_tag *tags;
   const uint64_t *tag_nonces; /* FILL with tags: what LEASE delivered, or NULL; SET reads the current nonces: NULL */
-  uint64_t since;             /* FILL without tag_nonces: what LEASE delivered as version; JOURNAL: the cursor, 0: none */
-  const char *value;          /* FILL, SET: with its tags at least 4 KiB below the connection's max_reply_bytes */
+  uint64_t since;    /* FILL without tag_nonces: what LEASE delivered as version; JOURNAL: the cursor, 0: none */
+  const char *value; /* FILL, SET: with its tags at least 4 KiB below the connection's max_reply_bytes */
   uint32_t value_len;
   uint32_t kind;
   uint64_t ttl_ms;          /* FILL, SET: not 0; above 100 years counts as that */
@@ -82,7 +82,7 @@ struct gorge_l2_request {
   uint64_t deadline_ms; /* 0: the connection's default */
   /* May send this or another request, and cancel others. */
   void (*done)(struct gorge_l2_request *rq, const struct gorge_l2_result *result, uint64_t now_ms);
-  /* JOURNAL: one entry, before done. */
+  /* JOURNAL: one entry, before done. May not cancel this request. */
   void (*message)(struct gorge_l2_request *rq, const struct gorge_message *m, uint64_t now_ms);
   void *ctx;
   /* private to io/l2*.c */
@@ -92,6 +92,7 @@ struct gorge_l2_request {
     uint32_t step, rounds;
     bool eval;         /* the script goes as EVAL */
     uint64_t rejected; /* rejected_version, raised when what came was dead */
+    uint64_t cursor;   /* JOURNAL: since, moved on page by page */
     uint64_t left_ms;  /* ttl left of the value kept, by its key in Redis; UINT64_MAX: by the clock */
     void *kept;        /* a value until its tags have been checked */
   } state;

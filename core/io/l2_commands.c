@@ -18,7 +18,7 @@ int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq)
   bool leases = rq->verb == GORGE_L2_LEASE || rq->verb == GORGE_L2_RENEW;
   if (rq->verb > GORGE_L2_JOURNAL || rq->ntags > GORGE_TAGS_MAX || (tags_only && rq->ntags == 0) ||
       (!keyless && (rq->key_len < 1 || rq->key_len > GORGE_KEY_MAX)) || (needs_token(rq->verb) && rq->token == 0) ||
-      (leases && rq->lease_ms == 0)) {
+      (leases && rq->lease_ms == 0) || (rq->verb == GORGE_L2_JOURNAL && rq->message == NULL)) {
     return GORGE_ERR_ARGUMENT;
   }
   for (uint32_t i = 0; i < rq->ntags; i++) {
@@ -250,7 +250,7 @@ static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_reque
       add_number(l2, rq->lease_ms);
       break;
     case GORGE_L2_JOURNAL:
-      add_number(l2, rq->since);
+      add_number(l2, rq->state.cursor);
       add_number(l2, GORGE_L2_JOURNAL_ENTRIES);
       break;
     case GORGE_L2_LOOKUP: return GORGE_ERR_ARGUMENT;

@@ -148,12 +148,12 @@ static uint32_t other_tags(const struct gorge_l2_request *rq, const struct gorge
   return n;
 }
 
-/* Nonces of the request's tags are there (elements[i] for tag i, nelements 0: none were asked for). */
+/* What Redis holds of the request's tags is there, elements[i] for tag i. Nothing is believed about a tag it left out. */
 static void check_requested(struct gorge_l2_request *rq, struct redisReply *const *elements, size_t nelements,
                             uint64_t now_ms) {
   struct gorge_l2_kept *kept = rq->state.kept;
   const struct gorge_envelope *e = &kept->envelope;
-  for (uint32_t i = 0; nelements > 0 && i < e->ntags; i++) {
+  for (uint32_t i = 0; i < e->ntags; i++) {
     int at = place_of(rq, &e->tags[i]);
     if (at >= 0 && ((size_t)at >= nelements || !nonce_is(elements[at], e->nonces[i]))) {
       reject(rq, e->version, NULL, now_ms);
@@ -328,7 +328,7 @@ static void on_journal(struct gorge_l2_request *rq, const struct redisReply *rep
     finish_status(rq, told ? GORGE_MISS : GORGE_ERR_PROTOCOL, told ? (uint64_t)last : 0, NULL, now_ms);
     return;
   }
-  uint64_t cursor = rq->since;
+  uint64_t cursor = rq->state.cursor;
   for (size_t i = 1; i < reply->elements; i++) {
     const struct redisReply *bytes;
     struct gorge_message m;
@@ -344,7 +344,7 @@ static void on_journal(struct gorge_l2_request *rq, const struct redisReply *rep
     finish_status(rq, GORGE_OK, cursor, NULL, now_ms);
     return;
   }
-  rq->since = cursor; /* there may be more */
+  rq->state.cursor = cursor; /* there may be more */
   proceed(rq, gorge_l2_submit_script(rq, now_ms), now_ms);
 }
 

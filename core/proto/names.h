@@ -17,7 +17,13 @@
 
 #include "base/status.h"
 
-enum gorge_name { GORGE_NAME_VALUE = 'v', GORGE_NAME_LEASE = 'l', GORGE_NAME_COUNTER = 'c', GORGE_NAME_TAG = 't', GORGE_NAME_JOURNAL = 'j' };
+enum gorge_name {
+  GORGE_NAME_VALUE = 'v',
+  GORGE_NAME_LEASE = 'l',
+  GORGE_NAME_COUNTER = 'c',
+  GORGE_NAME_TAG = 't',
+  GORGE_NAME_JOURNAL = 'j'
+};
 
 enum {
   GORGE_NAME_PREFIX_MAX = GORGE_NAME_MAX + 12, /* bytes before a user's key or tag */

@@ -25,16 +25,16 @@
   "end\n"
 
 /* The current nonce of a tag, made from `fresh` when there is none; lives for ttl ms at least. */
-#define TAG_NONCE                                                   \
-  "local function tag_nonce(key, fresh, ttl)\n"                     \
-  "  local tag = redis.call('GET', key)\n"                          \
-  "  if not tag or #tag ~= 16 then\n"                               \
-  "    tag = fresh .. string.rep('\\0', 8)\n"                       \
-  "    redis.call('SET', key, tag, 'PX', ttl)\n"                    \
-  "  elseif redis.call('PTTL', key) < tonumber(ttl) then\n"         \
-  "    redis.call('PEXPIRE', key, ttl)\n"                           \
-  "  end\n"                                                         \
-  "  return string.sub(tag, 1, 8)\n"                                \
+#define TAG_NONCE                                           \
+  "local function tag_nonce(key, fresh, ttl)\n"             \
+  "  local tag = redis.call('GET', key)\n"                  \
+  "  if not tag or #tag ~= 16 then\n"                       \
+  "    tag = fresh .. string.rep('\\0', 8)\n"               \
+  "    redis.call('SET', key, tag, 'PX', ttl)\n"            \
+  "  elseif redis.call('PTTL', key) < tonumber(ttl) then\n" \
+  "    redis.call('PEXPIRE', key, ttl)\n"                   \
+  "  end\n"                                                 \
+  "  return string.sub(tag, 1, 8)\n"                        \
   "end\n"
 
 /* The i-th of the 8-byte strings in s. */
@@ -44,8 +44,8 @@
   "end\n"
 
 /* PUBLISH of a message (message.h). */
-#define TELL                                                        \
-  "local function tell(channel, kind, version, name)\n"             \
+#define TELL                                                                                        \
+  "local function tell(channel, kind, version, name)\n"                                             \
   "  redis.call('PUBLISH', channel, string.char(1, kind) .. struct.pack('>I8', version) .. name)\n" \
   "end\n"
 
@@ -53,16 +53,16 @@
  * An invalidation, the n-th of its version: into the journal, then PUBLISH. A journal that does not take it (its last id is
  * higher than any version: the counter was tampered with) starts anew, which its readers notice.
  */
-#define TELL_FOR_GOOD                                               \
-  "local function tell_for_good(journal, channel, kind, version, n, name)\n" \
-  "  local m = string.char(1, kind) .. struct.pack('>I8', version) .. name\n" \
-  "  local id = string.format('%.0f-%d', version, n)\n"             \
+#define TELL_FOR_GOOD                                                              \
+  "local function tell_for_good(journal, channel, kind, version, n, name)\n"       \
+  "  local m = string.char(1, kind) .. struct.pack('>I8', version) .. name\n"      \
+  "  local id = string.format('%.0f-%d', version, n)\n"                            \
   "  local r = redis.pcall('XADD', journal, 'MAXLEN', '~', '10000', id, 'm', m)\n" \
-  "  if type(r) == 'table' and r.err then\n"                        \
-  "    redis.call('DEL', journal)\n"                                \
-  "    redis.call('XADD', journal, id, 'm', m)\n"                   \
-  "  end\n"                                                         \
-  "  redis.call('PUBLISH', channel, m)\n"                           \
+  "  if type(r) == 'table' and r.err then\n"                                       \
+  "    redis.call('DEL', journal)\n"                                               \
+  "    redis.call('XADD', journal, id, 'm', m)\n"                                  \
+  "  end\n"                                                                        \
+  "  redis.call('PUBLISH', channel, m)\n"                                          \
   "end\n"
 
 /*

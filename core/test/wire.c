@@ -84,7 +84,7 @@ const char *wire_take(struct gorge_conn *c) {
     if (ptr[i] == '\r') {
       continue;
     }
-    text[at++] = ptr[i] == '\n' ? '|' : ptr[i];
+    text[at++] = ptr[i] == '\n' ? '|' : ptr[i] == '\0' ? '~' : ptr[i];
   }
   text[at] = '\0';
   gorge_conn_sent(c, len);

@@ -27,7 +27,7 @@ void wire_init(struct wire_command *w);
 /* Submits words separated by blanks. */
 int wire_submit(struct gorge_conn *c, struct wire_command *w, const char *words, uint64_t now_ms);
 
-/* Everything to be sent, with CR LF as written "|", NUL-terminated; taken as sent. Good until the next call. */
+/* Everything to be sent, with CR LF written "|" and NUL "~", NUL-terminated; taken as sent. Good until the next call. */
 const char *wire_take(struct gorge_conn *c);
 /* What `words` looks like in wire_take's form. Up to four results are good at a time. */
 const char *wire_format(const char *words);
