@@ -9,14 +9,14 @@ local _M = {
   A = 1,
   B = 2,
   connections = {}, ---@type demo.Connection[] to all workers of both nodes
+  a = nil, ---@type demo.Connection one of those to node A
+  b = nil, ---@type demo.Connection one of those to node B
 }
 
 local PORTS = { tonumber(os.getenv("PORT_A")), tonumber(os.getenv("PORT_B")) }
 local WORKERS = { "A0", "B0", "A1", "B1" } -- as the header X-Worker names them
 local PER_WORKER = 2
 local SEEN_LIMIT_SECONDS = 6 -- with Redis in reach, the other node has forgotten by then
-
-local node_a, node_b -- one connection to each
 
 --- Ends the demo if something does not hold.
 function _M.promise(kept, format, ...)
@@ -45,8 +45,8 @@ function _M.connect()
     end
     if #kept == #WORKERS * PER_WORKER then
       for _, connection in ipairs(kept) do
-        node_a = connection.node == _M.A and connection or node_a
-        node_b = connection.node == _M.B and connection or node_b
+        _M.a = connection.node == _M.A and connection or _M.a
+        _M.b = connection.node == _M.B and connection or _M.b
       end
       return
     end
@@ -85,7 +85,7 @@ end
 --- Deletes on node A.
 ---@return integer status 200, or 202 if node A could not tell the others
 function _M.delete(path)
-  local answer = client.request(node_a, path, "DELETE")
+  local answer = client.request(_M.a, path, "DELETE")
   promise(answer.status == 200 or answer.status == 202, "DELETE %s was answered with status %d: %s",
     path, answer.status, answer.body)
   return answer.status
@@ -99,7 +99,7 @@ end
 --- How often the loader has run on both nodes.
 function _M.loader_runs()
   local sum = 0
-  for _, node in ipairs { node_a, node_b } do
+  for _, node in ipairs { _M.a, _M.b } do
     sum = sum + tonumber(client.request(node, "/stats").body:match('"loader_runs":(%d+)'))
   end
   return sum
