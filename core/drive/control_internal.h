@@ -132,6 +132,8 @@ void gorge_journal_begin(struct gorge_watch *w);
 /* The subscription is confirmed / lost. */
 void gorge_journal_subscribed(struct gorge_watch *w, uint64_t now_ms);
 void gorge_journal_lost(struct gorge_watch *w);
+/* Redis cannot be reached: L1 is what there is. */
+void gorge_journal_unreachable(struct gorge_watch *w);
 /* A message has taken effect. */
 void gorge_journal_message(struct gorge_watch *w, const struct gorge_message *m);
 /* Called now and then while the role is held: tries again what failed. */

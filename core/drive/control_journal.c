@@ -38,6 +38,10 @@ static void set_synced(const struct gorge_watch *w, uint64_t now_ms) {
   __atomic_store_n(&words_of(w)->synced_ms, now_ms, __ATOMIC_RELAXED); /* a hint: how old L1 may be */
 }
 
+static void set_tried(const struct gorge_watch *w) {
+  __atomic_store_n(&words_of(w)->tried, 1, __ATOMIC_RELEASE); /* after the first resync; partner: engine/fetch.c */
+}
+
 void gorge_journal_begin(struct gorge_watch *w) {
   uint64_t synced_ms = __atomic_load_n(&words_of(w)->synced_ms, __ATOMIC_RELAXED); /* see set_synced */
   if (synced_ms != 0 && gorge_clock_ms() > synced_ms + ABSENT_MS) {
@@ -62,6 +66,7 @@ static void on_journal(struct gorge_l2_request *rq, const struct gorge_l2_result
   set_cursor(w, r->version > w->seen ? r->version : w->seen);
   set_synced(w, now_ms);
   set_fresh(w, GORGE_FRESH_ALWAYS);
+  set_tried(w);
   w->sync = GORGE_SYNC_DONE;
   gorge_watch_set_subscribed(w, true); /* last: who sees it may rely on what was done */
 }
@@ -96,6 +101,11 @@ void gorge_journal_lost(struct gorge_watch *w) {
   gorge_watch_set_subscribed(w, false);
 }
 
+void gorge_journal_unreachable(struct gorge_watch *w) {
+  set_fresh(w, GORGE_FRESH_ALWAYS);
+  set_tried(w);
+}
+
 void gorge_journal_message(struct gorge_watch *w, const struct gorge_message *m) {
   if (m->type == GORGE_MESSAGE_FILLED) {
     return; /* not an invalidation: not in the journal */
@@ -114,7 +124,5 @@ void gorge_journal_tick(struct gorge_watch *w, uint64_t now_ms) {
     read_journal(w, now_ms);
   } else if (w->sync == GORGE_SYNC_DONE) {
     set_synced(w, now_ms);
-  } else if (gorge_conn_state(gorge_subscriber_conn(w->subscriber)) == GORGE_CONN_DOWN) {
-    set_fresh(w, GORGE_FRESH_ALWAYS); /* Redis is away: what L1 has is better than nothing */
   }
 }

@@ -72,6 +72,10 @@ static void subscriber_tick(struct gorge_watch *w) {
   uint64_t now_ms = gorge_clock_ms();
   uint64_t next_ms = gorge_subscriber_tick(w->subscriber, now_ms);
   gorge_ev_link_kick(w->subscriber_link);
+  const struct gorge_conn *conn = gorge_subscriber_conn(w->subscriber);
+  if (gorge_conn_state(conn) == GORGE_CONN_DOWN && gorge_conn_reason(conn)[0] != '\0') {
+    gorge_journal_unreachable(w);
+  }
   if (next_ms == UINT64_MAX) {
     ev_timer_stop(c->loop, &w->subscriber_timer);
     return;

@@ -9,6 +9,8 @@
 #include "base/hash.h"
 #include "engine/engine.h"
 
+enum { SYNC_MS = 200 };
+
 /* All caches of the process by serial number, so that a cleanup handler that outlives its cache finds nothing. Main thread only. */
 static struct {
   gorge_cache **list;
@@ -181,6 +183,7 @@ static void forget_parent(gorge_cache *c) {
   c->link = NULL;
   c->watch = -1;
   c->threads = false;
+  c->sync_until_ms = 0;
   c->dropped = false;
   c->slots = NULL;
   c->free_slots = NULL;
@@ -226,6 +229,7 @@ int gorge_cache_ready(gorge_cache *c, bool threads) {
   }
   if (threads && !c->threads) {
     c->threads = true;
+    c->sync_until_ms = gorge_clock_ms() + SYNC_MS;
     if (c->has_redis && gorge_cache_control(c) == NULL) {
       return GORGE_ERR_SYSTEM;
     }

@@ -4,9 +4,10 @@
  * Redis and L1; nothing in here waits. Everything runs on the process's main thread, but for the hooks in coherence.c,
  * which run on its control thread and touch shared memory only.
  *
- *   fetch:  FLIGHT <-> (lease of the host) -> LOOKUP -> LEASE <-> PARKED -> RUN -> FILL -> DONE
+ *   fetch:  (SYNC) -> FLIGHT <-> (lease of the host) -> LOOKUP -> LEASE <-> PARKED -> RUN -> FILL -> DONE
  *   write:  WRITE -> DONE
  *
+ * SYNC    the host does not follow the journal yet: wait for a moment, else L1 could not keep the value
  * FLIGHT  somebody on this host fills: wait for the flight's end
  * LOOKUP  GET of the value            LEASE   the lease script
  * PARKED  another node fills: wait for its message, or poll
@@ -24,6 +25,7 @@
 struct gorge_ev_link;
 
 enum gorge_op_state {
+  GORGE_OP_SYNC = 1,
   GORGE_OP_FLIGHT,
   GORGE_OP_LOOKUP,
   GORGE_OP_LEASE,
@@ -45,7 +47,7 @@ struct gorge_op {
   uint64_t id; /* slot in the table in the low bits, a serial number above; never 0 */
   gorge_cache *cache;
   uint64_t listed_us;
-  struct gorge_op *prev, *next; /* list of ops that wait for time or shared memory (FLIGHT, PARKED) */
+  struct gorge_op *prev, *next; /* list of ops that wait for time or shared memory (FLIGHT, PARKED, SYNC) */
   enum gorge_op_state state;
   int status;
   bool lookup_only;
@@ -125,7 +127,8 @@ struct gorge_cache {
   uint32_t *free_slots;
   uint32_t free_count;
   uint64_t next_serial;
-  struct gorge_op *waiting; /* head of the list of FLIGHT and PARKED ops */
+  struct gorge_op *waiting; /* head of that list */
+  uint64_t sync_until_ms;   /* until then a fill waits for the host to follow the journal */
   struct gorge_buf events;  /* ids of ops whose status changed */
 };
 

@@ -57,8 +57,24 @@ static void ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
   }
 }
 
+/*
+ * Whether this host follows the namespace's journal, or has tried. The first thing it does then is to forget its L1, since it knows
+ * nothing of what came before: a fill that went through that moment would be lost to L1.
+ */
+static bool follows(const gorge_cache *c, uint64_t now_ms) {
+  /* acquire: pairs with the subscriber's release after its first resync */
+  return !c->has_redis || now_ms >= c->sync_until_ms ||
+         __atomic_load_n(&gorge_zone_journal(c->zone, c->ns)->tried, __ATOMIC_ACQUIRE) != 0;
+}
+
 void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
   gorge_cache *c = op->cache;
+  if (!follows(c, now_ms)) {
+    op->state = GORGE_OP_SYNC;
+    op->next_ms = now_ms + 1;
+    gorge_op_list(op);
+    return;
+  }
   begin_read(op);
   struct gorge_flight_request rq = {
       .key = &op->key,
@@ -71,7 +87,7 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
   };
   int status = gorge_flight_begin(c->zone, &rq, &op->flight, &op->previous);
   if (status == GORGE_BUSY) {
-    if (op->state != GORGE_OP_FLIGHT || !op->listed) {
+    if (op->state != GORGE_OP_FLIGHT) {
       gorge_count(c, GORGE_COUNT_WAITS);
       op->state = GORGE_OP_FLIGHT;
       gorge_op_list(op);
@@ -269,6 +285,10 @@ static void look_at_flight(struct gorge_op *op, uint64_t now_ms) {
 void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms) {
   if (op->state == GORGE_OP_FLIGHT) {
     look_at_flight(op, now_ms);
+    return;
+  }
+  if (op->state == GORGE_OP_SYNC) {
+    gorge_fetch_enter(op, now_ms);
     return;
   }
   bool poked = op->flight.index != UINT32_MAX && gorge_flight_poked(op->cache->zone, &op->flight);

@@ -95,6 +95,7 @@ struct gorge_role *gorge_zone_subscriber_role(const struct gorge_zone *zone, uin
 struct gorge_journal_words {
   uint64_t cursor;    /* every invalidation up to this version has taken effect here; 0: nothing is known */
   uint64_t synced_ms; /* when that was last known to be all there is */
+  uint64_t tried;     /* 1 once a worker has read the journal, or found that it cannot be read */
 };
 struct gorge_journal_words *gorge_zone_journal(const struct gorge_zone *zone, uint32_t ns);
 

@@ -75,10 +75,22 @@ end
 ---@field engine gorge.Engine
 ---@field deadline_ms number
 
+---A fill that coroutines of this worker share.
+---@class gorge.Flight
+---@field cache gorge.Cache
+---@field key string
+---@field op integer
+---@field tags string packed
+---@field followers table[]
+---@field n integer
+local Flight = {}
+Flight.__index = Flight
+
 ---Tells all followers of a fill how it ended.
-local function end_flight(self, flight, state, value, err)
-  if self.flights[flight.key] == flight then
-    self.flights[flight.key] = nil
+local function end_flight(flight, state, value, err)
+  local flights = flight.cache.flights
+  if flights[flight.key] == flight then
+    flights[flight.key] = nil
   end
   for i = 1, flight.n do
     local follower = flight.followers[i]
@@ -86,6 +98,11 @@ local function end_flight(self, flight, state, value, err)
     follower.waiter:signal()
   end
   flight.n = 0
+end
+
+---The operation went away without its coroutine: who followed begins anew.
+function Flight:lost()
+  end_flight(self, "again")
 end
 
 ---Waits for the result of another coroutine of this worker.
@@ -134,7 +151,7 @@ local function from_l2(self, call, op, flight)
   local ok, value = self.codec.decode(read.kind, engine:bytes(), true)
   if not ok then
     note_undecodable(self, call.key, "Redis", value)
-    end_flight(self, flight, "again")
+    end_flight(flight, "again")
     engine:free(op)
     local deletion, status = engine:start_delete(call.key)
     if deletion ~= 0 then
@@ -144,7 +161,7 @@ local function from_l2(self, call, op, flight)
     return true
   end
   store_l0(self.l0, call.key, value, read)
-  end_flight(self, flight, "value", value)
+  end_flight(flight, "value", value)
   engine:free(op)
   return false, value, nil, "l2"
 end
@@ -156,36 +173,36 @@ end
 ---@return string|nil source
 local function lead(self, call, status, op)
   local engine = call.engine
-  local flight = { key = call.key, op = op, tags = call.tags, followers = {}, n = 0 }
+  local flight = setmetatable({ cache = self, key = call.key, op = op, tags = call.tags, followers = {}, n = 0 }, Flight)
   self.flights[call.key] = flight
-  engine.ended[op] = function() end_flight(self, flight, "again") end
+  engine.shared[op] = flight
   engine.host.guard(engine, op)
   status = engine:wait(op, status)
   if status == HIT then
     return from_l2(self, call, op, flight)
   elseif status == LEASE then
     local value, err, source = load.with_lease(self, call, op)
-    end_flight(self, flight, "value", value, err)
+    end_flight(flight, "value", value, err)
     engine:free(op)
     return false, value, err, source
   elseif status == FAILED then
     local err = engine:bytes()
-    end_flight(self, flight, "value", nil, err)
+    end_flight(flight, "value", nil, err)
     engine:free(op)
     return false, nil, err
   elseif status == TIMED_OUT and call.on_timeout == "error" then
     local _, err = timed_out(call)
-    end_flight(self, flight, "value", nil, err)
+    end_flight(flight, "value", nil, err)
     engine:free(op)
     return false, nil, err
   elseif status == TIMED_OUT then
     engine:run(op)
     local value, err, source = load.with_lease(self, call, op)
-    end_flight(self, flight, "value", value, err)
+    end_flight(flight, "value", value, err)
     engine:free(op)
     return false, value, err, source
   end
-  end_flight(self, flight, "again")
+  end_flight(flight, "again")
   engine:free(op)
   return true
 end

@@ -80,7 +80,7 @@ function _M.new(options, host, flags)
     op_out = ffi_new "uint64_t[1]",
     events = ffi_new("uint64_t[?]", EVENTS),
     waiters = {}, -- by operation
-    ended = {}, -- by operation: called when it went away without its coroutine
+    shared = {}, -- by operation: who else waits for it (lost() is called when it went away without its coroutine)
     polled_ms = 0,
   }, mt)
   self:grow(FIRST_BUFFER)
@@ -241,22 +241,22 @@ end
 ---Ends the caller's interest in an operation.
 function _M:free(op)
   self.waiters[op] = nil
-  self.ended[op] = nil
+  self.shared[op] = nil
   C.gorge_op_free(self.handle, op)
 end
 
 ---Moves on what can be moved, and signals the waiters of operations whose status changed.
 function _M:poll()
-  local events, waiters, ended = self.events, self.waiters, self.ended
+  local events, waiters, shared = self.events, self.waiters, self.shared
   repeat
     local n = C.gorge_poll(self.handle, events, EVENTS)
     for i = 0, n - 1 do
       local op = tonumber(events[i])
       if C.gorge_op_status(self.handle, op, nil) == ERR_ARGUMENT then
-        local on_end = ended[op]
-        waiters[op], ended[op] = nil, nil
-        if on_end then
-          on_end(op)
+        local flight = shared[op]
+        waiters[op], shared[op] = nil, nil
+        if flight then
+          flight:lost()
         end
       elseif waiters[op] then
         waiters[op]:signal()

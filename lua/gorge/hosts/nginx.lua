@@ -14,12 +14,13 @@ local get_request = base.get_request
 local tonumber = tonumber
 
 ffi.cdef [[
-extern volatile uintptr_t gorge_ngx_current_msec __asm__("ngx_current_msec");
+extern uintptr_t gorge_ngx_current_msec[1] __asm__("ngx_current_msec");
 struct gorge_ngx_cleanup { void (*handler)(void *data); void *data; };
 struct gorge_ngx_cleanup *gorge_ngx_http_cleanup_add(void *request, size_t size) __asm__("ngx_http_cleanup_add");
 ]]
 
 local ngx_core = ffi.C
+local current_msec = ngx_core.gorge_ngx_current_msec -- nginx's cached clock, declared as an array: one load
 
 local _M = { name = "nginx" }
 
@@ -115,7 +116,7 @@ function _M.close(engine)
 end
 
 function _M.now()
-  return tonumber(ngx_core.gorge_ngx_current_msec)
+  return tonumber(current_msec[0])
 end
 
 ---@param level string

@@ -1,0 +1,416 @@
+-- SPDX-License-Identifier: MIT
+-- A cache without Redis in a plain LuaJIT program.
+local helper = require "spec.helper"
+local gorge = require "gorge"
+
+local count = 0
+local function new(options)
+  count = count + 1
+  options = options or {}
+  options.namespace = options.namespace or "cache-spec-" .. count
+  options.l1_size = options.l1_size or "4m"
+  return assert(gorge.new(options))
+end
+
+local function returns(value)
+  return function() return value end
+end
+
+describe("gorge.new", function()
+  it("makes the same module available as resty.gorge", function()
+    assert.equal(gorge, require "resty.gorge")
+    assert.is_string(gorge._VERSION)
+  end)
+
+  it("raises on an unknown option and names it", function()
+    assert.error_matches(function() gorge.new { namespcae = "x" } end, "gorge: unknown option 'namespcae'")
+  end)
+
+  it("rejects by name what this version does not have", function()
+    assert.error_matches(function() gorge.new { stale_while_revalidate = true } end, "'stale_while_revalidate' is not supported by this version")
+    assert.error_matches(function() gorge.new { redis = "rediss://127.0.0.1" } end, "TLS is not supported")
+  end)
+
+  it("shares one zone between caches and keeps their namespaces apart", function()
+    local a = new { namespace = "ns-a", zone = "shared-zone" }
+    local b = new { namespace = "ns-b", zone = "shared-zone" }
+    assert.equal(1, a:fetch("k", 10, returns(1)))
+    assert.equal(2, b:fetch("k", 10, returns(2)))
+    assert.equal(1, (a:get("k")))
+    a:delete("k")
+    assert.equal(2, (b:get("k")))
+  end)
+
+  it("refuses a zone that exists with another size and names both", function()
+    new { namespace = "sized", zone = "sized-zone", l1_size = "4m" }
+    local cache, err = gorge.new { namespace = "other", zone = "sized-zone", l1_size = "8m" }
+    assert.is_nil(cache)
+    assert.matches("4194304", err)
+    assert.matches("8388608", err)
+  end)
+end)
+
+describe("fetch", function()
+  it("runs fn once, then answers from L0, and from L1 in a handle without L0", function()
+    local runs = 0
+    local function load(key)
+      runs = runs + 1
+      return { id = key }
+    end
+    local cache = new { namespace = "layers" }
+    local value, err, source = cache:fetch("user:1", 60, load)
+    assert.same({ { id = "user:1" }, "fn" }, { value, source })
+    assert.is_nil(err)
+    value, err, source = cache:fetch("user:1", 60, load)
+    assert.same({ { id = "user:1" }, "l0" }, { value, source })
+    assert.is_nil(err)
+    local other = new { namespace = "layers", l1_objects = 0 }
+    value, err, source = other:fetch("user:1", 60, load)
+    assert.same({ { id = "user:1" }, "l1" }, { value, source })
+    assert.is_nil(err)
+    assert.equal(1, runs)
+  end)
+
+  it("returns every kind of value exactly, from every layer", function()
+    local bytes = {}
+    for i = 0, 255 do
+      bytes[#bytes + 1] = string.char(i)
+    end
+    local values = {
+      "", table.concat(bytes), ("x"):rep(200000), 0, -1, 2 ^ 53, -2 ^ 53, 0.1, 1 / 3, 5e-324, 1.7976931348623157e308, true, false, {},
+      { 1, 2, 3 }, { a = { b = { c = false, d = {} } }, [1] = "x", [2.5] = 2 ^ 53 - 1 }, { [10] = 0.1 + 0.2 },
+    }
+    local cache, direct = new { namespace = "values" }, new { namespace = "values", l1_objects = 0 }
+    for i, value in ipairs(values) do
+      assert.same(value, (cache:fetch("k" .. i, 60, returns(value))))
+      for _, handle in ipairs { cache, direct } do
+        local got, err, source = handle:fetch("k" .. i, 60, function() error "not to be run" end)
+        assert.is_nil(err)
+        assert.equal(handle == cache and "l0" or "l1", source)
+        assert.same(value, got)
+      end
+    end
+  end)
+
+  it("remembers that there is no such thing for negative_cache_ttl", function()
+    local cache = new { negative_cache_ttl = 0.05 }
+    local runs = 0
+    local function load()
+      runs = runs + 1
+    end
+    assert.same({ nil, nil, "fn" }, { cache:fetch("none", 60, load) })
+    assert.same({ nil, nil, "l0" }, { cache:fetch("none", 60, load) })
+    assert.equal(1, runs)
+    helper.wait_until(function()
+      cache:fetch("none", 60, load)
+      return runs == 2
+    end, { timeout = 2 })
+  end)
+
+  it("lets a value expire, also after less than a second", function()
+    local cache = new()
+    cache:fetch("short", 0.05, returns(1))
+    assert.equal("l0", select(3, cache:fetch("short", 0.05, returns(2))))
+    helper.wait_until(function() return cache:fetch("short", 60, returns(2)) == 2 end, { timeout = 2 })
+  end)
+
+  it("does not cache a failure, returned or raised", function()
+    local cache = new()
+    local value, err, source = cache:fetch("k", 60, function() return nil, "no database" end)
+    assert.same({ nil, "no database", nil }, { value, err, source })
+    value, err = cache:fetch("k", 60, function() error("broken", 0) end)
+    assert.is_nil(value)
+    assert.equal("gorge: fn raised: broken", err)
+    local reason = { code = 7 }
+    assert.equal(reason, select(2, cache:fetch("k", 60, function() return nil, reason end)))
+    assert.equal("ok", (cache:fetch("k", 60, returns "ok")))
+    assert.equal(0, cache:stats().fills_running)
+  end)
+
+  it("passes arguments to fn", function()
+    local cache = new()
+    assert.same({ "k", "a", nil, "c" }, (cache:fetch("k", 60, function(...) return { ... } end, nil, { args = { "a", nil, "c", n = 3 } })))
+  end)
+
+  it("hands out a private copy when asked to", function()
+    local cache = new()
+    local shared = cache:fetch("k", 60, returns { list = { 1 } })
+    local copy = cache:fetch("k", 60, returns(0), nil, { clone = true })
+    copy.list[1] = "changed"
+    assert.same({ list = { 1 } }, (cache:fetch("k", 60, returns(0))))
+    assert.equal(shared, (cache:fetch("k", 60, returns(0))))
+  end)
+
+  it("obeys a ttl and no_store that fn returns", function()
+    local cache = new()
+    cache:fetch("ttl", 60, function() return 1, nil, 5 end)
+    assert.is_true(cache:peek("ttl").ttl <= 5)
+    cache:fetch("table", 60, function() return 1, nil, { ttl = 7 } end)
+    assert.is_true(cache:peek("table").ttl <= 7)
+    assert.equal(1, (cache:fetch("not", 60, function() return 1, nil, { no_store = true } end)))
+    assert.is_nil(cache:peek("not"))
+    local _, err = cache:fetch("bad", 60, function() return 1, nil, { tll = 7 } end)
+    assert.matches('override "tll" is not one of', err)
+  end)
+
+  it("names key and type of what cannot be serialized", function()
+    local cache = new()
+    local value, err = cache:fetch("k", 60, returns { handler = print })
+    assert.is_nil(value)
+    assert.matches('^gorge: key "k": value.handler: cannot serialize a function', err)
+    assert.is_nil(cache:peek("k"))
+  end)
+
+  it("passes through what is too large for L1 and counts it", function()
+    local cache = new { l1_size = "2m" }
+    local big = ("x"):rep(3 * 1024 * 1024)
+    assert.equal(big, (cache:fetch("big", 60, returns(big))))
+    assert.is_nil(cache:peek("big"))
+    assert.equal(1, cache:stats().too_large)
+    assert.equal("small", (cache:fetch("small", 60, returns "small")))
+  end)
+
+  it("raises wrong argument types at the caller's line", function()
+    local cache = new()
+    local function raises(pattern, fn)
+      local ok, err = pcall(fn)
+      assert.is_false(ok)
+      assert.matches("cache_spec.lua:%d+: gorge: " .. pattern, err)
+    end
+    raises("key must be a string, got", function() cache:fetch(5, 60, print) end)
+    raises("ttl must be a number of seconds greater than 0", function() cache:fetch("k", 0, print) end)
+    raises("fn must be a function", function() cache:fetch("k", 60, "fn") end)
+    raises("a tag must be a string", function() cache:fetch("k", 60, print, { 1 }) end)
+    raises("option 'stale_ttl' is not supported", function() cache:fetch("k", 60, print, nil, { stale_ttl = 1 }) end)
+    raises("ttl must be", function() cache:set("k", 1, "x") end)
+    raises("key must be a string", function() cache:delete() end)
+    raises("invalidate_tags needs", function() cache:invalidate_tags() end)
+    raises("a tag must have 1 to 255 bytes", function() cache:invalidate_tags("") end)
+    raises("key must be a string", function() cache:get({}) end)
+    raises("key must be a string", function() cache:peek() end)
+    cache:set("k", 1)
+    cache:get("k")
+    raises("option 'clone' must be", function() cache:fetch("k", 60, print, nil, { clone = 1 }) end)
+  end)
+
+  it("refuses an empty key and one that is too long", function()
+    local cache = new()
+    assert.matches("key must not be empty", select(2, cache:fetch("", 60, returns(1))))
+    assert.matches("at most 8192 bytes", select(2, cache:fetch(("k"):rep(8193), 60, returns(1))))
+    assert.equal(1, (cache:fetch(("k"):rep(8192), 60, returns(1))))
+  end)
+end)
+
+describe("get, set, delete, peek", function()
+  it("get never calls anything and tells a miss from nothing", function()
+    local cache = new()
+    assert.same({ nil, nil, nil }, { cache:get("k") })
+    cache:set("k", nil)
+    assert.same({ nil, nil, "l1" }, { cache:get("k") })
+    assert.same({ nil, nil, "l0" }, { cache:get("k") })
+  end)
+
+  it("set replaces, delete forgets, in every handle at once", function()
+    local a, b = new { namespace = "two" }, new { namespace = "two" }
+    assert.is_true(a:set("k", { v = 1 }, 60))
+    assert.same({ v = 1 }, (b:get("k")))
+    assert.same({ v = 1 }, (b:get("k")))
+    assert.is_true(a:set("k", { v = 2 }, 60))
+    assert.same({ v = 2 }, (b:get("k")))
+    assert.is_true(a:delete("k"))
+    assert.is_nil((b:get("k")))
+    assert.is_true(a:delete("never there"))
+  end)
+
+  it("delete is seen by a running fetch: its value is returned, but not kept", function()
+    local cache = new()
+    local value = cache:fetch("k", 60, function()
+      cache:delete("k")
+      return "old"
+    end)
+    assert.equal("old", value)
+    assert.is_nil((cache:get("k")))
+    assert.equal(1, cache:stats().refused_fills)
+  end)
+
+  it("peek shows what L1 holds", function()
+    local cache = new()
+    assert.is_nil(cache:peek("k"))
+    cache:set("k", "12345", 60, { "b", "a" })
+    local seen = cache:peek("k")
+    assert.is_true(seen.ttl > 59 and seen.ttl <= 60)
+    seen.ttl = nil
+    assert.same({ stale = false, negative = false, tags = { "b", "a" }, size = 5, source = "l1" }, seen)
+    cache:set("none", nil)
+    assert.is_true(cache:peek("none").negative)
+  end)
+
+  it("bounds the life in L1 by l1_ttl", function()
+    local cache = new { l1_ttl = 5 }
+    cache:set("k", 1, 3600)
+    assert.is_true(cache:peek("k").ttl <= 5)
+    cache:fetch("f", 3600, returns(1))
+    assert.is_true(cache:peek("f").ttl <= 5)
+  end)
+end)
+
+describe("tags", function()
+  it("forget every value that carries one of them, in every handle", function()
+    local a, b = new { namespace = "tags" }, new { namespace = "tags" }
+    a:set("one", 1, 60, "red")
+    a:set("two", 2, 60, { "red", "blue" })
+    a:fetch("three", 60, returns(3), { "blue" })
+    a:fetch("nothing", 60, returns(nil), { "red" })
+    a:set("four", 4, 60)
+    for _, key in ipairs { "one", "two", "three", "four", "nothing" } do
+      b:get(key)
+    end
+    assert.is_true(a:invalidate_tags("red"))
+    assert.is_nil((b:get("one")))
+    assert.is_nil((b:get("two")))
+    assert.same({ nil, nil, nil }, { b:get("nothing") })
+    assert.equal(3, (b:get("three")))
+    assert.equal(4, (b:get("four")))
+    assert.is_true(b:invalidate_tags({ "blue", "green" }))
+    assert.is_nil((a:get("three")))
+  end)
+
+  it("refuse the fill of a loader that was running", function()
+    local cache = new()
+    assert.equal("old", (cache:fetch("k", 60, function()
+      cache:invalidate_tags("t")
+      return "old"
+    end, "t")))
+    assert.is_nil((cache:get("k")))
+  end)
+
+  it("may come from fn", function()
+    local cache = new()
+    cache:fetch("k", 60, function() return 1, nil, { tags = { "late" } } end)
+    assert.same({ "late" }, cache:peek("k").tags)
+    cache:invalidate_tags("late")
+    assert.is_nil((cache:get("k")))
+    -- one that was invalidated while fn ran
+    cache:fetch("k", 60, function()
+      cache:invalidate_tags("late")
+      return 1, nil, { tags = { "late" } }
+    end)
+    assert.is_nil((cache:get("k")))
+  end)
+end)
+
+describe("close and stats", function()
+  it("a closed cache says so and raises nothing", function()
+    local cache = new()
+    cache:set("k", 1)
+    assert.is_true(cache:close())
+    assert.same({ nil, "closed" }, { cache:fetch("k", 1, returns(1)) })
+    assert.same({ nil, "closed" }, { cache:get("k") })
+    assert.same({ nil, "closed" }, { cache:set("k", 1) })
+    assert.same({ nil, "closed" }, { cache:delete("k") })
+    assert.same({ nil, "closed" }, { cache:invalidate_tags("t") })
+    assert.same({ nil, "closed" }, { cache:stats() })
+    assert.is_true(cache:close())
+  end)
+
+  it("stats counts what happened", function()
+    local cache = new()
+    cache:fetch("k", 60, returns(1))
+    cache:fetch("k", 60, returns(1))
+    cache:get("k")
+    cache:delete("k")
+    local s = cache:stats()
+    assert.equal(1, s.loads)
+    assert.equal(2, s.l0_hits)
+    assert.equal(1, s.deletes)
+    assert.equal(1, s.inserts)
+    assert.equal(1, s.load_latency.count)
+    assert.equal("none", s.redis)
+    assert.equal(4 * 1024 * 1024, s.zone_size)
+    assert.is_true(s.bytes_used <= s.zone_size)
+    assert.equal("closed", s.breaker)
+  end)
+end)
+
+describe("gorge.run", function()
+  it("lets coroutines share one run of fn", function()
+    local cache = new()
+    local runs, results = 0, {}
+    gorge.run(function()
+      for i = 1, 100 do
+        gorge.spawn(function()
+          results[i] = cache:fetch("k", 60, function()
+            runs = runs + 1
+            gorge.sleep(0.02)
+            return { n = runs }
+          end)
+        end)
+      end
+    end)
+    assert.equal(1, runs)
+    for i = 1, 100 do
+      assert.same({ n = 1 }, results[i])
+    end
+  end)
+
+  it("gives a failure to all who wait, at once", function()
+    local cache = new()
+    local runs, errors = 0, 0
+    gorge.run(function()
+      for _ = 1, 20 do
+        gorge.spawn(function()
+          local _, err = cache:fetch("k", 60, function()
+            runs = runs + 1
+            gorge.sleep(0.02)
+            return nil, "down"
+          end)
+          errors = errors + (err == "down" and 1 or 0)
+        end)
+      end
+    end)
+    assert.same({ 1, 20 }, { runs, errors })
+  end)
+
+  it("does not let who comes after a delete share a fill from before it", function()
+    local cache = new()
+    local first, second
+    gorge.run(function()
+      gorge.spawn(function()
+        first = cache:fetch("k", 60, function()
+          gorge.sleep(0.05)
+          return "before"
+        end)
+      end)
+      gorge.sleep(0.01)
+      cache:delete("k")
+      second = cache:fetch("k", 60, returns "after")
+    end)
+    assert.same({ "before", "after" }, { first, second })
+    assert.equal("after", (cache:get("k")))
+  end)
+
+  it("returns what fn returns and raises what it raises", function()
+    assert.same({ 1, nil, 3 }, { gorge.run(function(...) gorge.sleep(0) return ... end, 1, nil, 3) })
+    assert.error_matches(function() gorge.run(function() gorge.sleep(0.001) error "inside" end) end, "inside")
+    assert.error_matches(function() gorge.spawn(print) end, "inside gorge.run only")
+    assert.error_matches(function() gorge.run(function() gorge.spawn(function() error "child" end) end) end, "child")
+  end)
+
+  it("a waiter gives up after wait_timeout and runs fn itself", function()
+    local cache = new { wait_timeout = 0.05 }
+    local second, err
+    gorge.run(function()
+      gorge.spawn(function()
+        cache:fetch("k", 60, function()
+          gorge.sleep(0.3)
+          return "slow"
+        end)
+      end)
+      gorge.sleep(0.01)
+      second = cache:fetch("k", 60, returns "own")
+      _, err = cache:fetch("k", 60, returns "own", nil, { on_lock_timeout = "error" })
+    end)
+    assert.equal("own", second)
+    assert.matches("waited 0.05 s", err)
+  end)
+end)
