@@ -36,6 +36,7 @@ struct gorge_tag {
 /* What a fill began with. */
 struct gorge_snapshot {
   uint64_t epoch;
+  uint64_t floor;
   uint32_t hard, soft;
   uint32_t ntags;
   uint32_t cell;                     /* index of the stamp cell */
@@ -65,7 +66,10 @@ void gorge_key_init(const struct gorge_zone *zone, uint32_t ns, const char *ptr,
 
 void gorge_l1_snapshot(const struct gorge_zone *zone, const struct gorge_key *key, const struct gorge_tag *tags,
                        uint32_t ntags, struct gorge_snapshot *out);
-/* Whether nothing that the snapshot covers was invalidated since (epoch, hard, tag generations; soft is not compared). */
+/*
+ * Whether nothing that the snapshot covers was invalidated since: epoch, hard, floor, tag generations; soft is not compared, since
+ * it moves with every insert.
+ */
 bool gorge_l1_snapshot_current(const struct gorge_zone *zone, uint32_t ns, const struct gorge_snapshot *s);
 
 /*

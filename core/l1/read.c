@@ -111,7 +111,7 @@ static bool tags_current(const struct gorge_shard *v, const struct probe *p, uin
 }
 
 /* Copies what the entry says. Returns GORGE_HIT, GORGE_SPACE or GORGE_MISS, to be believed when the probe is valid. */
-static inline int copy(const struct gorge_shard *v, const struct probe *p, uint32_t ns, uint64_t now_ms,
+static inline int copy(const struct gorge_shard *v, const struct probe *p, const struct gorge_key *key, uint64_t now_ms,
                        struct gorge_read *out) {
   const struct gorge_head *head = &p->head;
   uint64_t expires = gorge_head_expires(head);
@@ -132,8 +132,10 @@ static inline int copy(const struct gorge_shard *v, const struct probe *p, uint3
   if (gorge_head_extra(head) && !tags_current(v, p, &out->ntags)) {
     return GORGE_MISS;
   }
-  uint32_t epoch = gorge_global_epoch(gorge_stamps_global(v->zone, ns));
-  return gorge_head_ns_epoch(head) == (uint8_t)epoch ? status : GORGE_MISS;
+  /* The bits in the entry come round again after 256 epochs, the hash of the whole epoch does not. */
+  uint32_t epoch = gorge_global_epoch(gorge_stamps_global(v->zone, key->ns));
+  bool current = gorge_head_ns_epoch(head) == (uint8_t)epoch && gorge_global_epoch(key->global) == epoch;
+  return current ? status : GORGE_MISS;
 }
 
 static inline void raise_frequency(const uint64_t *slot, uint64_t word) {
@@ -168,7 +170,7 @@ int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, ui
     if (verdict == CHANGED) {
       continue;
     }
-    int status = copy(&v, &p, key->ns, now_ms, out);
+    int status = copy(&v, &p, key, now_ms, out);
     verdict = judge(&v, &p);
     if (verdict == VALID && status != GORGE_MISS) {
       out->slot = p.slot;

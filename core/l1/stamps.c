@@ -119,6 +119,7 @@ void gorge_l1_snapshot(const struct gorge_zone *zone, const struct gorge_key *ke
   uint64_t changes = gorge_stamps_changes(zone, out->cell);
   out->hard = (uint32_t)(changes >> 32);
   out->soft = (uint32_t)changes;
+  out->floor = gorge_stamps_floor(zone, out->cell);
   out->ntags = ntags <= GORGE_TAGS_MAX ? ntags : GORGE_TAGS_MAX;
   for (uint32_t i = 0; i < out->ntags; i++) {
     out->tag_cell[i] = gorge_stamps_tag_cell(zone, key->ns, tags[i].ptr, tags[i].len);
@@ -127,7 +128,8 @@ void gorge_l1_snapshot(const struct gorge_zone *zone, const struct gorge_key *ke
 }
 
 bool gorge_l1_snapshot_current(const struct gorge_zone *zone, uint32_t ns, const struct gorge_snapshot *s) {
-  return gorge_stamps_current(zone, ns, s) && (uint32_t)(gorge_stamps_changes(zone, s->cell) >> 32) == s->hard;
+  return gorge_stamps_current(zone, ns, s) && (uint32_t)(gorge_stamps_changes(zone, s->cell) >> 32) == s->hard &&
+         gorge_stamps_floor(zone, s->cell) == s->floor;
 }
 
 void gorge_l1_invalidate_tag(struct gorge_zone *zone, uint32_t ns, const char *tag, uint32_t len) {

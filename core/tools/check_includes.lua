@@ -7,11 +7,11 @@ local BELOW = {
   shm = "base",
   sync = "shm base",
   l1 = "sync shm base",
-  flight = "sync shm base",
+  flight = "l1 sync shm base",
   resil = "base",
   proto = "base",
   io = "proto resil base",
-  drive = "io proto resil sync shm base",
+  drive = "flight l1 io proto resil sync shm base",
   engine = "l1 flight drive io proto resil sync shm base",
   api = "engine l1 flight drive io proto resil sync shm base",
 }
