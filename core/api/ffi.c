@@ -30,6 +30,8 @@ int gorge_cache_create(const struct gorge_config *config, gorge_cache **out, cha
   return gorge_cache_make(config, out, err, err_size);
 }
 
+void gorge_cache_close(gorge_cache *cache) { gorge_cache_end(cache); }
+
 void gorge_cache_destroy(gorge_cache *cache) {
   if (cache != NULL) {
     gorge_cache_unmake(cache);

@@ -111,9 +111,6 @@ static void release(gorge_cache *c) {
   }
   free((char *)c->redis.username);
   free((char *)c->redis.password);
-  gorge_buf_fini(&c->events);
-  free(c->slots);
-  free(c->free_slots);
   free(c);
 }
 
@@ -152,31 +149,12 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   return GORGE_OK;
 }
 
-static void leave(gorge_cache *c) {
-  uint64_t now_ms = gorge_clock_ms();
-  for (uint32_t i = 0; i < c->slot_count; i++) {
-    if (c->slots[i] != NULL) {
-      gorge_fetch_abandon(c->slots[i], now_ms);
-      gorge_op_destroy(c->slots[i]);
-    }
-  }
-  gorge_remote_close(c);
-  if (c->watch >= 0 && c->process->control != NULL) {
-    gorge_control_unwatch(c->process->control, c->watch);
-  }
-  gorge_process_leave(c->process);
-}
-
-void gorge_cache_unmake(gorge_cache *c) {
-  strike(c);
-  if (c->generation != 0 && c->generation == gorge_process_generation()) {
-    leave(c);
-  }
-  release(c);
-}
-
-/* Forgets what the parent of a fork ran; its memory is left alone, the parent still owns what it points to. */
-static void forget_parent(gorge_cache *c) {
+/*
+ * Back to a cache that no process has entered. After a fork: what the parent ran is left alone, it still owns what this
+ * copy points to.
+ */
+static void forget_process(gorge_cache *c) {
+  c->generation = 0;
   c->process = NULL;
   c->counters = NULL;
   c->l2 = NULL;
@@ -192,8 +170,41 @@ static void forget_parent(gorge_cache *c) {
   gorge_buf_init(&c->events);
 }
 
+/* Ends what this process runs for the cache. */
+static void leave(gorge_cache *c) {
+  uint64_t now_ms = gorge_clock_ms();
+  for (uint32_t i = 0; i < c->slot_count; i++) {
+    if (c->slots[i] != NULL) {
+      gorge_fetch_abandon(c->slots[i], now_ms);
+      gorge_op_destroy(c->slots[i]);
+    }
+  }
+  gorge_buf_fini(&c->events);
+  free(c->slots);
+  free(c->free_slots);
+  gorge_remote_close(c);
+  if (c->watch >= 0 && c->process->control != NULL) {
+    gorge_control_unwatch(c->process->control, c->watch);
+  }
+  gorge_process_leave(c->process);
+}
+
+void gorge_cache_end(gorge_cache *c) {
+  strike(c);
+  if (c->generation != 0 && c->generation == gorge_process_generation()) {
+    leave(c);
+    forget_process(c);
+  }
+  c->closed = true;
+}
+
+void gorge_cache_unmake(gorge_cache *c) {
+  gorge_cache_end(c);
+  release(c);
+}
+
 static int enter(gorge_cache *c) {
-  forget_parent(c);
+  forget_process(c);
   int status = gorge_process_enter(c->zone, &c->process);
   if (status == GORGE_OK && c->has_redis) {
     status = gorge_remote_open(c);
@@ -221,6 +232,10 @@ struct gorge_control *gorge_cache_control(gorge_cache *c) {
 }
 
 int gorge_cache_ready(gorge_cache *c, bool threads) {
+  threads = threads || c->threads; /* what the parent of a fork was allowed, its child is */
+  if (c->closed) {
+    return GORGE_ERR_CLOSED;
+  }
   if (c->generation != gorge_process_generation()) {
     int status = enter(c);
     if (status != GORGE_OK) {

@@ -112,6 +112,8 @@ struct gorge_cache {
   struct gorge_endpoint *endpoint;
   struct gorge_conn_config redis; /* strings are the cache's */
 
+  bool closed;
+
   /* of the process that entered */
   uint64_t generation; /* 0: none yet */
   bool threads;
@@ -134,6 +136,8 @@ struct gorge_cache {
 
 /* --- cache.c --- */
 int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char *err, uint32_t err_size);
+/* Ends what this process runs for the cache; calls that follow fail with GORGE_ERR_CLOSED. */
+void gorge_cache_end(gorge_cache *c);
 void gorge_cache_unmake(gorge_cache *c);
 /* See gorge_cache_enter; `threads` false leaves a permission given earlier as it is. */
 int gorge_cache_ready(gorge_cache *c, bool threads);

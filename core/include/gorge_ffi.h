@@ -180,7 +180,12 @@ typedef struct gorge_cache gorge_cache;
  * NUL-terminated sentence. Returns GORGE_OK, GORGE_ERR_ARGUMENT, GORGE_ERR_MISMATCH, GORGE_ERR_FULL, GORGE_ERR_MEMORY or GORGE_ERR_SYSTEM.
  */
 int gorge_cache_create(const struct gorge_config *config, gorge_cache **out, char *err, uint32_t err_size);
-/* Ends what this process runs for the cache: pending operations, connection, and with the last cache of a zone its thread and slot. */
+/*
+ * Ends what this process runs for the cache: pending operations, connection, and with the last cache of a zone its thread and
+ * slot. Calls that follow fail with GORGE_ERR_CLOSED or find nothing. Blocks at most about 100 ms.
+ */
+void gorge_cache_close(gorge_cache *cache);
+/* Closes it if need be and frees the handle. */
 void gorge_cache_destroy(gorge_cache *cache);
 /*
  * Makes the calling process ready to work: claims its worker slot, and, unless threads is 0 (nginx's master), starts the control thread

@@ -216,9 +216,9 @@ function _M:close()
   l0.clear(self.l0)
   host.drain(engine, 1)
   host.close(engine)
-  engine:destroy()
+  engine:close()
   if self.second then
-    self.second:destroy()
+    self.second:close()
   end
   self.engine, self.second = nil, nil
   return true

@@ -14,6 +14,7 @@ local text = require "gorge.text"
 
 local decode_error_count = tonumber(C.GORGE_COUNT_DECODE_ERRORS)
 local parse_call = options.parse_call
+local running = coroutine.running
 local store_l0 = l0.store
 
 local HIT = tonumber(C.GORGE_HIT)
@@ -21,7 +22,9 @@ local PENDING = tonumber(C.GORGE_PENDING)
 local LEASE = tonumber(C.GORGE_LEASE)
 local FAILED = tonumber(C.GORGE_FAILED)
 local MISS = tonumber(C.GORGE_MISS)
+local CUSTOM = tonumber(C.GORGE_KIND_CUSTOM)
 local TIMED_OUT = tonumber(C.GORGE_ERR_TIMEOUT)
+local CLOSED = tonumber(C.GORGE_ERR_CLOSED)
 local LOOKUP = tonumber(C.GORGE_FETCH_LOOKUP)
 
 -- A fill that ends without a value in L1 (refused, too large, not to be stored) sends its waiters round once more; so often at most.
@@ -39,6 +42,9 @@ function _M.hand_out(value, opts)
 end
 
 local function note_undecodable(self, key, layer, why)
+  if not self.engine then
+    return
+  end
   local counters = self.engine.counters
   counters[decode_error_count] = counters[decode_error_count] + 1
   self:log_now_and_then("warn", "gorge: a value in " .. layer .. " cannot be decoded, treated as a miss: " .. text.printable(why, 200), { key = key })
@@ -48,11 +54,17 @@ end
 ---@return any value
 local function from_l1(self, key)
   local engine = self.engine
+  if not engine then
+    return CLOSED
+  end
   local status = engine:get(key)
   if status ~= HIT then
     return status
   end
   local read = engine.read
+  if read.kind == CUSTOM then -- the user's decoder may yield, and others use `read` then
+    read = engine:copy_read()
+  end
   local ok, value = self.codec.decode(read.kind, engine:bytes())
   if not ok then
     note_undecodable(self, key, "L1", value)
@@ -81,6 +93,7 @@ end
 ---@field key string
 ---@field op integer
 ---@field tags string packed
+---@field co thread|nil who leads; nil: the main program
 ---@field followers table[]
 ---@field n integer
 local Flight = {}
@@ -147,7 +160,7 @@ end
 ---The value that Redis had.
 local function from_l2(self, call, op, flight)
   local engine = call.engine
-  local read = engine.read
+  local read = engine:copy_read()
   local ok, value = self.codec.decode(read.kind, engine:bytes(), true)
   if not ok then
     note_undecodable(self, call.key, "Redis", value)
@@ -173,7 +186,9 @@ end
 ---@return string|nil source
 local function lead(self, call, status, op)
   local engine = call.engine
-  local flight = setmetatable({ cache = self, key = call.key, op = op, tags = call.tags, followers = {}, n = 0 }, Flight)
+  local flight = setmetatable({
+    cache = self, key = call.key, op = op, tags = call.tags, co = running(), followers = {}, n = 0,
+  }, Flight)
   self.flights[call.key] = flight
   engine.shared[op] = flight
   engine.host.guard(engine, op)
@@ -212,7 +227,9 @@ local function once(self, call)
   local status
   local engine = call.engine
   local flight = self.flights[call.key]
-  if flight and flight.tags == call.tags and engine == self.engine and engine:joinable(flight.op) then
+  if flight and flight.co == running() then
+    return false, nil, "gorge: key " .. text.quote(call.key) .. ": fn fetches the key that it is loading"
+  elseif flight and flight.tags == call.tags and engine == self.engine and engine:joinable(flight.op) then
     local ready, why = self.host.can_wait(engine)
     if not ready then
       return false, nil, "would block: " .. why
@@ -289,6 +306,8 @@ function _M.fetch(self, key, ttl, fn, tags, opts)
       if status == HIT then
         again, source = false, "l1"
         break
+      elseif status == CLOSED then
+        return nil, "closed"
       end
     end
     again, value, err, source = once(self, call)
@@ -333,7 +352,7 @@ function _M.get(self, key, opts)
       status = engine:wait(op, status)
     end
     if status == HIT then
-      local read = engine.read
+      local read = engine:copy_read()
       local ok
       ok, value = self.codec.decode(read.kind, engine:bytes(), true)
       if ok then

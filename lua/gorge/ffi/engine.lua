@@ -134,6 +134,11 @@ function _M:peek(key)
   return status
 end
 
+---A copy of `read`, for who may yield before using it.
+function _M:copy_read()
+  return ffi_new("struct gorge_read", self.read)
+end
+
 ---The bytes that the last call delivered.
 ---@return string
 function _M:bytes()
@@ -299,11 +304,10 @@ function _M:pending()
   return C.gorge_pending(self.handle)
 end
 
-function _M:destroy()
-  if self.handle ~= nil then
-    C.gorge_cache_destroy(ffi.gc(self.handle, nil))
-    self.handle = nil
-  end
+---Ends what runs for the engine. Coroutines that still wait for it find that their operations are gone; the handle itself goes with the garbage.
+function _M:close()
+  self.closed = true
+  C.gorge_cache_close(self.handle)
 end
 
 _M.PENDING, _M.HIT = PENDING, HIT

@@ -100,7 +100,7 @@ local function turn(s)
   if s.alive > 0 then
     C.gorge_loop_wait(#s.ready > 0 and 0 or next_ms)
     for engine in pairs(engines) do
-      if engine.handle ~= nil and engine:pending() > 0 then
+      if not engine.closed and engine:pending() > 0 then
         engine:poll()
       end
     end

@@ -19,10 +19,10 @@ local function listen(engine)
   local sock = ngx.socket.tcp()
   sock:settimeouts(1000, 1000, SLICE_MS)
   local ok, err = sock:connect("unix:" .. ffi.string(path))
-  while ok and engine.handle ~= nil and not engine.bell_closed do
+  while ok and not engine.closed and not engine.bell_closed do
     local bytes
     bytes, err = sock:receiveany(64)
-    if engine.handle == nil then
+    if engine.closed then
       break
     elseif bytes then
       engine:poll()
@@ -37,7 +37,7 @@ local function listen(engine)
 end
 
 local function run(premature, engine)
-  while not premature and engine.handle ~= nil and not engine.bell_closed do
+  while not premature and not engine.closed and not engine.bell_closed do
     local problem = listen(engine)
     if not problem or exiting() then
       break

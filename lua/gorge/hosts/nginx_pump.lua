@@ -48,20 +48,20 @@ end
 
 local function lost(engine, pump, reason)
   pump.stop = true
-  if engine.handle ~= nil then
+  if not engine.closed then
     C.gorge_io_closed(engine.handle, reason)
     engine:poll()
   end
 end
 
 local function idle_and_exiting(engine)
-  return engine.handle == nil or (exiting() and C.gorge_io_pending(engine.handle) == 0)
+  return engine.closed or (exiting() and C.gorge_io_pending(engine.handle) == 0)
 end
 
 local function read(engine, pump, sock)
   while not pump.stop do
     local bytes, err = sock:receiveany(CHUNK)
-    if pump.stop or engine.handle == nil then
+    if pump.stop or engine.closed then
       break
     elseif bytes then
       if C.gorge_io_input(engine.handle, bytes, #bytes) ~= OK then
@@ -87,7 +87,7 @@ local function read(engine, pump, sock)
 end
 
 local function write(engine, pump, sock)
-  while not pump.stop and engine.handle ~= nil do
+  while not pump.stop and not engine.closed do
     local bytes = output(engine, pump)
     if bytes then
       local sent, err = sock:send(bytes)
@@ -113,13 +113,13 @@ local function connect(engine, pump, sock)
     ok, err = sock:connect(host, port)
   end
   if not ok then
-    if engine.handle ~= nil then
+    if not engine.closed then
       C.gorge_io_closed(engine.handle, err or "cannot connect")
       engine:poll()
     end
     return false
   end
-  return engine.handle ~= nil
+  return not engine.closed
 end
 
 local function serve(engine, pump)
@@ -137,7 +137,7 @@ local function serve(engine, pump)
 end
 
 local function run(premature, engine, pump)
-  while not premature and engine.handle ~= nil do
+  while not premature and not engine.closed do
     local status = C.gorge_io_connect(engine.handle, pump.host, 256, pump.port)
     if status == OK then
       serve(engine, pump)
@@ -153,7 +153,7 @@ end
 ---Called whenever commands may have been queued.
 ---@param engine gorge.Engine
 function _M.kick(engine)
-  if engine.inline or not engine.has_redis or engine.handle == nil then
+  if engine.inline or not engine.has_redis or engine.closed then
     return
   end
   local pump = pump_of(engine)
