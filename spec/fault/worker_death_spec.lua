@@ -103,9 +103,9 @@ describe("a worker that is killed while it fills", function()
   it("leaves nothing behind however often it happens", function()
     local redis = helper.redis()
     local a, b = node.pair(redis, options(redis))
-    local kills, responses = 0, nil
+    local kills = 0
     local next_kill = helper.now() + 0.2
-    responses = helper.http.load {
+    local responses = helper.http.load {
       concurrency = 20,
       timeout = 20,
       request = function(i)

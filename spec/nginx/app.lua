@@ -26,6 +26,26 @@ function _M.counted(name)
   return counts:get(name) or 0
 end
 
+---@param path string
+---@return string|nil
+function _M.read_file(path)
+  local file = io.open(path, "rb")
+  if not file then
+    return nil
+  end
+  local text = file:read "*a"
+  file:close()
+  return text
+end
+
+---@param path string
+---@param text string
+function _M.write_file(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+end
+
 --- Waits until a spec opens the gate.
 ---@param name string
 function _M.gate(name)
