@@ -557,6 +557,141 @@ static void test_fill(void **state) {
   server_stop(&s);
 }
 
+static void test_fill_with_tags_that_were_not_known_before(void **state) {
+  (void)state;
+  struct server s;
+  struct asked a;
+  server_start(&s, true, true);
+  ask(&a, GORGE_L2_FILL);
+  with_tags(&a, 2);
+  a.rq.tag_nonces = NULL;
+  a.rq.since = 4711;
+  assert_int_equal(gorge_l2_send(s.l2, &a.rq, T0 + 100), GORGE_OK);
+  const char *ptr;
+  size_t len;
+  gorge_conn_output(s.conn, &ptr, &len);
+  static const char tail[] = "$10\r\ngorge:2:ns\r\n$1\r\nk\r\n$4\r\n4711\r\n";
+  assert_memory_equal(ptr + len - (sizeof tail - 1), tail, sizeof tail - 1);
+  gorge_conn_sent(s.conn, len);
+  wire_addf(&s.out, ":0\r\n");
+  answered(&s, &a, GORGE_REFUSED);
+  server_stop(&s);
+}
+
+/* ---- JOURNAL ---- */
+
+static void add_entry(struct wire_text *t, uint64_t version, const char *key) {
+  char id[32], message[64] = {1, GORGE_MESSAGE_KEY};
+  snprintf(id, sizeof id, "%llu-0", (unsigned long long)version);
+  put64(message + 2, version);
+  strcpy(message + 10, key);
+  wire_addf(t, "*2\r\n");
+  wire_bulk(t, id, strlen(id));
+  wire_addf(t, "*2\r\n$1\r\nm\r\n");
+  wire_bulk(t, message, key[0] == '\0' ? 0 : 10 + strlen(key));
+}
+
+static void test_journal(void **state) {
+  (void)state;
+  struct server s;
+  struct asked a;
+  char sha[41], expected[256];
+  server_start(&s, true, true);
+  ask(&a, GORGE_L2_JOURNAL);
+  a.rq.since = 100;
+  send_ok(&s, &a);
+  sha_of(GORGE_SCRIPT_JOURNAL, sha);
+  snprintf(expected, sizeof expected, "*7|$7|EVALSHA|$40|%s|$1|2|$10|{2:ns:0}:c|$10|{2:ns:0}:j|$3|100|$3|500|", sha);
+  assert_string_equal(s.asks.ptr, expected);
+  wire_addf(&s.out, "*4\r\n:1\r\n");
+  add_entry(&s.out, 100, "");
+  add_entry(&s.out, 101, "x");
+  add_entry(&s.out, 105, "y");
+  answered(&s, &a, GORGE_OK);
+  assert_string_equal(a.entries, "1:x@101 1:y@105 ");
+  assert_int_equal(a.result.version, 105);
+  /* a gap: the cursor to go on from */
+  ask(&a, GORGE_L2_JOURNAL);
+  a.rq.since = 100;
+  send_ok(&s, &a);
+  wire_addf(&s.out, "*2\r\n:0\r\n:9000\r\n");
+  answered(&s, &a, GORGE_MISS);
+  assert_int_equal(a.result.version, 9000);
+  assert_string_equal(a.entries, "");
+  server_stop(&s);
+}
+
+static void count_entry(struct gorge_l2_request *rq, const struct gorge_message *m, uint64_t now_ms) {
+  (void)m;
+  (void)now_ms;
+  (*(int *)rq->ctx)++;
+}
+
+static void test_a_long_journal_comes_in_pages(void **state) {
+  (void)state;
+  struct server s;
+  struct asked a;
+  int entries = 0;
+  server_start(&s, true, true);
+  ask(&a, GORGE_L2_JOURNAL);
+  a.rq.since = 1000;
+  a.rq.ctx = &entries;
+  a.rq.message = count_entry;
+  send_ok(&s, &a);
+  for (uint64_t from = 1000; from < 2300; from += 499) {
+    uint64_t n = from == 1998 ? 100 : 500;
+    wire_addf(&s.out, "*%d\r\n:1\r\n", (int)n + 1);
+    for (uint64_t i = 0; i < n; i++) {
+      add_entry(&s.out, from + i, "k");
+    }
+    assert_int_equal(server_answer(&s, T0 + 101), GORGE_OK);
+    if (n == 500) {
+      char next[64];
+      server_hear(&s);
+      snprintf(next, sizeof next, "|$4|%d|$3|500|", (int)from + 499);
+      assert_int_equal(a.calls, 0);
+      expect_text(&s, next);
+    } else {
+      break;
+    }
+  }
+  assert_int_equal(a.result.status, GORGE_OK);
+  assert_int_equal(a.result.version, 2097);
+  assert_int_equal(entries, 1100); /* the first of a page is the last of the one before */
+  assert_int_equal(a.rq.since, 1000);
+  server_stop(&s);
+}
+
+static void test_journals_of_the_wrong_shape(void **state) {
+  (void)state;
+  static const char *const shapes[] = {
+      ":1\r\n",
+      "*0\r\n",
+      "*1\r\n:0\r\n",
+      "*2\r\n:0\r\n:0\r\n",
+      "*2\r\n:0\r\n:-1\r\n",
+      "*2\r\n:0\r\n$1\r\n5\r\n",
+      "*2\r\n:1\r\n:1\r\n",
+      "*2\r\n:1\r\n*0\r\n",
+      "*2\r\n:1\r\n*2\r\n:1\r\n*0\r\n",
+      "*2\r\n:1\r\n*2\r\n$3\r\n5-0\r\n*0\r\n",
+      "*2\r\n:1\r\n*2\r\n$3\r\n5-0\r\n*2\r\n$1\r\nm\r\n:1\r\n",
+      "*2\r\n:1\r\n*2\r\n$3\r\nx-0\r\n*2\r\n$1\r\nm\r\n$0\r\n\r\n",
+      "*2\r\n:1\r\n*2\r\n$23\r\n99999999999999999999999\r\n*2\r\n$1\r\nm\r\n$0\r\n\r\n",
+      "*2\r\n:1\r\n*2\r\n$-1\r\n*2\r\n$1\r\nm\r\n$0\r\n\r\n"};
+  struct server s;
+  server_start(&s, true, true);
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+    struct asked a;
+    ask(&a, GORGE_L2_JOURNAL);
+    a.rq.since = 5;
+    send_ok(&s, &a);
+    wire_addf(&s.out, "%s", shapes[i]);
+    answered(&s, &a, GORGE_ERR_PROTOCOL);
+  }
+  server_stop(&s);
+}
+
 static void test_numbers_of_the_other_scripts(void **state) {
   (void)state;
   static const struct {
@@ -1152,6 +1287,10 @@ int main(void) {
       cmocka_unit_test(test_lease_hit_damaged_asks_again),
       cmocka_unit_test(test_lease_does_not_ask_for_ever),
       cmocka_unit_test(test_fill),
+      cmocka_unit_test(test_fill_with_tags_that_were_not_known_before),
+      cmocka_unit_test(test_journal),
+      cmocka_unit_test(test_a_long_journal_comes_in_pages),
+      cmocka_unit_test(test_journals_of_the_wrong_shape),
       cmocka_unit_test(test_numbers_of_the_other_scripts),
       cmocka_unit_test(test_noscript_is_answered_by_eval),
       cmocka_unit_test(test_without_script_load_everything_goes_by_eval),
