@@ -413,6 +413,13 @@ int gorge_doorbell_path(gorge_cache *cache, char *path, uint32_t size) {
   return control == NULL ? GORGE_ERR_SYSTEM : gorge_control_doorbell_path(control, NULL, path, size);
 }
 
+void gorge_ring(gorge_cache *cache) {
+  if (cache->process != NULL && cache->process->control != NULL &&
+      cache->generation == gorge_process_generation()) {
+    gorge_control_ring(cache->process->control);
+  }
+}
+
 int gorge_loop_wait(double timeout_ms) { return gorge_process_loop_wait(timeout_ms); }
 
 /* ---- statistics ---- */

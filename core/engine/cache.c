@@ -163,6 +163,7 @@ static void forget_process(gorge_cache *c) {
   c->threads = false;
   c->sync_until_ms = 0;
   c->dropped = false;
+  c->pinging = false;
   c->slots = NULL;
   c->free_slots = NULL;
   c->slot_count = c->op_count = c->free_count = 0;
@@ -272,11 +273,7 @@ void gorge_cache_wake(gorge_cache *c, const struct gorge_worker_set *set) {
 
 void gorge_cache_turn(gorge_cache *c, uint64_t now_ms) {
   if (c->l2 != NULL && c->link == NULL) {
-    struct gorge_conn *conn = gorge_l2_conn(c->l2);
-    if (gorge_conn_tick(conn, now_ms)) {
-      gorge_conn_closed(conn, now_ms, gorge_conn_reason(conn));
-      c->dropped = true;
-    }
+    gorge_remote_tick(c, now_ms);
   }
   struct gorge_op *next;
   for (struct gorge_op *op = c->waiting; op != NULL; op = next) {

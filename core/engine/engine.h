@@ -123,6 +123,9 @@ struct gorge_cache {
   struct gorge_ev_link *link; /* with GORGE_CONFIG_INLINE */
   int watch;                  /* handle of the control thread, or -1 */
   bool dropped;               /* the transport of a pump is to be closed */
+  struct gorge_command ping;  /* keeps an idle connection of a pump alive, and finds a dead one */
+  bool pinging;
+  uint64_t ping_ms; /* when the next one is due */
 
   struct gorge_op **slots;
   uint32_t slot_count, op_count;
@@ -175,6 +178,8 @@ void gorge_blob_free(struct gorge_blob *blob);
 /* Makes the process's connection. Returns GORGE_OK or GORGE_ERR_MEMORY. */
 int gorge_remote_open(gorge_cache *c);
 void gorge_remote_close(gorge_cache *c);
+/* Expires deadlines of a connection that is moved from outside; sends a PING when it is due. */
+void gorge_remote_tick(gorge_cache *c, uint64_t now_ms);
 /* Whether Redis may be asked now (configured, breaker). */
 bool gorge_remote_allowed(gorge_cache *c, uint64_t now_ms);
 /* Sends op->request as `verb`. On a failure the breaker is told. */

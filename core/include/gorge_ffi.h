@@ -146,6 +146,8 @@ double gorge_now_ms(void);
 
 /* ------------------------------------------------------------------ caches */
 
+enum gorge_io_idle { GORGE_IO_IDLE_MS = 3000 };
+
 enum gorge_config_flag {
   GORGE_CONFIG_SIBLINGS = 1, /* made after the fork: meet the other workers of this parent through a named file */
   GORGE_CONFIG_INLINE = 2,   /* this process moves Redis bytes itself, inside gorge_loop_wait; else see gorge_io_* */
@@ -309,13 +311,15 @@ void gorge_io_sent(gorge_cache *cache, uint64_t len);
 int gorge_io_input(gorge_cache *cache, const char *ptr, uint64_t len);
 /* Commands whose replies are due or that wait to be sent. */
 uint32_t gorge_io_pending(gorge_cache *cache);
-/* 1 when the transport must be closed (handshake refused, silence). Expires deadlines. */
+/* 1 when the transport must be closed (handshake refused, silence). Expires deadlines; sends a PING after GORGE_IO_IDLE_MS without any. */
 int gorge_io_tick(gorge_cache *cache);
 
 /* ------------------------------------------------------------------ waiting */
 
 /* Path of a unix socket to connect to: one byte arrives whenever gorge_poll may have news from other workers. GORGE_OK or GORGE_ERR_SYSTEM. */
 int gorge_doorbell_path(gorge_cache *cache, char *path, uint32_t size);
+/* Rings this process's own doorbell: whoever reads it shall look around. */
+void gorge_ring(gorge_cache *cache);
 /* Runs this process's own event loop until something happened or timeout_ms passed. Blocks. For GORGE_CONFIG_INLINE. Then poll every cache. */
 int gorge_loop_wait(double timeout_ms);
 

@@ -6,10 +6,24 @@ local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 
 local exiting = ngx.worker.exiting
-local SLICE_MS = 500 -- how soon it notices that the worker is exiting
+local READ_TIMEOUT_MS = 86400 * 1000 -- nginx logs an error for each read that times out
+local LOOK_AROUND = 0.25 -- how soon it notices that the worker is exiting
 local RETRY = 1
 
 local _M = {}
+
+---Whether the worker is exiting and waits for nobody.
+local function done(engine)
+  return engine.closed or engine.bell_closed or (exiting() and engine:pending() == 0)
+end
+
+---Rings the bell when the reader is to end: a read cannot be interrupted otherwise.
+local function watch(engine)
+  while engine.bell_running and not done(engine) do
+    ngx.sleep(LOOK_AROUND)
+  end
+  C.gorge_ring(engine.handle)
+end
 
 local function listen(engine)
   local path = ffi.new "char[200]"
@@ -17,7 +31,7 @@ local function listen(engine)
     return "no doorbell"
   end
   local sock = ngx.socket.tcp()
-  sock:settimeouts(1000, 1000, SLICE_MS)
+  sock:settimeouts(1000, 1000, READ_TIMEOUT_MS)
   local ok, err = sock:connect("unix:" .. ffi.string(path))
   while ok and not engine.closed and not engine.bell_closed do
     local bytes
@@ -26,10 +40,11 @@ local function listen(engine)
       break
     elseif bytes then
       engine:poll()
+      if done(engine) then
+        break
+      end
     elseif err ~= "timeout" then
       ok = nil
-    elseif exiting() and engine:pending() == 0 then
-      break
     end
   end
   sock:close()
@@ -37,6 +52,7 @@ local function listen(engine)
 end
 
 local function run(premature, engine)
+  local watcher = not premature and ngx.thread.spawn(watch, engine)
   while not premature and not engine.closed and not engine.bell_closed do
     local problem = listen(engine)
     if not problem or exiting() then
@@ -45,6 +61,9 @@ local function run(premature, engine)
     ngx.sleep(RETRY)
   end
   engine.bell_running = false
+  if watcher then
+    ngx.thread.wait(watcher)
+  end
 end
 
 ---An operation of this worker begins to wait for others.

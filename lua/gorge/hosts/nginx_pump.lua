@@ -13,8 +13,10 @@ local tonumber = tonumber
 
 local OK = tonumber(C.GORGE_OK)
 local PENDING = tonumber(C.GORGE_PENDING)
-local READ_SLICE_MS = 200 -- how soon an idle reader notices that the worker is exiting
-local WRITE_SLICE = 1
+-- nginx logs an error for each read of a cosocket that times out, so reads are not sliced: an idle connection is pinged (GORGE_IO_IDLE_MS),
+-- and a read that lasts for so long is a Redis that has gone silent.
+local READ_TIMEOUT_MS = 15000
+local LOOK_AROUND = 0.25 -- how soon an idle pump notices that the worker is exiting
 local SEND_TIMEOUT_MS = 5000
 local CHUNK = 65536
 
@@ -69,20 +71,29 @@ local function read(engine, pump, sock)
         break
       end
       engine:poll()
-    elseif err ~= "timeout" then
-      lost(engine, pump, err or "closed")
+    else
+      lost(engine, pump, err == "timeout" and "Redis is silent" or err or "closed")
       break
-    end
-    if C.gorge_io_tick(engine.handle) == 1 then
-      pump.stop = true
-      engine:poll()
-    elseif idle_and_exiting(engine) then
-      pump.stop = true
-      C.gorge_io_closed(engine.handle, "the worker is exiting")
     end
   end
   if pump.wake:count() < 1 then
     pump.wake:post(1)
+  end
+end
+
+---Deadlines, the connection's health, the worker's end.
+local function look_around(engine, pump, sock)
+  if pump.stop or engine.closed then
+    return
+  elseif C.gorge_io_tick(engine.handle) == 1 then
+    pump.stop = true
+    engine:poll()
+  elseif idle_and_exiting(engine) then
+    pump.stop = true
+    C.gorge_io_closed(engine.handle, "the worker is exiting")
+  end
+  if pump.stop then
+    sock:send("PING\r\n") -- its answer ends the reader, who alone may close the socket
   end
 end
 
@@ -96,8 +107,9 @@ local function write(engine, pump, sock)
       end
     else
       pump.writer_waits = true
-      pump.wake:wait(WRITE_SLICE)
+      pump.wake:wait(LOOK_AROUND)
       pump.writer_waits = false
+      look_around(engine, pump, sock)
     end
   end
 end
@@ -105,7 +117,7 @@ end
 ---@return boolean connected
 local function connect(engine, pump, sock)
   local host, port = ffi_string(pump.host), tonumber(pump.port[0])
-  sock:settimeouts(engine.connect_timeout_ms, SEND_TIMEOUT_MS, READ_SLICE_MS)
+  sock:settimeouts(engine.connect_timeout_ms, SEND_TIMEOUT_MS, READ_TIMEOUT_MS)
   local ok, err
   if port == 0 then
     ok, err = sock:connect(host)
