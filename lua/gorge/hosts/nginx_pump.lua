@@ -25,12 +25,12 @@ local _M = {}
 ---@class gorge.Pump
 ---@field running boolean a timer has been asked for or runs
 ---@field wake table semaphore of the writer
----@field stop boolean the connection is to be given up
+---@field link table|nil the connection: its field `stop` is true once it is given up
 
 local function pump_of(engine)
   local pump = engine.pump
   if not pump then
-    pump = { running = false, stop = false, wake = semaphore.new(0), host = ffi.new "char[256]", port = ffi.new "uint32_t[1]",
+    pump = { running = false, wake = semaphore.new(0), host = ffi.new "char[256]", port = ffi.new "uint32_t[1]",
       ptr = ffi.new "const char *[1]", len = ffi.new "uint64_t[1]" }
     engine.pump = pump
   end
@@ -48,11 +48,20 @@ local function output(engine, pump)
   end
 end
 
-local function lost(engine, pump, reason)
-  pump.stop = true
+local function lost(engine, link, reason)
+  if link.stop then
+    return -- told already
+  end
+  link.stop = true
   if not engine.closed then
     C.gorge_io_closed(engine.handle, reason)
     engine:poll()
+  end
+end
+
+local function wake_writer(pump)
+  if pump.wake:count() < 1 then
+    pump.wake:post(1)
   end
 end
 
@@ -60,57 +69,57 @@ local function idle_and_exiting(engine)
   return engine.closed or (exiting() and C.gorge_io_pending(engine.handle) == 0)
 end
 
-local function read(engine, pump, sock)
-  while not pump.stop do
+---Reads until the connection is given up, and closes the socket then: nobody else may while a read is under way.
+local function read(engine, pump, link)
+  local sock = link.sock
+  while not link.stop do
     local bytes, err = sock:receiveany(CHUNK)
-    if pump.stop or engine.closed then
+    if link.stop or engine.closed then
       break
-    elseif bytes then
-      if C.gorge_io_input(engine.handle, bytes, #bytes) ~= OK then
-        lost(engine, pump, "protocol error")
-        break
-      end
-      engine:poll()
+    elseif not bytes then
+      lost(engine, link, err == "timeout" and "Redis is silent" or err or "closed")
+    elseif C.gorge_io_input(engine.handle, bytes, #bytes) ~= OK then
+      lost(engine, link, "protocol error")
     else
-      lost(engine, pump, err == "timeout" and "Redis is silent" or err or "closed")
-      break
+      engine:poll()
     end
   end
-  if pump.wake:count() < 1 then
-    pump.wake:post(1)
-  end
+  link.closed = true
+  sock:close()
+  wake_writer(pump)
 end
 
 ---Deadlines, the connection's health, the worker's end.
-local function look_around(engine, pump, sock)
-  if pump.stop or engine.closed then
+local function look_around(engine, link)
+  if link.stop or engine.closed then
     return
   elseif C.gorge_io_tick(engine.handle) == 1 then
-    pump.stop = true
+    link.stop = true
     engine:poll()
   elseif idle_and_exiting(engine) then
-    pump.stop = true
+    link.stop = true
     C.gorge_io_closed(engine.handle, "the worker is exiting")
-  end
-  if pump.stop then
-    sock:send("PING\r\n") -- its answer ends the reader, who alone may close the socket
   end
 end
 
-local function write(engine, pump, sock)
-  while not pump.stop and not engine.closed do
+local function write(engine, pump, link)
+  while not link.stop and not engine.closed do
     local bytes = output(engine, pump)
     if bytes then
-      local sent, err = sock:send(bytes)
+      local sent, err = link.sock:send(bytes)
       if not sent then
-        lost(engine, pump, err or "send failed")
+        lost(engine, link, err or "send failed")
       end
     else
       pump.writer_waits = true
       pump.wake:wait(LOOK_AROUND)
       pump.writer_waits = false
-      look_around(engine, pump, sock)
+      look_around(engine, link)
     end
+  end
+  link.stop = true
+  if not link.closed then
+    link.sock:send("PING\r\n") -- its answer ends the reader; one that gets none ends by its timeout, and nobody waits for it
   end
 end
 
@@ -135,17 +144,15 @@ local function connect(engine, pump, sock)
 end
 
 local function serve(engine, pump)
-  local sock = ngx.socket.tcp()
-  if not connect(engine, pump, sock) then
-    sock:close()
+  local link = { sock = ngx.socket.tcp(), stop = false }
+  if not connect(engine, pump, link.sock) then
+    link.sock:close()
     return
   end
-  pump.stop = false
+  pump.link = link
   C.gorge_io_opened(engine.handle)
-  local reader = ngx.thread.spawn(read, engine, pump, sock)
-  write(engine, pump, sock)
-  ngx.thread.wait(reader)
-  sock:close()
+  ngx.thread.spawn(read, engine, pump, link)
+  write(engine, pump, link)
 end
 
 local function run(premature, engine, pump)
@@ -187,10 +194,10 @@ end
 function _M.close(engine)
   local pump = engine.pump
   if pump then
-    pump.stop = true
-    if pump.wake:count() < 1 then
-      pump.wake:post(1)
+    if pump.link then
+      pump.link.stop = true
     end
+    wake_writer(pump)
   end
 end
 
