@@ -47,7 +47,8 @@ local function note_undecodable(self, key, layer, why)
   end
   local counters = self.engine.counters
   counters[decode_error_count] = counters[decode_error_count] + 1
-  self:log_now_and_then("warn", "gorge: a value in " .. layer .. " cannot be decoded, treated as a miss: " .. text.printable(why, 200), { key = key })
+  local message = "gorge: a value in " .. layer .. " cannot be decoded, treated as a miss: " .. text.printable(why, 200)
+  self:log_now_and_then("warn", message, { key = key })
 end
 
 ---@return integer status HIT or MISS, or a failure

@@ -28,7 +28,7 @@ local function finish(self, engine, what, op, status)
       return nil, "would block: " .. why .. "; " .. DETACHED
     end
     engine.host.guard(engine, op)
-    status = engine:wait(op, status)
+    engine:wait(op, status)
   end
   status = engine:status(op)
   local detail = status ~= OK and engine:bytes() or ""

@@ -398,7 +398,7 @@ describe("gorge.run", function()
 
   it("a waiter gives up after wait_timeout and runs fn itself", function()
     local cache = new { wait_timeout = 0.05 }
-    local second, err
+    local second, nothing, err
     gorge.run(function()
       gorge.spawn(function()
         cache:fetch("k", 60, function()
@@ -408,8 +408,9 @@ describe("gorge.run", function()
       end)
       gorge.sleep(0.01)
       second = cache:fetch("k", 60, returns "own")
-      _, err = cache:fetch("k", 60, returns "own", nil, { on_lock_timeout = "error" })
+      nothing, err = cache:fetch("k", 60, returns "own", nil, { on_lock_timeout = "error" })
     end)
+    assert.is_nil(nothing)
     assert.equal("own", second)
     assert.matches("waited 0.05 s", err)
   end)

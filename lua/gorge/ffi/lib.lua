@@ -40,8 +40,8 @@ local function load()
     end
     problems[#problems + 1] = tostring(lib)
   end
-  error("gorge: cannot load libgorge (looked for gorge/libgorge on package.cpath; the environment variable GORGE_LIBRARY can name the file): "
-    .. table.concat(problems, "; "), 0)
+  error("gorge: cannot load libgorge (looked for gorge/libgorge on package.cpath; the environment variable GORGE_LIBRARY"
+    .. " can name the file): " .. table.concat(problems, "; "), 0)
 end
 
 local function check(lib, path)
