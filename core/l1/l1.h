@@ -98,7 +98,7 @@ int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, co
  * Invalidates one key. version 0: bumps hard, removes whatever is there. version > 0: raises floor, bumps soft, and removes an entry with
  * a lower version; an entry with that version or a higher one survives (and then soft is left alone).
  * When the shard lock cannot be had within its budget, the shard's epoch is bumped instead, which forgets the whole shard: an
- * invalidation always holds. If `after` is not NULL it receives the cell's state after the bump (hard, soft), for an insert that belongs to it.
+ * invalidation always holds. If `after` is not NULL it receives the cell's state after the bump (cell, hard, soft, floor; nothing else of it is written), for an insert that belongs to it.
  */
 void gorge_l1_invalidate(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
                          uint64_t version, struct gorge_snapshot *after);

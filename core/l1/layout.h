@@ -95,7 +95,7 @@ struct gorge_l1_shard {
   uint64_t frequency_ticks;
   uint32_t ghost_age; /* age of what enters the history now */
   uint32_t ghost_ticks;
-  uint32_t largest[2]; /* units of the largest entry of the main ring's lap, and of the lap before */
+  uint32_t largest[2]; /* main ring, this lap and the last: units of the largest entry to keep room for */
   uint64_t reserved3[3];
 };
 

@@ -53,6 +53,11 @@ uint32_t *gorge_log_begin(const struct gorge_shard *v, uint64_t at) {
   return gorge_shard_unit(v, at);
 }
 
+/* Entries above this part of the main ring have no room kept for them. */
+static uint64_t reserve_max(const struct gorge_shard *v) {
+  return (ring_end(v, GORGE_RING_MAIN) - ring_start(v, GORGE_RING_MAIN)) / 8;
+}
+
 /* Keeps track of the sizes of the main ring's entries, for gorge_log_reserve. */
 static void note_size(const struct gorge_shard *v, uint32_t units, bool new_lap) {
   uint32_t *largest = v->shared->largest;
@@ -60,7 +65,9 @@ static void note_size(const struct gorge_shard *v, uint32_t units, bool new_lap)
     largest[1] = largest[0];
     largest[0] = 0;
   }
-  largest[0] = largest[0] > units ? largest[0] : units;
+  if (units > largest[0] && units <= reserve_max(v)) {
+    largest[0] = units;
+  }
 }
 
 void gorge_log_commit(const struct gorge_shard *v, int ring, uint64_t at, uint32_t units) {
@@ -123,6 +130,6 @@ uint64_t gorge_log_used(const struct gorge_shard *v, int ring) {
 uint32_t gorge_log_reserve(const struct gorge_shard *v) {
   const uint32_t *largest = v->shared->largest;
   uint32_t units = largest[0] > largest[1] ? largest[0] : largest[1];
-  uint64_t most = (ring_end(v, GORGE_RING_MAIN) - ring_start(v, GORGE_RING_MAIN)) / 8;
+  uint64_t most = reserve_max(v);
   return units < most ? units : (uint32_t)most;
 }

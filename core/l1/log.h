@@ -32,7 +32,7 @@ uint64_t gorge_log_used(const struct gorge_shard *v, int ring);
 
 /*
  * What must stay free in the main ring so that its oldest entry can be appended again: the largest entry of this lap
- * and the last, but an eighth of the ring at most. Larger entries get no second chance.
+ * and the last, not counting those above an eighth of the ring, which get a second chance only if there happens to be room.
  */
 uint32_t gorge_log_reserve(const struct gorge_shard *v);
 

@@ -110,6 +110,12 @@ static bool tags_current(const struct gorge_shard *v, const struct probe *p, uin
   return true;
 }
 
+/* Whether entry and key are of the namespace's epoch. The bits in the entry alone come round again after 256 epochs. */
+static inline bool epoch_current(const struct gorge_shard *v, const struct probe *p, const struct gorge_key *key) {
+  uint32_t epoch = gorge_global_epoch(gorge_stamps_global(v->zone, key->ns));
+  return gorge_head_ns_epoch(&p->head) == (uint8_t)epoch && gorge_global_epoch(key->global) == epoch;
+}
+
 /* Copies what the entry says. Returns GORGE_HIT, GORGE_SPACE or GORGE_MISS, to be believed when the probe is valid. */
 static inline int copy(const struct gorge_shard *v, const struct probe *p, const struct gorge_key *key, uint64_t now_ms,
                        struct gorge_read *out) {
@@ -132,10 +138,7 @@ static inline int copy(const struct gorge_shard *v, const struct probe *p, const
   if (gorge_head_extra(head) && !tags_current(v, p, &out->ntags)) {
     return GORGE_MISS;
   }
-  /* The bits in the entry come round again after 256 epochs, the hash of the whole epoch does not. */
-  uint32_t epoch = gorge_global_epoch(gorge_stamps_global(v->zone, key->ns));
-  bool current = gorge_head_ns_epoch(head) == (uint8_t)epoch && gorge_global_epoch(key->global) == epoch;
-  return current ? status : GORGE_MISS;
+  return epoch_current(v, p, key) ? status : GORGE_MISS;
 }
 
 static inline void raise_frequency(const uint64_t *slot, uint64_t word) {
@@ -236,7 +239,7 @@ uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *ke
       break;
     }
     if (verdict == VALID) {
-      uint32_t n = copy_names(&p, buf, size, len);
+      uint32_t n = epoch_current(&v, &p, key) ? copy_names(&p, buf, size, len) : 0;
       verdict = judge(&v, &p);
       if (verdict == VALID) {
         return n;

@@ -229,6 +229,7 @@ static void invalidate_fresh(struct gorge_zone *zone, const struct gorge_owner *
     after->cell = cell;
     after->hard = (uint32_t)(changes >> 32);
     after->soft = (uint32_t)changes;
+    after->floor = gorge_stamps_floor(zone, cell);
   }
 }
 
