@@ -848,6 +848,7 @@ static void test_malformed_bytes(void **state) {
     /* what was whole before the damage counts */
     assert_ended(&first, GORGE_OK, "ok");
     assert_int_equal(w.calls, 0);
+    assert_string_equal(wire_take(c), ""); /* nothing more is said to such a peer */
     assert_int_equal(wire_feed(c, "$1|x|", T0), GORGE_ERR_PROTOCOL);
     assert_true(gorge_conn_tick(c, T0));
     gorge_conn_closed(c, T0, NULL);

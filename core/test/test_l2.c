@@ -341,6 +341,23 @@ static void test_lookup_of_unexpected_tags_takes_a_second_round(void **state) {
   server_stop(&s);
 }
 
+static void test_a_second_round_that_comes_back_short(void **state) {
+  (void)state;
+  static const char *const answers[] = {"*0\r\n", "*1\r\n" TAG_A};
+  struct server s;
+  server_start(&s, true, true);
+  for (int i = 0; i < 2; i++) {
+    struct asked a;
+    ask(&a, GORGE_L2_LOOKUP);
+    send_ok(&s, &a);
+    add_envelope(&s.out, VERSION, 2, "tagged");
+    assert_int_equal(server_answer(&s, T0 + 100), GORGE_OK);
+    wire_addf(&s.out, "%s", answers[i]);
+    answered(&s, &a, GORGE_MISS);
+  }
+  server_stop(&s);
+}
+
 static void test_lookup_with_a_tag_the_value_lacks(void **state) {
   (void)state;
   struct server s;
@@ -1175,6 +1192,26 @@ static void test_another_server_has_another_clock(void **state) {
   server_stop(&s);
 }
 
+static void test_the_clock_of_a_lost_server_is_forgotten(void **state) {
+  (void)state;
+  struct server s;
+  struct asked a;
+  server_start(&s, true, true);
+  gorge_conn_closed(s.conn, T0 + 5000, "failover");
+  uint64_t now = gorge_conn_next_ms(s.conn);
+  wire_ready(s.conn, now);
+  ask(&a, GORGE_L2_LOOKUP);
+  assert_int_equal(gorge_l2_send(s.l2, &a.rq, now), GORGE_OK);
+  for (int i = 0; i < 1 + GORGE_SCRIPTS; i++) { /* the next one does not tell its time */
+    wire_addf(&s.out, "-NOPERM no\r\n");
+  }
+  add_envelope(&s.out, VERSION, 0, "x");
+  assert_int_equal(server_answer(&s, now), GORGE_OK);
+  assert_int_equal(a.result.status, GORGE_MISS);
+  assert_int_equal(a.result.version, 0);
+  server_stop(&s);
+}
+
 static void test_odd_answers_to_time(void **state) {
   (void)state;
   static const char *const odd[] = {"*2\r\n$3\r\nabc\r\n$1\r\n0\r\n",
@@ -1278,6 +1315,7 @@ int main(void) {
       cmocka_unit_test(test_lookup_without_the_servers_clock_leaves_it_to_lease),
       cmocka_unit_test(test_lookup_with_tags_checks_them_in_one_round),
       cmocka_unit_test(test_lookup_of_unexpected_tags_takes_a_second_round),
+      cmocka_unit_test(test_a_second_round_that_comes_back_short),
       cmocka_unit_test(test_lookup_with_a_tag_the_value_lacks),
       cmocka_unit_test(test_lease_granted),
       cmocka_unit_test(test_fresh_nonces_are_random),
@@ -1307,6 +1345,7 @@ int main(void) {
       cmocka_unit_test(test_the_same_request_again_from_inside_done),
       cmocka_unit_test(test_a_slow_sample_of_the_clock_does_not_replace_a_good_one),
       cmocka_unit_test(test_another_server_has_another_clock),
+      cmocka_unit_test(test_the_clock_of_a_lost_server_is_forgotten),
       cmocka_unit_test(test_odd_answers_to_time),
       cmocka_unit_test(test_random_replies_end_every_request_once),
   };
