@@ -1,0 +1,354 @@
+-- SPDX-License-Identifier: MIT
+-- Every code block of README.md is run. How, is told by the word after the fence and by a comment on the line before it:
+--
+--   ```nginx                        a whole nginx.conf: started, with free ports and a Redis of the test's
+--   ```nginx  spec: fragment        what stands outside of http {}, and what goes into it
+--   ```sh                           command by command, see COMMANDS
+--   ```lua                          a program: run by LuaJIT
+--   ```lua    spec: snippet         a piece of code that uses `cache` and `db`: run inside gorge.run and in a content handler
+--   ```text                         what the block before it printed
+--   ```text   spec: output, l0 may be l1     the same, but another worker may have answered
+--   ```text   spec: demo            what `make demo` prints: the same lines, other figures
+--
+-- A block for which there is no way to be run fails.
+local helper = require "spec.helper"
+local markdown = require "spec.support.markdown"
+local process = helper.process
+local paths = helper.paths
+
+local page = markdown.parse(assert(process.read_file(paths.root .. "/README.md")))
+
+local redis, quick_start -- servers that blocks run against
+local printed = {} -- what blocks printed, by block
+
+local function replaced(text, from, to)
+  local out, count = text:gsub(from:gsub("%p", "%%%0"), (to:gsub("%%", "%%%%")))
+  assert(count > 0, "the block does not contain " .. from)
+  return out
+end
+
+local function squeezed(text)
+  return (text:gsub("[ \t]+", " "):gsub(" ?\n", "\n"))
+end
+
+-- Programs ---------------------------------------------------------------------------------------------------------------
+
+local function run_program(block)
+  local status, output = helper.luajit(block.code, { cwd = helper.temp_dir() })
+  assert.equal(0, status, output)
+  printed[block] = output
+end
+
+local SNIPPET_NEEDS = [[
+  local rows = { ["user:101"] = { name = "Ada", org = 7 } }
+  local db = {}
+  function db:find(key) return rows[key] end
+  function db:update(key, row) row.org = 7 rows[key] = row end
+]]
+
+local function run_snippet_in_loop(block)
+  local status, output = helper.luajit(([[
+    local gorge = require "gorge"
+    local cache = assert(gorge.new { namespace = "snippet", l1_size = "4m", redis = %q })
+    gorge.run(function()
+      %s
+      do %s end
+      print "ran to its end"
+    end)
+  ]]):format(redis.url, SNIPPET_NEEDS, block.code))
+  assert.equal(0, status, output)
+  assert.matches("ran to its end\n$", output)
+end
+
+local function run_snippet_in_nginx(block)
+  local nginx = helper.nginx {
+    values = { redis = redis.url },
+    http = [[
+      lua_socket_log_errors off;
+      init_by_lua_block {
+        cache = assert(require("gorge").new { namespace = "nginx-snippet", l1_size = "4m", redis = "{{redis}}" })
+      }
+    ]],
+    server = "location / { content_by_lua_block { " .. SNIPPET_NEEDS .. "do " .. block.code .. " end ngx.print 'ran to its end' } }",
+  }
+  assert.equal("ran to its end", nginx:get("/").body, nginx:error_log())
+  assert.same({}, nginx:log_lines())
+  nginx:stop()
+end
+
+-- nginx ------------------------------------------------------------------------------------------------------------------
+
+local function start_quick_start(block)
+  local conf = replaced(block.code, "127.0.0.1:8080", "127.0.0.1:{{port}}")
+  conf = replaced(conf, "redis://127.0.0.1:6379/0", redis.url)
+  conf = replaced(conf, "http {", [[http {
+    access_log off;
+    lua_package_path "{{lua_path}};;";
+    client_body_temp_path {{prefix}}/tmp; proxy_temp_path {{prefix}}/tmp; fastcgi_temp_path {{prefix}}/tmp;
+    uwsgi_temp_path {{prefix}}/tmp; scgi_temp_path {{prefix}}/tmp;]])
+  quick_start = helper.nginx { conf = conf }
+end
+
+local function start_fragment(block)
+  local main, http = block.code:match "^(.-)http {(.*)}%s*$"
+  assert(main, "a fragment is directives, and then one http block")
+  local modules = ""
+  for _, other in ipairs(page.blocks) do
+    if other.lang == "nginx" and other.mark == "" then
+      modules = table.concat({ other.code:match "^(load_module [^\n]+\n)(load_module [^\n]+\n)" })
+    end
+  end
+  main = replaced(main, "/opt/gorge/build", paths.build)
+  http = replaced(replaced(http, "/opt/gorge/build", paths.build), "/opt/gorge", paths.root)
+  local nginx = helper.nginx {
+    conf = modules .. main .. "events {} http {" .. http .. [[
+      access_log off;
+      client_body_temp_path {{prefix}}/tmp; proxy_temp_path {{prefix}}/tmp; fastcgi_temp_path {{prefix}}/tmp;
+      uwsgi_temp_path {{prefix}}/tmp; scgi_temp_path {{prefix}}/tmp;
+      init_by_lua_block { cache = assert(require("gorge").new { l1_size = "2m" }) }
+      server {
+        listen 127.0.0.1:{{port}};
+        location / { content_by_lua_block { ngx.print((cache:fetch("k", 60, function() return "found" end))) } }
+      }
+    }]],
+    env = { GORGE_LIBRARY = false },
+  }
+  assert.equal("found", nginx:get("/").body)
+  nginx:stop()
+end
+
+-- Commands ---------------------------------------------------------------------------------------------------------------
+
+-- Runs a line of shell; the environment is that of a user who has just logged in.
+local function shell(script, opts)
+  local env = { GORGE_LIBRARY = false, GORGE_BUILD = false, BUILD = false, LUA_PATH = false, LUA_CPATH = false, MAKEFLAGS = false, MAKELEVEL = false }
+  for name, value in pairs(opts.env or {}) do
+    env[name] = value
+  end
+  local status, output = process.run { "sh", "-euc", script, cwd = opts.cwd or paths.root, env = env, timeout = opts.timeout or 60 }
+  assert.equal(0, status, script .. "\n" .. output)
+  return output
+end
+
+-- -n alone would run the lines that call make themselves; with a shell that does nothing nothing happens.
+local function look_up_target(command)
+  shell(command:gsub("^make", "make -n SHELL=/bin/true DEPS=no"), {})
+  return ""
+end
+
+local function checkout_copy()
+  local copy = helper.temp_dir()
+  for _, name in ipairs { "Makefile", "core", "lua", "rockspec", "LICENSE" } do
+    assert(process.run { "cp", "-r", paths.root .. "/" .. name, copy .. "/" } == 0)
+  end
+  return copy
+end
+
+local function make_rock(command)
+  local tree = helper.temp_dir()
+  -- Not optimised: what is tested is the command.
+  shell(("%s --tree %s CFLAGS=-O0"):format(command, tree), { cwd = checkout_copy(), env = { HOME = helper.temp_dir() }, timeout = 240 })
+  local cjson = assert(package.searchpath("cjson", package.cpath))
+  local output = shell([[luajit -e 'print(require("gorge")._VERSION, package.searchpath("gorge", package.path))']], {
+    cwd = helper.temp_dir(),
+    env = {
+      LUA_PATH = ("%s/share/lua/5.1/?.lua;%s/share/lua/5.1/?/init.lua"):format(tree, tree),
+      LUA_CPATH = ("%s/lib/lua/5.1/?.so;"):format(tree) .. cjson:gsub("cjson%.so$", "?.so"),
+    },
+  })
+  assert.equal(require("gorge")._VERSION .. "\t" .. tree .. "/share/lua/5.1/gorge/init.lua\n", output)
+  return ""
+end
+
+local function curl(arguments)
+  local method = arguments:match "%-X (%u+)"
+  local uri = assert(arguments:match "http://127%.0%.0%.1:8080(%S*)", "curl of something else than the quick start")
+  local rest = arguments:gsub("^curl", ""):gsub("%-X %u+", ""):gsub("%-s", ""):gsub("http://%S+", "")
+  assert.equal("", rest:gsub("%s", ""), "an option of curl that this spec does not know")
+  local response = assert(quick_start, "the quick start does not run"):request { uri = uri, method = method }
+  assert.is_number(response.status, response.err)
+  return response.body
+end
+
+-- A pattern, and what is done with a command that matches. `state.script` collects what later commands of the block need.
+local COMMANDS = {
+  { "^make$", function(_, state)
+    shell("make BUILD=" .. paths.build, { timeout = 240 })
+    state.substitute = { ["$PWD/build"] = paths.build }
+    return ""
+  end },
+  { "^make [%l%d_-]+.*$", look_up_target },
+  { "^export %u[%u_]*=.*$", function(command, state)
+    state.script = state.script .. command .. "\n"
+    return ""
+  end },
+  { "^luajit .+$", function(command, state)
+    local script = state.script .. command
+    for from, to in pairs(state.substitute or {}) do
+      script = replaced(script, from, to)
+    end
+    return shell(script, {})
+  end },
+  { "^sudo apt%-get install .+$", function(command)
+    return shell(command:gsub("^sudo apt%-get", "apt-get -s -q"), {}) and ""
+  end },
+  { "^sudo luarocks make .+$", function(command) return make_rock(command:gsub("^sudo ", "")) end },
+  { "^curl .+$", curl },
+  { "^redis%-cli .+$", function(command)
+    return shell(command:gsub("^redis%-cli", "redis-cli -e -p " .. redis.port), {})
+  end },
+}
+
+-- Lines that end in a backslash go on; a comment ends a line.
+local function commands_of(code)
+  local commands = {}
+  for line in code:gsub("\\\n%s*", ""):gmatch "[^\n]+" do
+    local command = line:gsub("%s+#%s.*$", ""):match "^%s*(.-)%s*$"
+    if command ~= "" then
+      commands[#commands + 1] = command
+    end
+  end
+  return commands
+end
+
+local function run_commands(block)
+  local state, output = { script = "" }, {}
+  for _, command in ipairs(commands_of(block.code)) do
+    local run
+    for _, known in ipairs(COMMANDS) do
+      run = run or command:match(known[1]) and known[2]
+    end
+    assert(run, "there is no known way to run the command: " .. command)
+    output[#output + 1] = run(command, state)
+  end
+  printed[block] = table.concat(output)
+end
+
+-- Output -----------------------------------------------------------------------------------------------------------------
+
+local function printed_before(block)
+  local before
+  for _, other in ipairs(page.blocks) do
+    if other == block then
+      break
+    end
+    before = other
+  end
+  return assert(printed[before], "the block before it printed nothing, or did not run")
+end
+
+local function compare_output(block)
+  assert.equal(squeezed(block.code), squeezed(printed_before(block)))
+end
+
+local function compare_workers_output(block)
+  assert.equal(squeezed(block.code), (squeezed(printed_before(block)):gsub("from l1\n", "from l0\n")))
+end
+
+-- What a line of the demo is about: its words up to the first figure, name or list of what differs from run to run.
+local function key_of(line)
+  return squeezed(line):gsub("%d[%d.,]*", "#"):gsub("%(.*$", ""):gsub(": .*$", ":"):gsub("/section/%S+", "/section/NAME")
+    :match "^%s*(.-)%s*$"
+end
+
+-- A layer that answered nothing has no line.
+local function keys_of(text)
+  local keys = {}
+  for line in text:gmatch "[^\n]+" do
+    local key = key_of(line):gsub("[#%s]+%%?[#%s]*$", "")
+    if key ~= "" and not key:match "^L%d" and not key:match "^the loader" then
+      keys[#keys + 1] = key
+    end
+  end
+  return keys
+end
+
+local function compare_demo(block)
+  local status, output = process.run {
+    paths.root .. "/examples/packages/demo", cwd = "/", timeout = 60,
+    env = { TMPDIR = helper.temp_dir(), BUILD = paths.build, GORGE_DEMO_SECONDS = "0.5", REDIS = false },
+  }
+  assert.equal(0, status, output)
+  assert.same(keys_of(block.code), keys_of(output))
+end
+
+-- The blocks -------------------------------------------------------------------------------------------------------------
+
+local WAYS = {
+  ["nginx"] = { start_quick_start },
+  ["nginx fragment"] = { start_fragment },
+  ["sh"] = { run_commands },
+  ["lua"] = { run_program },
+  ["lua snippet"] = { run_snippet_in_loop, run_snippet_in_nginx },
+  ["text"] = { compare_output },
+  ["text output, l0 may be l1"] = { compare_workers_output },
+  ["text demo"] = { compare_demo },
+}
+
+describe("README.md", function()
+  setup(function() redis = helper.redis() end)
+
+  for _, block in ipairs(page.blocks) do
+    local kind = block.lang .. (block.mark ~= "" and " " .. block.mark or "")
+    it(("line %d (%s): the block %q works"):format(block.line, block.heading, kind), function()
+      assert.is_table(WAYS[kind], "there is no known way to run a block of this kind")
+      assert.is_not_equal("", block.code, "an empty block")
+      for _, run in ipairs(WAYS[kind]) do
+        run(block)
+      end
+    end)
+  end
+
+  it("asks for the quick start's layers as it says: the second answer comes from the cache", function()
+    assert.matches("from l[01]\n$", quick_start:get("/user/7").body)
+    assert.same({}, quick_start:log_lines())
+  end)
+
+  it("names keys and channel in Redis as they are", function()
+    local prefix = "{6:my-app:0}:"
+    local names = {}
+    for _, row in ipairs(markdown.table_under(page, "Redis").rows) do
+      names[#names + 1] = row[1]:gsub("[`]", ""):gsub("L:N", "6:my-app")
+    end
+    assert.same({ prefix .. "v:<key>", prefix .. "l:<key>", prefix .. "t:<tag>", prefix .. "c", prefix .. "j", "gorge:6:my-app" }, names)
+    for _, key in ipairs(redis:command("KEYS", "{6:my-app:0}*")) do
+      assert.matches("^{6:my%-app:0}:[vltcj]", key)
+    end
+    assert.equal("v", redis:command("GET", prefix .. "v:user:7") and "v")
+    assert.equal("string", redis:command("TYPE", prefix .. "c"))
+    assert.equal("stream", redis:command("TYPE", prefix .. "j"))
+    assert.equal(-1, redis:command("PTTL", prefix .. "c"))
+    assert.equal(1, redis:command("PUBSUB", "NUMSUB", "gorge:6:my-app")[2])
+    assert.matches('^G\1%z\4.*{"name":"the name of user:7"}$', redis:command("GET", prefix .. "v:user:7"))
+  end)
+
+  it("shows a Redis user that may do what gorge needs", function()
+    local status, output = helper.luajit(([[
+      local gorge = require "gorge"
+      local function handle(zone)
+        return assert(gorge.new { namespace = "my-app", zone = zone, l1_size = "4m", redis = "redis://my-app:a-password@127.0.0.1:%d" })
+      end
+      local a, b = handle "a", handle "b"
+      local function load() return nil, nil, 60 end
+      assert(a:set("acl", { 1 }, 60, { "t" }))
+      assert(select(3, b:get "acl") == "l2")
+      assert(select(3, b:fetch("new", 60, function() return 1, nil, { tags = { "late" } } end)) == "fn")
+      assert(a:get "new" == 1)
+      assert(a:invalidate_tags("t", "late"))
+      assert(a:delete "acl")
+      local deadline = os.time() + 10
+      while b:get "new" or b:get "acl" do assert(os.time() < deadline, "b was not told") end
+      gorge.run(function() -- a lease that is waited for, renewed and given back
+        gorge.spawn(function() a:fetch("slow", 60, function() gorge.sleep(0.5) return nil, "no" end, nil, { lock_ttl = 0.2 }) end)
+        gorge.spawn(function() gorge.sleep(0.05) assert(b:fetch("slow", 60, function() return 2 end) == 2) end)
+      end)
+      local stats = a:stats()
+      assert(stats.l2_errors == 0 and stats.dropped_writes == 0, stats.redis_error or "errors")
+      print "good"
+    ]]):format(redis.port))
+    assert.equal("good\n", output)
+    assert.equal(0, status)
+    local denied = redis:command("ACL", "LOG")
+    assert.same({}, denied)
+  end)
+end)
