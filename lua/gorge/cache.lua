@@ -189,7 +189,7 @@ function _M:blocking_engine()
     end
   end
   local ok
-  ok, err = blocking.enter(self.second)
+  ok, err = self.host.enter(self.second)
   if not ok then
     return nil, "gorge: " .. err
   end
