@@ -54,10 +54,10 @@ int gorge_control_wake_fd(struct gorge_control *control);
 
 /*
  * A namespace with Redis: the thread takes part in the election of its subscriber (sync/role.h; lease 2 s, renewed every
- * 500 ms; the first time at once) and, when elected, subscribes and calls the hooks (in the control thread, with its owner
- * for use with l1):
- *   resync   after each confirmed subscription: messages may have been missed before now
- *   message  one message
+ * 500 ms; the first time at once) and, when elected, subscribes, reads in the journal what was published before, and calls
+ * the hooks (in the control thread, with its owner for use with l1):
+ *   message  one message, heard or read; may come twice
+ *   resync   messages were missed that the journal does not have (any more): nothing from before now can be trusted
  * Neither may block, or call watch, unwatch or stop.
  */
 struct gorge_control_namespace {
@@ -77,7 +77,7 @@ int gorge_control_watch(struct gorge_control *control, const struct gorge_contro
  * work. Once per handle.
  */
 void gorge_control_unwatch(struct gorge_control *control, int handle);
-/* Whether a subscription of the namespace is confirmed and held by this process now. True only after its resync hook. */
+/* Whether this process holds the namespace's subscription now and has caught up with what was published before it. */
 bool gorge_control_subscribed(struct gorge_control *control, int handle);
 
 /*

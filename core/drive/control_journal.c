@@ -51,7 +51,9 @@ void gorge_journal_begin(struct gorge_watch *w) {
 
 static void on_entry(struct gorge_l2_request *rq, const struct gorge_message *m, uint64_t now_ms) {
   struct gorge_watch *w = rq->ctx;
-  w->n.message(w->n.ctx, &w->control->owner, m, now_ms);
+  if (!gorge_watch_stopping(w)) { /* else the cursor stays where it is, and whoever comes next repeats all */
+    w->n.message(w->n.ctx, &w->control->owner, m, now_ms);
+  }
 }
 
 static void on_journal(struct gorge_l2_request *rq, const struct gorge_l2_result *r, uint64_t now_ms) {

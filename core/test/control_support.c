@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -10,13 +11,21 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
+#include "drive/ev.h"
 #include "test/control_support.h"
 #include "test/procs.h"
 
 struct fixture fixture;
 
+static void *nothing(void *arg) { return arg; }
+
 int fixture_begin(void **state) {
   (void)state;
+  pthread_t first; /* brings up what a sanitizer runs besides the threads of the program */
+  if (pthread_create(&first, NULL, nothing, NULL) != 0 || pthread_join(first, NULL) != 0) {
+    return -1;
+  }
   return support_redis_start(&fixture.redis) ? 0 : -1;
 }
 
@@ -37,18 +46,76 @@ int fixture_prepare(void **state) {
   fixture.zone = proc_zone(gorge_l1_init);
   assert_int_equal(gorge_owner_claim(fixture.zone, GORGE_THREAD_MAIN, &fixture.owner), GORGE_OK);
   fixture.endpoint = gorge_endpoint_create(NULL, 0, fixture.redis.path);
+  fixture.tasks = support_count("/proc/self/task");
   fixture_start();
   return 0;
+}
+
+/* What client_ask works with. */
+static struct {
+  struct ev_loop *loop;
+  struct gorge_l2 *l2;
+  struct gorge_ev_link *link;
+  struct gorge_l2_request rq;
+  int status;
+} client;
+
+static void on_answer(struct gorge_l2_request *rq, const struct gorge_l2_result *result, uint64_t now_ms) {
+  (void)rq, (void)now_ms;
+  client.status = result->status;
+  ev_break(client.loop, EVBREAK_ALL);
+}
+
+static void on_late(struct ev_loop *loop, ev_timer *t, int events) {
+  (void)t, (void)events;
+  ev_break(loop, EVBREAK_ALL);
+}
+
+int client_ask(enum gorge_l2_verb verb, const char *key, uint64_t token, uint64_t lease_ms) {
+  ev_timer late;
+  if (client.loop == NULL) {
+    struct gorge_conn_config config = fixture_redis_config();
+    client.loop = ev_loop_new(EVFLAG_NOENV);
+    client.l2 = gorge_l2_create(FIXTURE_NAME, sizeof FIXTURE_NAME - 1, &config);
+    client.link = gorge_ev_link_create(client.loop, gorge_l2_conn(client.l2), fixture.endpoint, NULL, NULL);
+  }
+  client.rq = (struct gorge_l2_request){.verb = verb,
+                                        .key = key,
+                                        .key_len = (uint32_t)strlen(key),
+                                        .token = token,
+                                        .lease_ms = lease_ms,
+                                        .done = on_answer};
+  client.status = GORGE_PENDING;
+  assert_int_equal(gorge_l2_send(client.l2, &client.rq, gorge_clock_ms()), GORGE_OK);
+  gorge_ev_link_kick(client.link);
+  ev_now_update(client.loop);
+  ev_timer_init(&late, on_late, 3., 0.);
+  ev_timer_start(client.loop, &late);
+  while (client.status == GORGE_PENDING && ev_is_active(&late)) {
+    ev_run(client.loop, EVRUN_ONCE);
+  }
+  ev_timer_stop(client.loop, &late);
+  return client.status;
+}
+
+static void client_end(void) {
+  if (client.loop != NULL) {
+    gorge_ev_link_destroy(client.link);
+    gorge_l2_destroy(client.l2);
+    ev_loop_destroy(client.loop);
+    client.loop = NULL;
+  }
 }
 
 int fixture_clean(void **state) {
   (void)state;
   kill(fixture.redis.pid, SIGCONT);
+  client_end();
   gorge_control_stop(fixture.control);
   gorge_endpoint_destroy(fixture.endpoint);
   gorge_owner_release(fixture.zone, &fixture.owner);
   fixture.control = NULL;
-  return WAIT_UNTIL(support_count("/proc/self/task") == 1) ? 0 : -1;
+  return WAIT_UNTIL(support_count("/proc/self/task") == fixture.tasks) ? 0 : -1;
 }
 
 static void on_resync(void *ctx, const struct gorge_owner *owner, uint64_t now_ms) {

@@ -4,6 +4,7 @@
 #define GORGE_TEST_CONTROL_SUPPORT_H
 
 #include "drive/control.h"
+#include "io/l2.h"
 #include "test/drive_support.h"
 
 /* What the hooks of a watch have seen; shared with the parent when a child runs them. */
@@ -22,6 +23,7 @@ struct fixture {
   struct gorge_owner owner; /* of this thread */
   struct gorge_control *control;
   struct gorge_endpoint *endpoint;
+  int tasks; /* of this process before the control thread runs: a sanitizer may have one of its own */
 };
 extern struct fixture fixture;
 
@@ -42,6 +44,8 @@ struct gorge_conn_config fixture_redis_config(void);
 int fixture_watch(struct seen *s);
 /* Publishes a message about `name`, version 42, in the bytes that the scripts write. */
 void fixture_publish(int type, const char *name);
+/* Asks Redis over a connection of the test's own, made at the first need; waits for the answer. Returns its status. */
+int client_ask(enum gorge_l2_verb verb, const char *key, uint64_t token, uint64_t lease_ms);
 bool readable(int fd, int timeout_ms);
 /* Reads what is there. */
 void drain(int fd);

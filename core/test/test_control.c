@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -6,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -33,8 +35,37 @@ static void test_starting_and_stopping_leaves_nothing_behind(void **state) {
   }
   fixture.control = NULL;
   assert_int_equal(support_count("/proc/self/fd"), fds);
-  assert_true(WAIT_UNTIL(support_count("/proc/self/task") == 1));
+  assert_true(WAIT_UNTIL(support_count("/proc/self/task") == fixture.tasks));
   assert_int_equal(support_count(fixture.redis.dir), 1); /* Redis's own socket */
+}
+
+static void test_a_process_out_of_descriptors_gets_a_status(void **state) {
+  (void)state;
+  struct rlimit before, tight;
+  gorge_control_stop(fixture.control);
+  fixture.control = NULL;
+  int fds = support_count("/proc/self/fd"), failures = 0;
+  getrlimit(RLIMIT_NOFILE, &before);
+  /* support_count has one open while it counts, and the numbers in use may have holes: more than enough are tried. */
+  for (int limit = 3; limit < fds + 12; limit++) {
+    int status = GORGE_OK;
+    tight = before;
+    tight.rlim_cur = (rlim_t)limit;
+    setrlimit(RLIMIT_NOFILE, &tight);
+    struct gorge_control *c = gorge_control_start(fixture.zone, &fixture.owner, &status);
+    if (c == NULL) {
+      assert_int_equal(status, GORGE_ERR_SYSTEM);
+      failures++;
+    } else { /* perhaps with poll in place of epoll: it works */
+      struct pollfd p = {.fd = gorge_control_notify_fd(c), .events = POLLIN};
+      gorge_control_ring(c);
+      assert_int_equal(poll(&p, 1, 2000), 1);
+    }
+    setrlimit(RLIMIT_NOFILE, &before);
+    gorge_control_stop(c);
+  }
+  assert_in_range(failures, 1, fds + 8);
+  assert_int_equal(support_count("/proc/self/fd"), fds);
 }
 
 static void test_the_thread_takes_no_signals_of_the_host(void **state) {
@@ -200,9 +231,10 @@ static void test_a_peer_that_does_not_read_costs_no_memory(void **state) {
     assert_true(readable(fd, 2000));
   }
   ssize_t n = recv(slow, bytes, sizeof bytes, 0);
-  assert_in_range(n, 1, 300);
+  assert_in_range(n, 1, 64);
   gorge_control_ring(fixture.control);
-  assert_true(readable(slow, 2000)); /* and it is still connected */
+  assert_true(readable(slow, 2000));
+  assert_true(recv(slow, bytes, sizeof bytes, 0) > 0); /* and it is still connected */
   close(slow);
 }
 
@@ -218,6 +250,7 @@ static void test_a_lost_peer_connects_again(void **state) {
     assert_string_not_equal(first, second);
     gorge_control_ring(fixture.control);
     assert_true(readable(fd, 2000));
+    drain(fd); /* so that nothing but its end tells that it is gone */
     close(fd);
   }
   assert_true(WAIT_UNTIL(support_count("/proc/self/fd") == fds));
@@ -268,6 +301,7 @@ static void test_a_folder_that_will_not_do_is_a_status(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_starting_and_stopping_leaves_nothing_behind),
+      TEST(test_a_process_out_of_descriptors_gets_a_status),
       TEST(test_the_thread_takes_no_signals_of_the_host),
       TEST(test_descriptors_are_closed_on_exec),
       TEST(test_a_child_leaves_its_parents_control_alone),

@@ -102,78 +102,21 @@ static void test_leases_come_and_go_by_thousands(void **state) {
 
 /* ---- leases in Redis ---- */
 
-/* A client of the test's own, on a loop of its own. */
-static struct {
-  struct ev_loop *loop;
-  struct gorge_l2 *l2;
-  struct gorge_ev_link *link;
-  struct gorge_l2_request rq;
-  int status;
-} client;
-
-static void on_answer(struct gorge_l2_request *rq, const struct gorge_l2_result *result, uint64_t now_ms) {
-  (void)rq, (void)now_ms;
-  client.status = result->status;
-  ev_break(client.loop, EVBREAK_ALL);
-}
-
-static void on_late(struct ev_loop *loop, ev_timer *t, int events) {
-  (void)t, (void)events;
-  ev_break(loop, EVBREAK_ALL);
-}
-
-static int ask(enum gorge_l2_verb verb, const char *key, uint64_t token, uint64_t lease_ms) {
-  ev_timer late;
-  client.rq = (struct gorge_l2_request){.verb = verb,
-                                        .key = key,
-                                        .key_len = (uint32_t)strlen(key),
-                                        .token = token,
-                                        .lease_ms = lease_ms,
-                                        .done = on_answer};
-  client.status = GORGE_PENDING;
-  assert_int_equal(gorge_l2_send(client.l2, &client.rq, gorge_clock_ms()), GORGE_OK);
-  gorge_ev_link_kick(client.link);
-  ev_now_update(client.loop);
-  ev_timer_init(&late, on_late, 3., 0.);
-  ev_timer_start(client.loop, &late);
-  while (client.status == GORGE_PENDING && ev_is_active(&late)) {
-    ev_run(client.loop, EVRUN_ONCE);
-  }
-  ev_timer_stop(client.loop, &late);
-  return client.status;
-}
-
-static int prepare_client(void **state) {
-  struct gorge_conn_config config = fixture_redis_config();
-  int failed = fixture_prepare(state);
-  client.loop = ev_loop_new(EVFLAG_NOENV);
-  client.l2 = gorge_l2_create(FIXTURE_NAME, sizeof FIXTURE_NAME - 1, &config);
-  client.link = gorge_ev_link_create(client.loop, gorge_l2_conn(client.l2), fixture.endpoint, NULL, NULL);
-  return failed;
-}
-
-static int clean_client(void **state) {
-  gorge_ev_link_destroy(client.link);
-  gorge_l2_destroy(client.l2);
-  ev_loop_destroy(client.loop);
-  return fixture_clean(state);
-}
-
 static void test_a_lease_in_redis_is_renewed(void **state) {
   (void)state;
   struct seen s = {0};
   int handle = fixture_watch(&s);
   struct gorge_flight_ref flight = begin_flight("l2", fixture.owner.id, fixture.owner.worker, 200, 60000, GORGE_LEASE);
-  assert_int_equal(ask(GORGE_L2_LEASE, "l2", 1001, 200), GORGE_LEASE);
+  assert_int_equal(client_ask(GORGE_L2_LEASE, "l2", 1001, 200), GORGE_LEASE);
   uint64_t id = gorge_control_lease_add(fixture.control, handle, &flight, "l2", 2, 1001, 200);
   uint64_t start_ms = gorge_clock_ms();
   while (gorge_clock_ms() < start_ms + 700) {
-    assert_int_equal(ask(GORGE_L2_LEASE, "l2", 1002, 200), GORGE_BUSY);
+    assert_int_equal(client_ask(GORGE_L2_LEASE, "l2", 1002, 200), GORGE_BUSY);
     support_nap();
   }
   gorge_control_lease_remove(fixture.control, id);
   start_ms = gorge_clock_ms();
-  assert_true(WAIT_UNTIL(ask(GORGE_L2_LEASE, "l2", 1002, 200) == GORGE_LEASE));
+  assert_true(WAIT_UNTIL(client_ask(GORGE_L2_LEASE, "l2", 1002, 200) == GORGE_LEASE));
   assert_true(gorge_clock_ms() - start_ms < 500);
   gorge_control_unwatch(fixture.control, handle);
 }
@@ -185,12 +128,12 @@ static void test_a_lease_that_redis_refuses_is_let_go(void **state) {
   struct gorge_flight_ref flight =
       begin_flight("lost", fixture.owner.id, fixture.owner.worker, 150, 60000, GORGE_LEASE);
   struct gorge_flight_ref waiter = begin_flight("lost", fixture.owner.id, 5, 150, 60000, GORGE_BUSY);
-  assert_int_equal(ask(GORGE_L2_LEASE, "lost", 1001, 60000), GORGE_LEASE);
+  assert_int_equal(client_ask(GORGE_L2_LEASE, "lost", 1001, 60000), GORGE_LEASE);
   uint64_t id = gorge_control_lease_add(fixture.control, handle, &flight, "lost", 4, 1001, 150);
-  assert_int_equal(ask(GORGE_L2_DELETE, "lost", 0, 0), GORGE_OK); /* kills the lease */
-  assert_int_equal(ask(GORGE_L2_LEASE, "lost", 1002, 300), GORGE_LEASE);
+  assert_int_equal(client_ask(GORGE_L2_DELETE, "lost", 0, 0), GORGE_OK); /* kills the lease */
+  assert_int_equal(client_ask(GORGE_L2_LEASE, "lost", 1002, 300), GORGE_LEASE);
   uint64_t start_ms = gorge_clock_ms();
-  assert_true(WAIT_UNTIL(ask(GORGE_L2_LEASE, "lost", 1003, 300) == GORGE_LEASE)); /* nobody renews 1002 */
+  assert_true(WAIT_UNTIL(client_ask(GORGE_L2_LEASE, "lost", 1003, 300) == GORGE_LEASE)); /* nobody renews 1002 */
   assert_true(gorge_clock_ms() - start_ms < 700);
   char error[GORGE_ERROR_MAX];
   uint32_t len;
@@ -221,7 +164,7 @@ static void test_a_lease_may_go_while_its_renewal_is_under_way(void **state) {
     }
     if (round == 1) {
       kill(fixture.redis.pid, SIGCONT); /* the answers come for leases that are gone */
-      assert_int_equal(ask(GORGE_L2_LEASE, "other", 1, 100), GORGE_LEASE);
+      assert_int_equal(client_ask(GORGE_L2_LEASE, "other", 1, 100), GORGE_LEASE);
     }
     gorge_control_unwatch(fixture.control, handle);
     kill(fixture.redis.pid, SIGCONT);
@@ -229,16 +172,15 @@ static void test_a_lease_may_go_while_its_renewal_is_under_way(void **state) {
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_prepare, fixture_clean)
-#define TEST_CLIENT(name) cmocka_unit_test_setup_teardown(name, prepare_client, clean_client)
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_a_lease_is_renewed_while_the_main_thread_is_busy_up_to_its_cap),
       TEST(test_a_removed_lease_is_renewed_no_more),
       TEST(test_leases_come_and_go_by_thousands),
-      TEST_CLIENT(test_a_lease_in_redis_is_renewed),
-      TEST_CLIENT(test_a_lease_that_redis_refuses_is_let_go),
-      TEST_CLIENT(test_a_lease_may_go_while_its_renewal_is_under_way),
+      TEST(test_a_lease_in_redis_is_renewed),
+      TEST(test_a_lease_that_redis_refuses_is_let_go),
+      TEST(test_a_lease_may_go_while_its_renewal_is_under_way),
   };
   return cmocka_run_group_tests(tests, fixture_begin, fixture_end);
 }
