@@ -155,7 +155,7 @@ static void check_requested(struct gorge_l2_request *rq, struct redisReply *cons
   const struct gorge_envelope *e = &kept->envelope;
   for (uint32_t i = 0; i < e->ntags; i++) {
     int at = place_of(rq, &e->tags[i]);
-    if (at >= 0 && ((size_t)at >= nelements || !nonce_is(elements[at], e->nonces[i]))) {
+    if (at >= 0 && (elements == NULL || (size_t)at >= nelements || !nonce_is(elements[at], e->nonces[i]))) {
       reject(rq, e->version, NULL, now_ms);
       return;
     }

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -137,54 +136,12 @@ static void test_odd_settings_and_clocks(void **state) {
   gorge_breaker_success(&w, &three, T0);
 }
 
-/* ---- threads ---- */
-
-struct race {
-  struct gorge_breaker_words w;
-  pthread_barrier_t barrier;
-  int allowed; /* atomic */
-  int opened;  /* atomic */
-};
-
-static void *racer(void *arg) {
-  struct race *r = arg;
-  for (int round = 0; round < 200; round++) {
-    pthread_barrier_wait(&r->barrier);
-    if (gorge_breaker_allow(&r->w, &three, T0 + 1000 + 2000 * (uint64_t)round)) {
-      __atomic_fetch_add(&r->allowed, 1, __ATOMIC_RELAXED);
-    }
-    pthread_barrier_wait(&r->barrier);
-    if (gorge_breaker_failure(&r->w, &three, T0 + 1000 + 2000 * (uint64_t)round)) {
-      __atomic_fetch_add(&r->opened, 1, __ATOMIC_RELAXED);
-    }
-  }
-  return NULL;
-}
-
-static void test_threads_share_one_probe(void **state) {
-  (void)state;
-  static struct race r;
-  pthread_t threads[4];
-  open_it(&r.w, T0);
-  pthread_barrier_init(&r.barrier, NULL, 4);
-  for (int i = 0; i < 4; i++) {
-    assert_int_equal(pthread_create(&threads[i], NULL, racer, &r), 0);
-  }
-  for (int i = 0; i < 4; i++) {
-    pthread_join(threads[i], NULL);
-  }
-  assert_int_equal(r.allowed, 200);
-  assert_int_equal(r.opened, 200);
-  assert_int_equal(r.w.opens, 201);
-  pthread_barrier_destroy(&r.barrier);
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_opens_after_failures_in_a_row), cmocka_unit_test(test_one_probe_and_only_one),
       cmocka_unit_test(test_a_failed_probe_opens_again),    cmocka_unit_test(test_a_probe_that_never_answers),
       cmocka_unit_test(test_a_late_success_does_not_close), cmocka_unit_test(test_no_breaker),
-      cmocka_unit_test(test_odd_settings_and_clocks),       cmocka_unit_test(test_threads_share_one_probe),
+      cmocka_unit_test(test_odd_settings_and_clocks),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,8 +93,10 @@ static void test_the_last_bucket_says_at_least(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_every_value_is_within_its_bucket), cmocka_unit_test(test_bounds_rise_by_a_quarter_at_most),
-      cmocka_unit_test(test_quantiles),                        cmocka_unit_test(test_quantiles_never_fall),
+      cmocka_unit_test(test_every_value_is_within_its_bucket),
+      cmocka_unit_test(test_bounds_rise_by_a_quarter_at_most),
+      cmocka_unit_test(test_quantiles),
+      cmocka_unit_test(test_quantiles_never_fall),
       cmocka_unit_test(test_the_last_bucket_says_at_least),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -92,8 +92,10 @@ static void test_random_bytes_never_hurt(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_the_three_types), cmocka_unit_test(test_newer_formats_and_types_are_ignored),
-      cmocka_unit_test(test_malformed),       cmocka_unit_test(test_lengths),
+      cmocka_unit_test(test_the_three_types),
+      cmocka_unit_test(test_newer_formats_and_types_are_ignored),
+      cmocka_unit_test(test_malformed),
+      cmocka_unit_test(test_lengths),
       cmocka_unit_test(test_random_bytes_never_hurt),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
