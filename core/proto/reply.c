@@ -38,9 +38,8 @@ static int refuse(struct gorge_reply_parser *p, const char *why) {
 }
 
 /* The number in a header line "$12" or "*-1"; false when it is none. */
-static bool header_number(const struct gorge_reply_parser *p, int64_t *number) {
-  /* line_len counts the type byte and CRLF */
-  uint32_t len = p->line_len - 3;
+static bool header_number(const struct gorge_reply_parser *p, uint32_t line_len, int64_t *number) {
+  uint32_t len = line_len - 3; /* without the type byte and CRLF */
   bool negative = len > 0 && p->digits[0] == '-';
   uint32_t i = negative ? 1 : 0;
   if (len <= i || len > 18) {
@@ -57,11 +56,20 @@ static bool header_number(const struct gorge_reply_parser *p, int64_t *number) {
   return true;
 }
 
+/* An item is whole, and with it each array whose last it was. */
+static void close_item(struct gorge_reply_parser *p) {
+  while (p->depth > 0 && --p->open[p->depth - 1] == 0) {
+    p->depth--;
+  }
+}
+
 /* A line is whole: account for what it announces. */
 static int scan_line_end(struct gorge_reply_parser *p) {
   int64_t n = 0;
+  uint32_t line_len = p->line_len;
+  p->line_len = 0;
   if (p->type == '$' || p->type == '*') {
-    if (!header_number(p, &n) || n < -1) {
+    if (!header_number(p, line_len, &n) || n < -1) {
       return refuse(p, "a length that is no number");
     }
     if (p->type == '$' && n >= 0) {
@@ -74,12 +82,15 @@ static int scan_line_end(struct gorge_reply_parser *p) {
       if ((uint64_t)n > p->max_elements || p->elements + (uint64_t)n > p->max_elements) {
         return refuse(p, "an array of more elements than allowed");
       }
+      if (p->depth > GORGE_REPLY_DEPTH_MAX) {
+        return refuse(p, "arrays nested too deeply");
+      }
       p->elements += (uint64_t)n;
-      p->open += (uint64_t)n;
+      p->open[p->depth++] = (uint64_t)n;
+      return GORGE_OK;
     }
   }
-  p->open--;
-  p->line_len = 0;
+  close_item(p);
   return GORGE_OK;
 }
 
@@ -88,9 +99,9 @@ static int scan_line_byte(struct gorge_reply_parser *p, char byte) {
     if (memchr("+-:$*", byte, 5) == NULL) {
       return refuse(p, "a byte that starts no reply");
     }
-    if (p->open == 0) {
+    if (p->depth == 0) {
       p->bytes = p->elements = 0;
-      p->open = 1;
+      p->open[p->depth++] = 1;
     }
     p->type = byte;
     p->last = 0;

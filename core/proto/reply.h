@@ -14,7 +14,10 @@
 struct redisReply;
 struct redisReader;
 
-enum { GORGE_REPLY_LINE_MAX = 64 * 1024 /* bytes in a line: statuses, errors, numbers */ };
+enum {
+  GORGE_REPLY_LINE_MAX = 64 * 1024, /* bytes in a line: statuses, errors, numbers */
+  GORGE_REPLY_DEPTH_MAX = 7         /* arrays in arrays; hiredis 0.14 takes no more, later ones would recurse */
+};
 
 struct gorge_reply_parser {
   struct redisReader *reader;
@@ -22,10 +25,11 @@ struct gorge_reply_parser {
   uint64_t max_elements; /* of one reply, nested arrays included */
   const char *error;     /* static text of what was wrong, else NULL */
   /* scanner: where in the stream the next byte stands */
-  uint64_t bytes, elements; /* of the reply under way, as announced so far */
-  uint64_t open;            /* items the reply under way still lacks; 0 between replies */
-  uint64_t skip;            /* bytes of a bulk, its CRLF included, still to come */
-  uint32_t line_len;        /* bytes of the line so far, type byte included; 0: at the start of an item */
+  uint64_t bytes, elements;                 /* of the reply under way, as announced so far */
+  uint64_t open[GORGE_REPLY_DEPTH_MAX + 1]; /* items still to come: of the stream's reply, of the array in it, ... */
+  uint32_t depth;                           /* levels of it in use; 0 between replies */
+  uint64_t skip;                            /* bytes of a bulk, its CRLF included, still to come */
+  uint32_t line_len; /* bytes of the line so far, type byte included; 0: at the start of an item */
   char type;
   char last; /* previous byte of the line, to find CRLF */
   char digits[24];

@@ -827,7 +827,7 @@ static void test_malformed_bytes(void **state) {
       "*9223372036854775807|",
       "%1|+a|+b|",
       "*2|*1000|*1000|",
-      "*1|*1|*1|*1|*1|*1|*1|*1|*1|*1|:1|",
+      "*1|*1|*1|*1|*1|*1|*1|*1|:1|",
       "|",
       "$--1|",
   };
@@ -856,6 +856,23 @@ static void test_malformed_bytes(void **state) {
     assert_ended(&next, GORGE_ERR_PROTOCOL, NULL);
     gorge_conn_destroy(c);
   }
+}
+
+static void test_nested_arrays(void **state) {
+  (void)state;
+  struct gorge_conn *c = make_ready();
+  struct wire_command w[4];
+  for (int i = 0; i < 4; i++) {
+    wire_init(&w[i]);
+    assert_int_equal(wire_submit(c, &w[i], "GET a", T0), GORGE_OK);
+  }
+  /* seven levels, siblings behind them; the next replies are replies of their own */
+  assert_int_equal(wire_feed(c, "*2|*2|*1|*1|*1|*1|*2|:1|:2|:3|*2|*0|*-1|:4|", T0), GORGE_OK);
+  assert_ended(&w[0], GORGE_OK, "(array of 2)");
+  assert_ended(&w[1], GORGE_OK, "4");
+  assert_int_equal(wire_feed(c, "*1|*1|*1|*1|*1|*1|*1|*0|:5|", T0), GORGE_OK);
+  assert_ended(&w[3], GORGE_OK, "5");
+  gorge_conn_destroy(c);
 }
 
 static void test_size_limits_count_a_whole_reply(void **state) {
@@ -1067,6 +1084,7 @@ int main(void) {
       cmocka_unit_test(test_a_reply_nobody_asked_for),
       cmocka_unit_test(test_noauth_while_ready_closes),
       cmocka_unit_test(test_malformed_bytes),
+      cmocka_unit_test(test_nested_arrays),
       cmocka_unit_test(test_size_limits_count_a_whole_reply),
       cmocka_unit_test(test_an_endless_line),
       cmocka_unit_test(test_random_bytes_never_hurt),
