@@ -125,6 +125,7 @@ local function follow(self, call, flight)
   local follower = { waiter = self.host.waiter() }
   flight.n = flight.n + 1
   flight.followers[flight.n] = follower
+  call.engine.host.expect(call.engine) -- should the leader's coroutine be cut off, the doorbell tells
   while not follower.state do
     local left_ms = call.deadline_ms - C.gorge_now_ms()
     if left_ms <= 0 then
