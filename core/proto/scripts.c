@@ -96,7 +96,9 @@ static const char lease_script[] = TAG_NONCE EIGHT
     "  mark = string.sub(lease, 9)\n"
     "end\n"
     "redis.call('SET', KEYS[2], ARGV[1] .. mark, 'PX', ARGV[3])\n"
-    "local r = {4, tonumber(redis.call('GET', KEYS[3]) or 0) or 0}\n"
+    "local last = tonumber(redis.call('GET', KEYS[3]) or 0) or 0\n"
+    "if not (last >= 0 and last <= 9007199254740991) then last = 0 end\n"
+    "local r = {4, last}\n"
     "for i = 4, #KEYS do r[i - 1] = tag_nonce(KEYS[i], eight(ARGV[6], i - 3), ARGV[5]) end\n"
     "return r\n";
 

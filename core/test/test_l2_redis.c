@@ -791,6 +791,8 @@ static void test_versions_only_rise(void **state) {
   for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
     redisReply *r = redisCommand(admin, "SET {2:ns:0}:c %s", odd[i]);
     freeReplyObject(r);
+    assert_int_equal(lease(&n, &a, "leased", NULL, 1), GORGE_LEASE);
+    assert_true(a.result.version <= GORGE_VERSION_MAX);
     assert_int_equal(set(&n, &a, "k", "v", NULL), GORGE_STORED);
     assert_true(a.result.version > last && a.result.version <= GORGE_VERSION_MAX);
     last = a.result.version;
