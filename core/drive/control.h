@@ -77,6 +77,11 @@ int gorge_control_watch(struct gorge_control *control, const struct gorge_contro
  * work. Once per handle.
  */
 void gorge_control_unwatch(struct gorge_control *control, int handle);
+/*
+ * Before a process reads a namespace's L1 for the first time: when nobody on this host has followed the journal for some seconds, L1 is
+ * closed to readers until a watch has read the journal, or found that Redis cannot be reached. Any thread; does not block.
+ */
+void gorge_control_distrust(struct gorge_zone *zone, uint32_t ns, uint64_t now_ms);
 /* Whether this process holds the namespace's subscription now and has caught up with what was published before it. */
 bool gorge_control_subscribed(struct gorge_control *control, int handle);
 

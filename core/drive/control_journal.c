@@ -14,7 +14,8 @@
 #include "base/clock.h"
 #include "drive/control_internal.h"
 
-enum { ABSENT_MS = 5000 }; /* a host that has not followed the journal for so long does not answer from L1 before it has */
+/* A host that has not followed the journal for so long does not answer from L1 before it has. */
+enum { ABSENT_MS = 5000 };
 
 static struct gorge_journal_words *words_of(const struct gorge_watch *w) {
   return gorge_zone_journal(w->control->zone, w->n.ns);
@@ -23,7 +24,8 @@ static struct gorge_journal_words *words_of(const struct gorge_watch *w) {
 /* Closes or opens this host's L1 to readers. */
 static void set_fresh(const struct gorge_watch *w, uint64_t until_ms) {
   uint64_t *word = &gorge_zone_words(w->control->zone, w->n.ns)->fresh_until_ms;
-  __atomic_store_n(word, until_ms, __ATOMIC_RELEASE); /* after the effects of the journal; partner: the acquire in l1 reads */
+  /* release: after the effects of the journal; partner: the acquire in l1's reads */
+  __atomic_store_n(word, until_ms, __ATOMIC_RELEASE);
 }
 
 static uint64_t cursor_of(const struct gorge_watch *w) {
@@ -42,11 +44,16 @@ static void set_tried(const struct gorge_watch *w) {
   __atomic_store_n(&words_of(w)->tried, 1, __ATOMIC_RELEASE); /* after the first resync; partner: engine/fetch.c */
 }
 
-void gorge_journal_begin(struct gorge_watch *w) {
-  uint64_t synced_ms = __atomic_load_n(&words_of(w)->synced_ms, __ATOMIC_RELAXED); /* see set_synced */
-  if (synced_ms != 0 && gorge_clock_ms() > synced_ms + ABSENT_MS) {
-    set_fresh(w, 0);
+void gorge_control_distrust(struct gorge_zone *zone, uint32_t ns, uint64_t now_ms) {
+  uint64_t synced_ms = __atomic_load_n(&gorge_zone_journal(zone, ns)->synced_ms, __ATOMIC_RELAXED); /* see set_synced */
+  if (synced_ms != 0 && now_ms > synced_ms + ABSENT_MS) {
+    /* release: nothing to order, the word is the message; partner: the acquire in l1's reads */
+    __atomic_store_n(&gorge_zone_words(zone, ns)->fresh_until_ms, 0, __ATOMIC_RELEASE);
   }
+}
+
+void gorge_journal_begin(struct gorge_watch *w) {
+  gorge_control_distrust(w->control->zone, w->n.ns, gorge_clock_ms());
 }
 
 static void on_entry(struct gorge_l2_request *rq, const struct gorge_message *m, uint64_t now_ms) {

@@ -232,6 +232,17 @@ struct gorge_control *gorge_cache_control(gorge_cache *c) {
   return control;
 }
 
+/* The host is to hear of what other nodes do from now on. */
+static int follow(gorge_cache *c) {
+  uint64_t now_ms = gorge_clock_ms();
+  c->sync_until_ms = now_ms + SYNC_MS;
+  if (gorge_cache_control(c) == NULL) {
+    return GORGE_ERR_SYSTEM;
+  }
+  gorge_control_distrust(c->zone, c->ns, now_ms);
+  return GORGE_OK;
+}
+
 int gorge_cache_ready(gorge_cache *c, bool threads) {
   threads = threads || c->threads; /* what the parent of a fork was allowed, its child is */
   if (c->closed) {
@@ -245,9 +256,8 @@ int gorge_cache_ready(gorge_cache *c, bool threads) {
   }
   if (threads && !c->threads) {
     c->threads = true;
-    c->sync_until_ms = gorge_clock_ms() + SYNC_MS;
-    if (c->has_redis && gorge_cache_control(c) == NULL) {
-      return GORGE_ERR_SYSTEM;
+    if (c->has_redis) {
+      return follow(c);
     }
   }
   return GORGE_OK;

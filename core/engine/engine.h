@@ -180,7 +180,9 @@ int gorge_remote_open(gorge_cache *c);
 void gorge_remote_close(gorge_cache *c);
 /* Expires deadlines of a connection that is moved from outside; sends a PING when it is due. */
 void gorge_remote_tick(gorge_cache *c, uint64_t now_ms);
-/* Whether Redis may be asked now (configured, breaker). */
+/* Whether this process has a way to ask Redis. */
+bool gorge_remote_reachable(const gorge_cache *c);
+/* Whether Redis may be asked now (reachable, breaker). */
 bool gorge_remote_allowed(gorge_cache *c, uint64_t now_ms);
 /* Sends op->request as `verb`. On a failure the breaker is told. */
 int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms);

@@ -66,8 +66,13 @@ void gorge_remote_tick(gorge_cache *c, uint64_t now_ms) {
   ping(c, conn, now_ms);
 }
 
+bool gorge_remote_reachable(const gorge_cache *c) {
+  /* a process without threads that is driven from outside is nginx's master: nobody moves its bytes */
+  return c->l2 != NULL && (c->threads || c->link != NULL);
+}
+
 bool gorge_remote_allowed(gorge_cache *c, uint64_t now_ms) {
-  return c->l2 != NULL && gorge_breaker_allow(c->breaker, &c->breaker_config, now_ms);
+  return gorge_remote_reachable(c) && gorge_breaker_allow(c->breaker, &c->breaker_config, now_ms);
 }
 
 static void tell_breaker(gorge_cache *c, int status, uint64_t now_ms) {

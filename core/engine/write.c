@@ -54,7 +54,7 @@ static void ask_redis(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
     gorge_op_end(op, GORGE_OK);
     return;
   }
-  int status = GORGE_ERR_BREAKER;
+  int status = gorge_remote_reachable(c) ? GORGE_ERR_BREAKER : GORGE_ERR_DOWN;
   if (gorge_remote_allowed(c, now_ms)) {
     op->state = GORGE_OP_WRITE;
     status = gorge_remote_send(op, verb, now_ms);

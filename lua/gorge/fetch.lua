@@ -57,6 +57,8 @@ local function from_l1(self, key)
   local engine = self.engine
   if not engine then
     return CLOSED
+  elseif not engine.entered then
+    self.host.enter(engine) -- from the first look on this process must hear of what other nodes do; a failure is told when a value is needed
   end
   local status = engine:get(key)
   if status ~= HIT then
@@ -71,7 +73,9 @@ local function from_l1(self, key)
     note_undecodable(self, key, "L1", value)
     return MISS
   end
-  store_l0(self.l0, key, value, read)
+  if engine.entered then -- the workers of a master that looked before the fork start with an empty L0
+    store_l0(self.l0, key, value, read)
+  end
   return HIT, value
 end
 

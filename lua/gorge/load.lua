@@ -100,7 +100,9 @@ local function store(self, call, op, value, overrides)
   if status == TOO_LARGE then
     self:log_now_and_then("info", "gorge: a value is too large for L1 and is not kept there", { key = call.key, bytes = #bytes })
   end
-  l0.store(self.l0, call.key, value, engine.read)
+  if engine.entered then
+    l0.store(self.l0, call.key, value, engine.read)
+  end
   return value, nil, "fn"
 end
 

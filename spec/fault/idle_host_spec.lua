@@ -1,0 +1,53 @@
+-- SPDX-License-Identifier: MIT
+-- A host on which nobody asked for a while, so that nobody listened: it must not answer from what it had before.
+local helper = require "spec.helper"
+
+local http = [[
+  init_by_lua_block {
+    cache = assert(require("gorge").new { namespace = "idle", redis = "{{redis}}", l1_size = "4m" })
+  }
+]]
+local server = [[
+  location /fetch { content_by_lua_block {
+    local value, err, source = cache:fetch("k", 60, function() return ngx.var.arg_v end)
+    ngx.print(tostring(value), " ", err or source)
+  } }
+  location /delete { content_by_lua_block { ngx.print(tostring(cache:delete("k"))) } }
+  location /subscribed { content_by_lua_block { ngx.print(tostring(cache:stats().subscribed)) } }
+]]
+
+describe("a host that was idle since its reload", function()
+  local redis, a, b
+
+  setup(function()
+    redis = helper.redis()
+    a = helper.nginx { http = http, server = server, values = { redis = redis.url } }
+    b = helper.nginx { http = http, server = server, values = { redis = redis.url } }
+  end)
+
+  it("keeps L1 warm over the reload, and hears of a delete before it answers from L1", function()
+    assert.equal("one fn", a:get("/fetch?v=one").body)
+    a:reload()
+    a:wait_drained()
+    assert.matches("^one l[01]$", a:get("/fetch?v=two").body)
+
+    a:reload()
+    a:wait_drained() -- nobody has asked the new workers for anything, so nobody listens
+    assert.equal("false", b:get("/subscribed").body)
+    assert.equal("true", b:get("/delete").body)
+    helper.sleep(5.5) -- longer than a host that listened to nobody is trusted
+    assert.equal("three fn", a:get("/fetch?v=three").body)
+  end)
+
+  it("answers from L1 when Redis is away by then", function()
+    a:get("/fetch?v=four")
+    a:reload()
+    a:wait_drained()
+    redis:down()
+    helper.sleep(5.5)
+    helper.wait_until(function()
+      local body = a:get("/fetch?v=five").body
+      return body:find "three l[01]"
+    end, { timeout = 3 })
+  end)
+end)
