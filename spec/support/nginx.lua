@@ -276,6 +276,8 @@ end
 
 --- SIGHUP, and waits until a full set of new workers runs. Old ones may still be draining.
 function Nginx:reload()
+  -- A master listens before it minds signals; it does so when it has workers.
+  process.wait_until(function() return #self:worker_pids() >= self.workers end, { message = "no workers" })
   local old = {}
   self.old_workers = old
   for _, pid in ipairs(process.children(self.pid)) do
