@@ -25,8 +25,9 @@ struct gorge_endpoint {
   uint16_t port;
   bool fixed; /* a path or a number: the list never changes */
   /*
-   * Guards all below for a few instructions. 0: free; else the process of the thread that holds it. A pthread mutex that
-   * a thread of the parent held during a fork would stay locked in the child for ever; a foreign process in here tells.
+   * Guards all below for a few instructions. 0: free; else the process of the thread that holds it. A pthread mutex
+   * that a thread of the parent held during a fork would stay locked in the child for ever; a foreign process in
+   * here tells.
    */
   pid_t lock;
   pid_t resolver; /* the process whose thread is resolving now, 0: none; that thread is a user of this memory */

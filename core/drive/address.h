@@ -3,8 +3,8 @@
  * Where Redis is: a unix path, a numeric address, or a name. Names are resolved by the system's resolver (so /etc/hosts
  * counts) on a thread of their own: neither an event loop nor the control thread waits for DNS.
  *
- * Every function may be called by any thread, and none blocks. After a fork the child may go on using an endpoint of its
- * parent: what a thread of the parent was doing with it at that moment is forgotten.
+ * Every function may be called by any thread, and none blocks. After a fork the child may go on using an endpoint
+ * of its parent: what a thread of the parent was doing with it at that moment is forgotten.
  */
 #ifndef GORGE_DRIVE_ADDRESS_H
 #define GORGE_DRIVE_ADDRESS_H
@@ -44,8 +44,8 @@ void gorge_endpoint_destroy(struct gorge_endpoint *e);
  */
 int gorge_endpoint_address(struct gorge_endpoint *e, uint64_t now_ms, struct gorge_address *out, const char **reason);
 /*
- * The same as text for a cosocket: "unix:/path" (port 0), "192.0.2.1", or "[2001:db8::1]". Also GORGE_SPACE: `size` bytes
- * are too few (128 suffice).
+ * The same as text for a cosocket: "unix:/path" (port 0), "192.0.2.1", or "[2001:db8::1]". Also GORGE_SPACE: `size`
+ * bytes are too few (128 suffice).
  */
 int gorge_endpoint_text(struct gorge_endpoint *e, uint64_t now_ms, char *host, size_t size, uint16_t *port,
                         const char **reason);

@@ -12,8 +12,8 @@
 enum { CONTROL_STACK = 512 << 10 };
 
 /*
- * Never the default loop: it would reap the host's children. Nothing of the environment, no signals, no helper descriptors;
- * and a backend that is not there or whose descriptor cannot be had is replaced by poll.
+ * Never the default loop: it would reap the host's children. Nothing of the environment, no signals, no helper
+ * descriptors; and a backend that is not there or whose descriptor cannot be had is replaced by poll.
  */
 static const unsigned loop_flags =
     EVFLAG_NOENV | EVFLAG_NOSIGMASK | EVFLAG_NOINOTIFY | EVFLAG_NOTIMERFD | EVBACKEND_EPOLL | EVBACKEND_POLL;
@@ -27,8 +27,8 @@ static void write_eventfd(int fd) {
 }
 
 /*
- * What is to be seen is stored before the exchange here and read after the exchange in on_command (acquire and release on
- * both sides): a poke that finds the flag set is seen by the look that is about to come.
+ * What is to be seen is stored before the exchange here and read after the exchange in on_command (acquire and
+ * release on both sides): a poke that finds the flag set is seen by the look that is about to come.
  */
 void gorge_control_poke(struct gorge_control *c) {
   if (!__atomic_exchange_n(&c->poked, true, __ATOMIC_ACQ_REL)) {

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The control thread: one per process and zone, on a libev loop of its own. It does what must go on while a handler keeps
- * the main thread busy: takes wake-ups of other workers and rings the main thread's doorbell, runs the subscriber of each
- * namespace that this host has elected it for, renews leases (in the host and in Redis), holds its own life-lock.
+ * The control thread: one per process and zone, on a libev loop of its own. It does what must go on while a handler
+ * keeps the main thread busy: takes wake-ups of other workers and rings the main thread's doorbell, runs the
+ * subscriber of each namespace that this host has elected it for, renews leases (in the host and in Redis), holds
+ * its own life-lock.
  *
- * All signals but the synchronous ones are blocked in it; every descriptor is close-on-exec. It never touches what belongs
- * to the main thread: it works on shared memory, on its own connections, and on lists guarded by a mutex that is held for
- * a few instructions.
+ * All signals but the synchronous ones are blocked in it; every descriptor is close-on-exec. It never touches what
+ * belongs to the main thread: it works on shared memory, on its own connections, and on lists guarded by a mutex
+ * that is held for a few instructions.
  *
- * After a fork the child has no control thread: gorge_control_start makes a new one there. Handles of the parent are left
- * alone in the child: every function here does nothing with them and returns GORGE_ERR_CLOSED, false or 0.
+ * After a fork the child has no control thread: gorge_control_start makes a new one there. Handles of the parent
+ * are left alone in the child: every function here does nothing with them and returns GORGE_ERR_CLOSED, false or 0.
  *
  * Unless told otherwise a function may be called by any thread but the control thread (hooks), and does not block.
  */
@@ -23,14 +24,15 @@
 struct gorge_control;
 
 /*
- * Starts the thread for this process, whose worker slot must be claimed already (main_owner), and waits until it has claimed
- * its own role and opened its wake-up socket. Returns NULL and *status on failure: GORGE_ERR_MEMORY, GORGE_ERR_SYSTEM (no
- * thread, no descriptor), or what gorge_owner_claim returned.
+ * Starts the thread for this process, whose worker slot must be claimed already (main_owner), and waits until it
+ * has claimed its own role and opened its wake-up socket. Returns NULL and *status on failure: GORGE_ERR_MEMORY,
+ * GORGE_ERR_SYSTEM (no thread, no descriptor), or what gorge_owner_claim returned.
  */
 struct gorge_control *gorge_control_start(struct gorge_zone *zone, const struct gorge_owner *main_owner, int *status);
 /*
- * Ends all watches, drops roles, frees everything; the handle is gone. Blocks until the thread has ended: for one step of
- * its work, far below 100 ms, whatever Redis does. NULL is allowed. Nobody may be in another call on the handle.
+ * Ends all watches, drops roles, frees everything; the handle is gone. Blocks until the thread has ended: for one
+ * step of its work, far below 100 ms, whatever Redis does. NULL is allowed. Nobody may be in another call on the
+ * handle.
  */
 void gorge_control_stop(struct gorge_control *control);
 
@@ -38,12 +40,13 @@ void gorge_control_stop(struct gorge_control *control);
  * Doorbell. notify_fd: an eventfd (non-blocking) that becomes readable when something in shared memory may concern this
  * process's waiters. Owned by the control.
  *
- * For event loops that can only connect (cosockets): doorbell_path makes a listening unix socket, mode 0600, in a private
- * folder of its own under `dir` (NULL: TMPDIR if it is set and will do, else /tmp), and writes its path (at most 108 bytes
- * with the NUL). Each connected peer gets a byte per ring, and one to begin with; a peer that is slow to read gets fewer,
- * never none. File and folder are removed once a peer has connected, and at stop. A lost peer may connect again after asking
- * for the path anew; asking again before a peer has connected gives the same path. Returns GORGE_OK, GORGE_ERR_SYSTEM (no
- * such folder to be made: errno tells) or GORGE_ERR_ARGUMENT (`size` too small).
+ * For event loops that can only connect (cosockets): doorbell_path makes a listening unix socket, mode 0600, in a
+ * private folder of its own under `dir` (NULL: TMPDIR if it is set and will do, else /tmp), and writes its path (at
+ * most 108 bytes with the NUL). Each connected peer gets a byte per ring, and one to begin with; a peer that is
+ * slow to read gets fewer, never none. File and folder are removed once a peer has connected, and at stop. A lost
+ * peer may connect again after asking for the path anew; asking again before a peer has connected gives the same
+ * path. Returns GORGE_OK, GORGE_ERR_SYSTEM (no such folder to be made: errno tells) or GORGE_ERR_ARGUMENT (`size`
+ * too small).
  */
 int gorge_control_notify_fd(struct gorge_control *control);
 int gorge_control_doorbell_path(struct gorge_control *control, const char *dir, char *path, size_t size);
@@ -53,9 +56,9 @@ void gorge_control_ring(struct gorge_control *control);
 int gorge_control_wake_fd(struct gorge_control *control);
 
 /*
- * A namespace with Redis: the thread takes part in the election of its subscriber (sync/role.h; lease 2 s, renewed every
- * 500 ms; the first time at once) and, when elected, subscribes, reads in the journal what was published before, and calls
- * the hooks (in the control thread, with its owner for use with l1):
+ * A namespace with Redis: the thread takes part in the election of its subscriber (sync/role.h; lease 2 s, renewed
+ * every 500 ms; the first time at once) and, when elected, subscribes, reads in the journal what was published
+ * before, and calls the hooks (in the control thread, with its owner for use with l1):
  *   message  one message, heard or read; may come twice
  *   resync   messages were missed that the journal does not have (any more): nothing from before now can be trusted
  * Neither may block, or call watch, unwatch or stop.
@@ -73,27 +76,32 @@ struct gorge_control_namespace {
 /* Adds a namespace (copied). Returns a handle >= 0, GORGE_ERR_FULL (64 of them) or GORGE_ERR_MEMORY. */
 int gorge_control_watch(struct gorge_control *control, const struct gorge_control_namespace *n);
 /*
- * Ends a watch, with its leases. Returns when no hook of it runs or will run any more: blocks for one step of the thread's
- * work. Once per handle.
+ * Ends a watch, with its leases. Returns when no hook of it runs or will run any more: blocks for one step of the
+ * thread's work. Once per handle.
  */
 void gorge_control_unwatch(struct gorge_control *control, int handle);
 /*
- * Before a process reads a namespace's L1 for the first time: when nobody on this host has followed the journal for some seconds, L1 is
- * closed to readers until a watch has read the journal, or found that Redis cannot be reached. Any thread; does not block.
+ * Before a process reads a namespace's L1 for the first time: when nobody on this host has followed the journal for
+ * some seconds, L1 is closed to readers until a watch has read the journal, or found that Redis cannot be reached.
+ * Any thread; does not block.
  */
 void gorge_control_distrust(struct gorge_zone *zone, uint32_t ns, uint64_t now_ms);
 /* Whether this process holds the namespace's subscription now and has caught up with what was published before it. */
 bool gorge_control_subscribed(struct gorge_control *control, int handle);
 
 /*
- * Lease list: fills that this process runs. The thread renews the flight every third of lease_ms (not more often than every
- * 5 ms) until it is no longer ours or its cap is reached; then the lease leaves the list. With l2_token != 0 it also renews
- * the lease in Redis (on a connection of the watch `handle`, made at the first need), until Redis refuses. handle is
- * needed for that only; -1: none. The key is copied. Returns an id, or 0 when out of memory (then nothing is renewed).
+ * Lease list: fills that this process runs. The thread renews the flight every third of lease_ms (not more often
+ * than every 5 ms) until it is no longer ours or its cap is reached; then the lease leaves the list. With l2_token
+ * != 0 it also renews the lease in Redis (on a connection of the watch `handle`, made at the first need), until
+ * Redis refuses. handle is needed for that only; -1: none. The key is copied. Returns an id, or 0 when out of
+ * memory (then nothing is renewed).
  */
 uint64_t gorge_control_lease_add(struct gorge_control *control, int handle, const struct gorge_flight_ref *flight,
                                  const char *key, uint32_t key_len, uint64_t l2_token, uint64_t lease_ms);
-/* Ends the renewals. Cheap and idempotent; id 0 and ids that are gone are allowed. One that runs just now may still happen. */
+/*
+ * Ends the renewals. Cheap and idempotent; id 0 and ids that are gone are allowed. One that runs just now may still
+ * happen.
+ */
 void gorge_control_lease_remove(struct gorge_control *control, uint64_t id);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The doorbell: an eventfd, and for loops that can only connect a unix socket. The socket stands in a folder that only this
- * user may enter, for as long as nobody has connected.
+ * The doorbell: an eventfd, and for loops that can only connect a unix socket. The socket stands in a folder that
+ * only this user may enter, for as long as nobody has connected.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -84,7 +84,7 @@ int gorge_control_doorbell_path(struct gorge_control *c, const char *dir, char *
   bool known = d->listener >= 0;
   int status = known ? copy_path(d, path, size) : GORGE_OK;
   pthread_mutex_unlock(&c->mutex);
-  struct place p;
+  struct place p = {.listener = -1};
   if (known) {
     return status;
   }

@@ -107,7 +107,10 @@ struct gorge_control {
   struct gorge_doorbell doorbell;
 };
 
-/* Any thread: makes the control thread look at its flags and lists. One system call, none when it is about to look anyway. */
+/*
+ * Any thread: makes the control thread look at its flags and lists. One system call, none when it is about to look
+ * anyway.
+ */
 void gorge_control_poke(struct gorge_control *c);
 /* Whether the handle is of this process; all public functions ask first. */
 bool gorge_control_mine(const struct gorge_control *c);

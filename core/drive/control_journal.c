@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pub/sub forgets what was published while nobody listened. So a subscription that has been confirmed reads the journal from where
- * this host left off (struct gorge_journal_words) before it counts as caught up:
+ * Pub/sub forgets what was published while nobody listened. So a subscription that has been confirmed reads the
+ * journal from where this host left off (struct gorge_journal_words) before it counts as caught up:
  *
  *   the entry of the cursor is still there   what came after it takes effect, the cursor moves on
  *   it is gone (trimmed, another journal)    anything may have been missed: the resync hook forgets this host's L1
  *
- * Messages that arrive meanwhile take effect at once, and are counted in `seen`: effects may be repeated, never skipped. The cursor is
- * stored after the effects, so that a thread killed in between repeats them.
+ * Messages that arrive meanwhile take effect at once, and are counted in `seen`: effects may be repeated, never
+ * skipped. The cursor is stored after the effects, so that a thread killed in between repeats them.
  */
 #include <string.h>
 
@@ -52,9 +52,7 @@ void gorge_control_distrust(struct gorge_zone *zone, uint32_t ns, uint64_t now_m
   }
 }
 
-void gorge_journal_begin(struct gorge_watch *w) {
-  gorge_control_distrust(w->control->zone, w->n.ns, gorge_clock_ms());
-}
+void gorge_journal_begin(struct gorge_watch *w) { gorge_control_distrust(w->control->zone, w->n.ns, gorge_clock_ms()); }
 
 static void on_entry(struct gorge_l2_request *rq, const struct gorge_message *m, uint64_t now_ms) {
   struct gorge_watch *w = rq->ctx;

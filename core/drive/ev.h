@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Moves the bytes of a gorge_conn through a socket on a libev loop: connects when the connection wants it, reads, writes,
- * ticks. Sockets are non-blocking, close-on-exec, TCP_NODELAY. When to give up is the connection's business: its tick
- * bounds connecting (resolving the name included), commands and silence.
+ * Moves the bytes of a gorge_conn through a socket on a libev loop: connects when the connection wants it, reads,
+ * writes, ticks. Sockets are non-blocking, close-on-exec, TCP_NODELAY. When to give up is the connection's
+ * business: its tick bounds connecting (resolving the name included), commands and silence.
  *
- * One thread: the one that runs the loop. After a fork the child must leave the links of its parent alone. Nothing blocks.
+ * One thread: the one that runs the loop. After a fork the child must leave the links of its parent alone. Nothing
+ * blocks.
  */
 #ifndef GORGE_DRIVE_EV_H
 #define GORGE_DRIVE_EV_H
