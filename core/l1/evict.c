@@ -46,12 +46,13 @@ bool gorge_evict_invalid(const struct gorge_shard *v, const struct gorge_head *h
          (gorge_head_extra(head) && tags_changed(v, head, at));
 }
 
-/* The hash of an entry's key, as of now: that of an entry of an older epoch leads nowhere. */
+/* The hash under which an entry was stored. One of more than 255 epochs ago gets another one, which leads nowhere. */
 static uint64_t hash_of(const struct gorge_shard *v, const struct gorge_head *head, const uint32_t *at) {
-  uint32_t ns = gorge_head_ns(head);
+  uint32_t ns = gorge_head_ns(head), now = gorge_global_epoch(gorge_stamps_global(v->zone, ns));
+  uint32_t epoch = now - (uint8_t)(now - gorge_head_ns_epoch(head));
   /* Plain reads of the key: nobody else writes while the lock is held. */
   return gorge_stamps_hash(gorge_zone_words(v->zone, ns), (const char *)(at + GORGE_HEAD_UNITS),
-                           gorge_head_key_len(head), gorge_global_epoch(gorge_stamps_global(v->zone, ns)));
+                           gorge_head_key_len(head), epoch);
 }
 
 /* Empties the slot of an entry. The entry is no longer there then. */

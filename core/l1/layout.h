@@ -89,14 +89,15 @@ struct gorge_l1_shard {
   uint32_t end[GORGE_RINGS];   /* and where it ends */
   uint64_t reserved2[3];
 
-  uint64_t entries;       /* slots in use; exact but for holders that were killed */
+  uint64_t entries;       /* slots in use; kept up to date by adding, and counted now and then */
   uint32_t clean_epoch;   /* epoch whose entries the log holds */
   uint32_t frequency_age; /* grows each time the frequencies f are to be halved */
   uint64_t frequency_ticks;
   uint32_t ghost_age; /* age of what enters the history now */
   uint32_t ghost_ticks;
-  uint32_t largest[2]; /* main ring, this lap and the last: units of the largest entry to keep room for */
-  uint64_t reserved3[3];
+  uint32_t largest[2];  /* main ring, this lap and the last: units of the largest entry to keep room for */
+  uint64_t counted_lap; /* of the main ring, in which the entries were counted last */
+  uint64_t reserved3[2];
 };
 
 _Static_assert(sizeof(struct gorge_stamp_cell) == 16, "stamp cells do not straddle cache lines");

@@ -33,13 +33,17 @@ bool gorge_shard_of(const struct gorge_zone *zone, uint64_t hash, struct gorge_s
   return gorge_shard_at(zone, gorge_hash_shard(hash, gorge_l1_header(zone)->shards), out);
 }
 
-/* Slots in use, counted anew after a holder was killed: it may have changed a slot and not the count. */
-static uint64_t count_entries(const struct gorge_shard *v) {
+/*
+ * Counts the slots in use: after a holder was killed, which may have changed a slot and not the count, and once a lap, for
+ * what was lost in other ways (entries of more than 255 epochs ago).
+ */
+static void recount(const struct gorge_shard *v, uint64_t lap) {
   uint64_t n = 0;
   for (uint64_t i = 0; i < (uint64_t)v->buckets * GORGE_BUCKET_SLOTS; i++) {
     n += !gorge_slot_free(v->shared, __atomic_load_n(&v->slots[i], __ATOMIC_RELAXED));
   }
-  return n;
+  __atomic_store_n(&v->shared->entries, n, __ATOMIC_RELAXED);
+  v->shared->counted_lap = lap;
 }
 
 /* An acquisition as it stands in the fence: never 0, which is none. Unique, since the next acquisition takes it away. */
@@ -90,9 +94,12 @@ int gorge_shard_enter(struct gorge_zone *zone, struct gorge_shard *v, const stru
     *sequence = mine;
     return GORGE_BUSY;
   }
+  uint64_t lap = s->head[GORGE_RING_MAIN] >> v->lap_shift;
+  if (taken_over || lap != s->counted_lap) {
+    recount(v, lap);
+  }
   if (taken_over) {
     gorge_shard_count(v, v->ns, GORGE_COUNT_LOCK_TAKEOVERS);
-    __atomic_store_n(&s->entries, count_entries(v), __ATOMIC_RELAXED);
   }
   return GORGE_OK;
 }
