@@ -69,9 +69,12 @@ static bool joinable(const struct gorge_zone *zone, const struct gorge_flight_re
          snapshot_current(zone, rq->key->ns, r);
 }
 
-/* Under the lock. Keeps the waiters that are in the record already when it goes on with the same key. */
+/*
+ * Under the lock. A flight that goes on with the same key keeps its waiters, and the L2 token until its new owner has
+ * recorded one of its own: should that one die before, the next can still replace the lease.
+ */
 static void write_flight(struct gorge_flight_record *r, const struct gorge_flight_request *rq, uint64_t token,
-                         bool keep_waiters) {
+                         bool goes_on) {
   uint64_t words[GORGE_FLIGHT_SNAPSHOT_WORDS];
   memcpy(words, rq->snapshot, sizeof words);
   uint64_t cap_ms = later(rq->now_ms, rq->cap_ms);
@@ -84,10 +87,12 @@ static void write_flight(struct gorge_flight_record *r, const struct gorge_fligh
   gorge_flight_put(&r->state, GORGE_FLIGHT_RUNNING);
   gorge_flight_put(&r->deadline, gorge_flight_deadline(deadline_ms < cap_ms ? deadline_ms : cap_ms, token));
   gorge_flight_put(&r->cap_ms, cap_ms);
-  gorge_flight_put(&r->l2_token, 0);
   gorge_flight_put(&r->poked, 0);
-  for (int i = 0; i < GORGE_WORKERS / 64 && !keep_waiters; i++) {
-    gorge_flight_put(&r->waiters[i], 0);
+  if (!goes_on) {
+    gorge_flight_put(&r->l2_token, 0);
+    for (int i = 0; i < GORGE_WORKERS / 64; i++) {
+      gorge_flight_put(&r->waiters[i], 0);
+    }
   }
   for (int i = 0; i < GORGE_FLIGHT_SNAPSHOT_WORDS; i++) {
     gorge_flight_put(&r->snapshot[i], words[i]);
@@ -173,7 +178,7 @@ int gorge_flight_check(struct gorge_zone *zone, const struct gorge_flight_ref *r
   struct gorge_flight_set *set;
   const struct gorge_flight_record *r = gorge_flight_record_at(zone, ref->index, &set);
   *err_len = 0;
-  if (r == NULL || load_token(r) != ref->token) {
+  if (r == NULL || ref->token == 0 || load_token(r) != ref->token) {
     return GORGE_OK;
   }
   int status = GORGE_PENDING;

@@ -148,13 +148,11 @@ static int claim_main(struct gorge_zone *zone, struct gorge_owner *out) {
   return GORGE_ERR_FULL;
 }
 
-/* The control thread of one of this process's workers that has none. */
+/* The control thread of one of this process's workers that has none. find_claim has left only this process's claims. */
 static int claim_control(struct gorge_zone *zone, struct gorge_owner *out) {
-  pid_t pid = getpid();
   for (const struct claim *c = claims; c != NULL; c = c->next) {
     uint32_t worker = gorge_owner_worker(c->id);
-    if (c->zone == zone && c->pid == pid && (c->id >> ROLE_SHIFT & 1) == GORGE_THREAD_MAIN &&
-        gorge_owner_alive(zone, c->id)) {
+    if (c->zone == zone && (c->id >> ROLE_SHIFT & 1) == GORGE_THREAD_MAIN && gorge_owner_alive(zone, c->id)) {
       struct gorge_thread_slot *slot = slot_of(zone, worker, GORGE_THREAD_CONTROL);
       if (take_life(slot)) {
         return become(zone, slot, worker, GORGE_THREAD_CONTROL, out);

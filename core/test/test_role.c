@@ -128,6 +128,8 @@ static void test_holds_across_the_seam_of_the_clock(void **state) {
   struct fixture *f = *state;
   const uint64_t seam = (uint64_t)5 << 32;
   assert_true(gorge_role_hold(f->zone, f->role, f->you, seam - 1, LEASE));
+  assert_true(gorge_role_taken(f->role, seam - 1));
+  assert_false(gorge_role_hold(f->zone, f->role, f->me, seam - 1, LEASE));
   assert_true(gorge_role_taken(f->role, seam + LEASE - 2));
   assert_false(gorge_role_hold(f->zone, f->role, f->me, seam + LEASE - 2, LEASE));
   assert_true(gorge_role_hold(f->zone, f->role, f->me, seam + LEASE - 1, LEASE));

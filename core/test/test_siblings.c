@@ -364,6 +364,14 @@ static int leave_file(struct proc *self, void *arg) {
   return leave(&child);
 }
 
+/* A parent that lives, its only child gone: the next one will find the zone as it was. */
+static int leave_file_and_stay(struct proc *self, void *arg) {
+  CHILD_CHECK(leave_file(self, arg) == 0);
+  proc_say(self, 0);
+  proc_hear(self);
+  return 0;
+}
+
 /* Its parent dies, it lives on. */
 static int orphan(struct proc *self, void *arg) {
   uint64_t *told = arg;
@@ -381,12 +389,15 @@ static int leave_orphan(struct proc *self, void *arg) {
   return 0;
 }
 
-static void test_files_of_dead_parents_are_swept_unless_in_use(void **state) {
+static void test_files_of_dead_parents_are_swept_and_no_others(void **state) {
   (void)state;
   struct proc dead = proc_start(leave_file, NULL);
   pid_t dead_pid = dead.pid;
   assert_int_equal(proc_wait(&dead), 0);
   assert_string_not_equal(file_of(dead_pid), "");
+  struct proc idle = proc_start(leave_file_and_stay, NULL);
+  pid_t idle_pid = idle.pid;
+  proc_hear(&idle);
   uint64_t *told = proc_shared(2 * sizeof *told);
   struct proc parent = proc_start(leave_orphan, told);
   pid_t parent_pid = parent.pid;
@@ -395,12 +406,16 @@ static void test_files_of_dead_parents_are_swept_unless_in_use(void **state) {
   run(two_meet, NULL);
   assert_string_equal(file_of(dead_pid), "");
   assert_string_not_equal(file_of(parent_pid), "");
+  assert_string_not_equal(file_of(idle_pid), "");
+  proc_say(&idle, 0);
+  assert_int_equal(proc_wait(&idle), 0);
   __atomic_store_n(&told[1], 1, __ATOMIC_RELEASE);
   uint64_t start = gorge_clock_us();
   while (file_of(parent_pid)[0] != '\0' && gorge_clock_us() - start < 5 * 1000 * 1000) {
     run(two_meet, NULL);
   }
   assert_string_equal(file_of(parent_pid), "");
+  assert_string_equal(file_of(idle_pid), "");
 }
 
 static int no_layout(struct gorge_zone *zone) {
@@ -444,7 +459,7 @@ int main(void) {
       cmocka_unit_test(test_nobody_sees_a_zone_before_it_is_complete),
       cmocka_unit_test(test_many_that_come_at_once_make_one_zone),
       cmocka_unit_test(test_what_is_not_our_file_is_an_error),
-      cmocka_unit_test(test_files_of_dead_parents_are_swept_unless_in_use),
+      cmocka_unit_test(test_files_of_dead_parents_are_swept_and_no_others),
       cmocka_unit_test(test_a_layout_that_fails_leaves_no_file),
   };
   return cmocka_run_group_tests_name("siblings", tests, NULL, NULL);
