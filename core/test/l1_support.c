@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -12,7 +14,22 @@
 #include "test/l1_support.h"
 
 static struct gorge_l1_shape wanted;
-static _Thread_local char buffer[2 << 20];
+enum { BUFFER_SIZE = 2 << 20 };
+static pthread_key_t buffers;
+static pthread_once_t buffers_once = PTHREAD_ONCE_INIT;
+
+static void make_buffers(void) { pthread_key_create(&buffers, free); }
+
+/* One per thread; not thread-local memory, of which every thread's stack would have to hold a copy. */
+static char *buffer_of_thread(void) {
+  pthread_once(&buffers_once, make_buffers);
+  char *buffer = pthread_getspecific(buffers);
+  if (buffer == NULL) {
+    buffer = malloc(BUFFER_SIZE);
+    pthread_setspecific(buffers, buffer);
+  }
+  return buffer;
+}
 
 static int init_wanted(struct gorge_zone *zone) { return gorge_l1_init_shape(zone, &wanted); }
 
@@ -93,8 +110,8 @@ int l1_put_tagged(const struct l1 *l1, const char *name, const char *value, cons
 int l1_read(const struct l1 *l1, const char *name, size_t len, bool use, struct gorge_read *out) {
   struct gorge_key key = l1_key(l1, name, len);
   memset(out, 0, sizeof *out);
-  out->buf = buffer;
-  out->buf_size = sizeof buffer - 1;
+  out->buf = buffer_of_thread();
+  out->buf_size = BUFFER_SIZE - 1;
   return gorge_l1_read(l1->zone, &key, l1->now_ms, use, out);
 }
 
@@ -103,8 +120,8 @@ const char *l1_get(const struct l1 *l1, const char *name) {
   if (l1_read(l1, name, strlen(name), false, &read) != GORGE_HIT) {
     return NULL;
   }
-  buffer[read.len] = '\0';
-  return buffer;
+  read.buf[read.len] = '\0';
+  return read.buf;
 }
 
 bool l1_has(const struct l1 *l1, const char *name) { return l1_get(l1, name) != NULL; }
