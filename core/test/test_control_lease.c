@@ -3,7 +3,10 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -51,18 +54,22 @@ static void test_a_lease_is_renewed_while_the_main_thread_is_busy_up_to_its_cap(
   assert_in_range(waits_ms(&waiter), 600, 900); /* this thread does nothing for it */
 }
 
+/* Renewals go on for `ms`. */
+static void assert_renewed(const struct gorge_flight_ref *waiter, uint64_t ms) {
+  char error[GORGE_ERROR_MAX];
+  uint32_t len;
+  for (uint64_t start_ms = gorge_clock_ms(); gorge_clock_ms() < start_ms + ms;) {
+    assert_int_equal(gorge_flight_check(fixture.zone, waiter, gorge_clock_ms(), error, &len), GORGE_PENDING);
+    support_nap();
+  }
+}
+
 static void test_a_removed_lease_is_renewed_no_more(void **state) {
   (void)state;
   struct gorge_flight_ref flight = begin_flight("end", fixture.owner.id, fixture.owner.worker, 100, 10000, GORGE_LEASE);
   struct gorge_flight_ref waiter = begin_flight("end", fixture.owner.id, 5, 100, 10000, GORGE_BUSY);
-  char error[GORGE_ERROR_MAX];
-  uint32_t len;
   uint64_t id = gorge_control_lease_add(fixture.control, -1, &flight, "end", 3, 0, 100);
-  uint64_t start_ms = gorge_clock_ms();
-  while (gorge_clock_ms() < start_ms + 250) {
-    assert_int_equal(gorge_flight_check(fixture.zone, &waiter, gorge_clock_ms(), error, &len), GORGE_PENDING);
-    support_nap();
-  }
+  assert_renewed(&waiter, 250);
   gorge_control_lease_remove(fixture.control, id);
   gorge_control_lease_remove(fixture.control, id);
   gorge_control_lease_remove(fixture.control, 0);
@@ -70,34 +77,90 @@ static void test_a_removed_lease_is_renewed_no_more(void **state) {
   assert_true(waits_ms(&waiter) < 250);
 }
 
+static void test_an_old_id_removes_nothing_new(void **state) {
+  (void)state;
+  struct gorge_flight_ref flight = begin_flight("new", fixture.owner.id, fixture.owner.worker, 100, 10000, GORGE_LEASE);
+  struct gorge_flight_ref waiter = begin_flight("new", fixture.owner.id, 5, 100, 10000, GORGE_BUSY);
+  uint64_t old = gorge_control_lease_add(fixture.control, -1, &flight, "old", 3, 0, 100);
+  gorge_control_lease_remove(fixture.control, old);
+  assert_int_not_equal(gorge_control_lease_add(fixture.control, -1, &flight, "new", 3, 0, 100), old);
+  gorge_control_lease_remove(fixture.control, old);
+  assert_renewed(&waiter, 250);
+}
+
+static void test_leases_end_with_their_watch(void **state) {
+  (void)state;
+  struct seen s = {0};
+  int handle = fixture_watch(&s);
+  struct gorge_flight_ref flight = begin_flight("w", fixture.owner.id, fixture.owner.worker, 100, 10000, GORGE_LEASE);
+  struct gorge_flight_ref waiter = begin_flight("w", fixture.owner.id, 5, 100, 10000, GORGE_BUSY);
+  gorge_control_lease_add(fixture.control, handle, &flight, "w", 1, 0, 100);
+  assert_renewed(&waiter, 200);
+  gorge_control_unwatch(fixture.control, handle);
+  assert_true(waits_ms(&waiter) < 250);
+}
+
+/* How often the threads of this process went to sleep by themselves within `ms`; the calling one does so once. */
+static long sleeps_in(unsigned ms) {
+  long count[2];
+  for (int i = 0; i < 2; i++) {
+    FILE *f = popen("cat /proc/$PPID/task/*/status | awk '/^voluntary/ { n += $2 } END { print n }'", "r");
+    char line[32];
+    assert_non_null(fgets(line, sizeof line, f));
+    pclose(f);
+    count[i] = atol(line);
+    usleep(i == 0 ? ms * 1000 : 0);
+  }
+  return count[1] - count[0];
+}
+
+static void test_the_thread_sleeps_between_its_duties(void **state) {
+  (void)state;
+  struct seen s = {0};
+  struct gorge_flight_ref flight = begin_flight("z", fixture.owner.id, fixture.owner.worker, 150, 10000, GORGE_LEASE);
+  assert_true(sleeps_in(200) < 20);
+  int handle = fixture_watch(&s);
+  assert_true(WAIT_UNTIL(gorge_control_subscribed(fixture.control, handle)));
+  uint64_t id = gorge_control_lease_add(fixture.control, handle, &flight, "z", 1, 0, 150);
+  assert_true(sleeps_in(500) < 60); /* about 10 renewals */
+  gorge_control_lease_remove(fixture.control, id);
+  assert_true(sleeps_in(500) < 40);
+}
+
+enum { MANY = 3000 };
+
+/* Adds leases that are nobody's: they leave the list by themselves, unless they are removed first. */
+static void add_many(uint64_t *ids) {
+  for (int i = 0; i < MANY; i++) {
+    struct gorge_flight_ref foreign = {.index = (uint32_t)i, .owner = 1, .token = UINT64_MAX};
+    ids[i] = gorge_control_lease_add(fixture.control, -1, &foreign, "many", 4, 0, i % 3 == 0 ? 15 : 60);
+    assert_int_not_equal(ids[i], 0);
+  }
+}
+
+static void remove_many(const uint64_t *ids) {
+  for (int i = 0; i < MANY; i++) {
+    gorge_control_lease_remove(fixture.control, ids[i]);
+  }
+}
+
 static void test_leases_come_and_go_by_thousands(void **state) {
   (void)state;
-  enum { N = 3000 };
-  static uint64_t ids[N];
-  struct gorge_flight_ref flight = begin_flight("one", fixture.owner.id, fixture.owner.worker, 60, 60000, GORGE_LEASE);
-  struct gorge_flight_ref waiter = begin_flight("one", fixture.owner.id, 5, 60, 60000, GORGE_BUSY);
-  for (int round = 0; round < 5; round++) {
-    for (int i = 0; i < N; i++) { /* foreign ones leave the list by themselves */
-      struct gorge_flight_ref foreign = {.index = (uint32_t)i, .owner = 1, .token = UINT64_MAX};
-      ids[i] = gorge_control_lease_add(fixture.control, -1, i == N / 2 ? &flight : &foreign, "one", 3, 0,
-                                       i % 3 == 0 ? 15 : 60);
-      assert_int_not_equal(ids[i], 0);
-    }
-    for (int i = 0; i < N; i++) {
-      if (i != N / 2 || round < 4) {
-        gorge_control_lease_remove(fixture.control, ids[i]);
-      }
-    }
+  static uint64_t before[MANY], after[MANY];
+  for (int round = 0; round < 4; round++) {
+    add_many(before);
+    remove_many(before);
   }
-  uint64_t start_ms = gorge_clock_ms();
-  while (gorge_clock_ms() < start_ms + 200) {
-    char error[GORGE_ERROR_MAX];
-    uint32_t len;
-    assert_int_equal(gorge_flight_check(fixture.zone, &waiter, gorge_clock_ms(), error, &len), GORGE_PENDING);
-    support_nap();
-  }
-  gorge_control_lease_remove(fixture.control, ids[N / 2]);
-  assert_true(waits_ms(&waiter) < 250);
+  add_many(before);
+  struct gorge_flight_ref flight = begin_flight("one", fixture.owner.id, fixture.owner.worker, 300, 60000, GORGE_LEASE);
+  struct gorge_flight_ref waiter = begin_flight("one", fixture.owner.id, 5, 300, 60000, GORGE_BUSY);
+  uint64_t id = gorge_control_lease_add(fixture.control, -1, &flight, "one", 3, 0, 300);
+  add_many(after);
+  remove_many(before);
+  assert_renewed(&waiter, 600);
+  remove_many(after);
+  gorge_control_lease_remove(fixture.control, id);
+  assert_true(waits_ms(&waiter) < 600);
 }
 
 /* ---- leases in Redis ---- */
@@ -177,6 +240,9 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_a_lease_is_renewed_while_the_main_thread_is_busy_up_to_its_cap),
       TEST(test_a_removed_lease_is_renewed_no_more),
+      TEST(test_an_old_id_removes_nothing_new),
+      TEST(test_leases_end_with_their_watch),
+      TEST(test_the_thread_sleeps_between_its_duties),
       TEST(test_leases_come_and_go_by_thousands),
       TEST(test_a_lease_in_redis_is_renewed),
       TEST(test_a_lease_that_redis_refuses_is_let_go),
