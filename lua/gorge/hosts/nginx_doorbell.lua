@@ -17,12 +17,15 @@ local function done(engine)
   return engine.closed or engine.bell_closed or (exiting() and engine:pending() == 0)
 end
 
----Rings the bell when the reader is to end: a read cannot be interrupted otherwise.
+---Rings the bell until the reader ends when it is to: a read cannot be interrupted otherwise. Once is not enough: requests that drain
+---may begin to wait between the ring and the reader's look.
 local function watch(engine)
-  while engine.bell_running and not done(engine) do
+  while engine.bell_running do
+    if done(engine) then
+      C.gorge_ring(engine.handle)
+    end
     ngx.sleep(LOOK_AROUND)
   end
-  C.gorge_ring(engine.handle)
 end
 
 local function listen(engine)
