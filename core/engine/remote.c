@@ -75,15 +75,13 @@ bool gorge_remote_allowed(gorge_cache *c, uint64_t now_ms) {
   return gorge_remote_reachable(c) && gorge_breaker_allow(c->breaker, &c->breaker_config, now_ms);
 }
 
+/* What a request's end says about Redis. One that was refused here, or that this process cut short, says nothing. */
 static void tell_breaker(gorge_cache *c, int status, uint64_t now_ms) {
-  if (status == GORGE_ERR_CLOSED) {
-    return; /* this process is closing: says nothing about Redis */
-  }
   bool failed = status == GORGE_ERR_TIMEOUT || status == GORGE_ERR_DOWN || status == GORGE_ERR_PROTOCOL ||
                 status == GORGE_ERR_REDIS || status == GORGE_ERR_FULL;
-  if (!failed) {
+  if (status >= 0) {
     gorge_breaker_success(c->breaker, &c->breaker_config, now_ms);
-  } else {
+  } else if (failed) {
     gorge_count(c, GORGE_COUNT_L2_ERRORS);
     if (gorge_breaker_failure(c->breaker, &c->breaker_config, now_ms)) {
       gorge_count(c, GORGE_COUNT_BREAKER_OPENS);

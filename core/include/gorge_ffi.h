@@ -16,7 +16,7 @@ enum gorge_abi {
   GORGE_TAGS_MAX = 16,   /* tags on a value */
   GORGE_NAME_MAX = 64,   /* bytes in the name of a zone or namespace */
   GORGE_ERROR_MAX = 120, /* bytes of a loader's error that reach waiters in other workers */
-  GORGE_HISTOGRAM_BUCKETS = 64
+  GORGE_HISTOGRAM_BUCKETS = 96
 };
 
 enum gorge_status {

@@ -7,9 +7,9 @@
 
 enum {
   PAGE = 4096,
-  STATS_BLOCKS_MIN = 32,
+  STATS_BLOCKS_MIN = 21,
   STATS_BLOCKS_MAX = 512,
-  STATS_SHARE = 64 << 10, /* one block for so many bytes of the zone */
+  STATS_SHARE = 96 << 10, /* one block for so many bytes of the zone */
   FLIGHTS_SHARE = 37,     /* the flight table takes 1/37 of the zone, 2.7 %, */
   FLIGHTS_MAX = 2 << 20   /* and not more than this */
 };
