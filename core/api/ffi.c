@@ -286,13 +286,7 @@ uint32_t gorge_poll(gorge_cache *cache, uint64_t *ops, uint32_t max) {
     return 0;
   }
   gorge_cache_turn(cache, gorge_clock_ms());
-  uint32_t n = (uint32_t)(gorge_buf_len(&cache->events) / sizeof *ops);
-  n = n < max ? n : max;
-  if (n > 0) {
-    memcpy(ops, gorge_buf_ptr(&cache->events), n * sizeof *ops);
-    gorge_buf_consume(&cache->events, n * sizeof *ops);
-  }
-  return n;
+  return gorge_op_notices(cache, ops, max);
 }
 
 uint32_t gorge_pending(gorge_cache *cache) {
@@ -317,7 +311,7 @@ void gorge_op_cleanup(void *data) {
   if (o == NULL) {
     return;
   }
-  gorge_op_notify(o); /* coroutines of this worker that share the fill begin anew */
+  gorge_op_notify_gone(o); /* coroutines of this worker that share the fill begin anew */
   gorge_op_free(cache, c.op);
   if (cache->process->control != NULL) {
     gorge_control_ring(cache->process->control);

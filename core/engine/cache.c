@@ -168,7 +168,8 @@ static void forget_process(gorge_cache *c) {
   c->free_slots = NULL;
   c->slot_count = c->op_count = c->free_count = 0;
   c->waiting = NULL;
-  gorge_buf_init(&c->events);
+  c->noted_first = c->noted_last = NULL;
+  gorge_buf_init(&c->gone);
 }
 
 /* Ends what this process runs for the cache. */
@@ -180,7 +181,7 @@ static void leave(gorge_cache *c) {
       gorge_op_destroy(c->slots[i]);
     }
   }
-  gorge_buf_fini(&c->events);
+  gorge_buf_fini(&c->gone);
   free(c->slots);
   free(c->free_slots);
   gorge_remote_close(c);

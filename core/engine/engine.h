@@ -47,12 +47,14 @@ struct gorge_op {
   uint64_t id; /* slot in the table in the low bits, a serial number above; never 0 */
   gorge_cache *cache;
   uint64_t listed_us;
-  struct gorge_op *prev, *next; /* list of ops that wait for time or shared memory (FLIGHT, PARKED, SYNC) */
+  struct gorge_op *prev, *next;             /* list of ops that wait for time or shared memory (FLIGHT, PARKED, SYNC) */
+  struct gorge_op *noted_prev, *noted_next; /* list of ops to be named by gorge_poll */
   enum gorge_op_state state;
   int status;
   bool lookup_only;
   bool detached; /* the caller is gone; the op frees itself when it ends */
   bool listed;   /* in the waiting list */
+  bool noted;    /* in the list of notices */
 
   char *bytes; /* key and packed tags; what the pointers below point into */
   struct gorge_key key;
@@ -63,13 +65,13 @@ struct gorge_op {
   uint64_t nonces[GORGE_TAGS_MAX]; /* of the tags, as the lease was granted */
 
   struct gorge_flight_ref flight;
-  uint64_t lease_id;  /* in the control thread's list; 0: none */
-  uint64_t l2_token;  /* lease in Redis; 0: none */
-  uint64_t previous;  /* lease in Redis of the fill that was taken over */
-  uint64_t since;     /* the partition's version when the lease was granted */
-  bool late_tags;     /* the tags came from the loader: their nonces from before it are not known */
-  bool elsewhere;     /* L1 must not keep the value: one of its late tags may have been invalidated */
-  bool unleased;      /* runs after a wait that ended without a lease: nothing may be stored */
+  uint64_t lease_id; /* in the control thread's list; 0: none */
+  uint64_t l2_token; /* lease in Redis; 0: none */
+  uint64_t previous; /* lease in Redis of the fill that was taken over */
+  uint64_t since;    /* the partition's version when the lease was granted */
+  bool late_tags;    /* the tags came from the loader: their nonces from before it are not known */
+  bool elsewhere;    /* L1 must not keep the value: one of its late tags may have been invalidated */
+  bool unleased;     /* runs after a wait that ended without a lease: nothing may be stored */
   uint32_t lease_ms;
   uint64_t deadline_ms, next_ms;
   uint64_t began_us;
@@ -79,7 +81,7 @@ struct gorge_op {
 
   struct gorge_l2_request request;
   enum gorge_l2_verb verb; /* of a write */
-  bool requested; /* the request is with io */
+  bool requested;          /* the request is with io */
   uint64_t requested_us;
 
   /* what is to be stored (FILL, WRITE) */
@@ -134,7 +136,8 @@ struct gorge_cache {
   uint64_t next_serial;
   struct gorge_op *waiting; /* head of that list */
   uint64_t sync_until_ms;   /* until then a fill waits for the host to follow the journal */
-  struct gorge_buf events;  /* ids of ops whose status changed */
+  struct gorge_op *noted_first, *noted_last;
+  struct gorge_buf gone; /* ids of ops that went away without their caller, to be named by gorge_poll */
 };
 
 /* --- cache.c --- */
@@ -160,14 +163,20 @@ void gorge_cache_wake(gorge_cache *c, const struct gorge_worker_set *set);
 /* A new op with copies of key and packed tags. Returns GORGE_OK, GORGE_ERR_ARGUMENT (key or tags malformed), GORGE_ERR_MEMORY or GORGE_ERR_FULL. */
 int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
                     struct gorge_op **out);
-/* Replaces the op's tags. */
+/* Whether packed tags are well-formed, and not too many. */
+bool gorge_op_tags_valid(const char *packed, uint32_t len);
+/* Replaces the op's tags. Returns GORGE_OK, GORGE_ERR_ARGUMENT or GORGE_ERR_MEMORY; then they are what they were. */
 int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len);
 struct gorge_op *gorge_op_find(gorge_cache *c, uint64_t id);
 void gorge_op_destroy(struct gorge_op *op);
 /* Ends the op with a status: the caller is told, or, when detached, the op is destroyed. The op may be gone afterwards. */
 void gorge_op_end(struct gorge_op *op, int status);
-/* Names the op in the next gorge_poll. */
+/* Names the op in the next gorge_poll, unless it is gone by then. */
 void gorge_op_notify(struct gorge_op *op);
+/* Names the op in the next gorge_poll although it is about to go: somebody else may share it. */
+void gorge_op_notify_gone(struct gorge_op *op);
+/* Takes up to `max` ids out of the notices. */
+uint32_t gorge_op_notices(gorge_cache *c, uint64_t *ids, uint32_t max);
 void gorge_op_list(struct gorge_op *op);
 void gorge_op_unlist(struct gorge_op *op);
 void gorge_op_error(struct gorge_op *op, const char *text, size_t len);

@@ -7,7 +7,13 @@
 #include "engine/engine.h"
 #include "resil/histogram.h"
 
-enum { SLOTS_MAX = 1 << GORGE_OP_SLOT_BITS, SLOTS_MIN = 64 };
+enum {
+  SLOTS_MAX = 1 << GORGE_OP_SLOT_BITS,
+  SLOTS_MIN = 64,
+  GONE_MAX = 1 << 16 /* who shares an op looks every second: more cannot be of interest */
+};
+/* Ids stay below 2^53: Lua keeps them as numbers. */
+static const uint64_t SERIAL_MAX = ((uint64_t)1 << (53 - GORGE_OP_SLOT_BITS)) - 1;
 
 int gorge_blob_copy(struct gorge_blob *blob, const char *ptr, uint32_t len) {
   char *copy = malloc(len > 0 ? len : 1);
@@ -51,25 +57,35 @@ static int grow(gorge_cache *c) {
   return GORGE_OK;
 }
 
-/* Points op->tags into packed tags that the op owns. */
-static int unpack_tags(struct gorge_op *op, const char *packed, uint32_t len) {
+bool gorge_op_tags_valid(const char *packed, uint32_t len) {
   uint32_t n = 0;
-  for (uint32_t at = 0; at < len;) {
+  for (uint32_t at = 0; at < len; n++) {
     uint32_t tag_len = (unsigned char)packed[at];
     if (n == GORGE_TAGS_MAX || tag_len == 0 || tag_len > len - at - 1) {
-      return GORGE_ERR_ARGUMENT;
+      return false;
     }
+    at += 1 + tag_len;
+  }
+  return true;
+}
+
+/* Points op->tags into valid packed tags that the op owns. */
+static void unpack_tags(struct gorge_op *op, const char *packed, uint32_t len) {
+  uint32_t n = 0;
+  for (uint32_t at = 0; at < len; n++) {
+    uint32_t tag_len = (unsigned char)packed[at];
     op->tags[n] = (struct gorge_tag){packed + at + 1, tag_len};
     op->l2_tags[n] = (struct gorge_l2_tag){packed + at + 1, tag_len};
-    n++;
     at += 1 + tag_len;
   }
   op->ntags = n;
-  return GORGE_OK;
 }
 
 int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len) {
   uint32_t key_len = op->key.len;
+  if (!gorge_op_tags_valid(tags, tags_len)) {
+    return GORGE_ERR_ARGUMENT;
+  }
   char *bytes = malloc((size_t)key_len + tags_len + 1);
   if (bytes == NULL) {
     return GORGE_ERR_MEMORY;
@@ -78,11 +94,7 @@ int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len) 
   if (tags_len > 0) {
     memcpy(bytes + key_len, tags, tags_len);
   }
-  int status = unpack_tags(op, bytes + key_len, tags_len);
-  if (status != GORGE_OK) {
-    free(bytes);
-    return status;
-  }
+  unpack_tags(op, bytes + key_len, tags_len);
   free(op->bytes);
   op->bytes = bytes;
   op->key.ptr = bytes;
@@ -91,7 +103,7 @@ int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len) 
 
 int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
                     struct gorge_op **out) {
-  if (key_len > GORGE_KEY_MAX || tags_len > GORGE_TAGS_MAX * (GORGE_TAG_MAX + 1)) {
+  if (key_len > GORGE_KEY_MAX) {
     return GORGE_ERR_ARGUMENT;
   }
   int status = c->free_count == 0 ? grow(c) : GORGE_OK;
@@ -114,7 +126,8 @@ int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const cha
   }
   gorge_key_init(c->zone, c->ns, op->bytes, key_len, &op->key);
   uint32_t slot = c->free_slots[--c->free_count];
-  op->id = ++c->next_serial << GORGE_OP_SLOT_BITS | slot;
+  c->next_serial = c->next_serial % SERIAL_MAX + 1;
+  op->id = c->next_serial << GORGE_OP_SLOT_BITS | slot;
   c->slots[slot] = op;
   c->op_count++;
   *out = op;
@@ -123,7 +136,9 @@ int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const cha
 
 struct gorge_op *gorge_op_find(gorge_cache *c, uint64_t id) {
   uint32_t slot = (uint32_t)(id & (SLOTS_MAX - 1));
-  if (slot >= c->slot_count || c->slots[slot] == NULL || c->slots[slot]->id != id) {
+  /* What stands in the table of a fork's child is its parent's. */
+  if (c->generation != gorge_process_generation() || slot >= c->slot_count || c->slots[slot] == NULL ||
+      c->slots[slot]->id != id) {
     return NULL;
   }
   return c->slots[slot];
@@ -161,10 +176,29 @@ void gorge_op_unlist(struct gorge_op *op) {
                       gorge_clock_us() - op->listed_us);
 }
 
+static void forget_notice(struct gorge_op *op) {
+  gorge_cache *c = op->cache;
+  if (!op->noted) {
+    return;
+  }
+  if (op->noted_prev != NULL) {
+    op->noted_prev->noted_next = op->noted_next;
+  } else {
+    c->noted_first = op->noted_next;
+  }
+  if (op->noted_next != NULL) {
+    op->noted_next->noted_prev = op->noted_prev;
+  } else {
+    c->noted_last = op->noted_prev;
+  }
+  op->noted = false;
+}
+
 void gorge_op_destroy(struct gorge_op *op) {
   gorge_cache *c = op->cache;
   gorge_remote_cancel(op);
   gorge_op_unlist(op);
+  forget_notice(op);
   uint32_t slot = (uint32_t)(op->id & (SLOTS_MAX - 1));
   c->slots[slot] = NULL;
   c->free_slots[c->free_count++] = slot;
@@ -179,17 +213,52 @@ void gorge_op_destroy(struct gorge_op *op) {
 }
 
 void gorge_op_notify(struct gorge_op *op) {
-  /* Out of memory loses a notice: the caller's next look, a slice later, finds the status. */
-  (void)gorge_buf_append(&op->cache->events, &op->id, sizeof op->id);
+  gorge_cache *c = op->cache;
+  if (op->noted) {
+    return;
+  }
+  op->noted = true;
+  op->noted_next = NULL;
+  op->noted_prev = c->noted_last;
+  if (op->noted_prev != NULL) {
+    op->noted_prev->noted_next = op;
+  } else {
+    c->noted_first = op;
+  }
+  c->noted_last = op;
+}
+
+void gorge_op_notify_gone(struct gorge_op *op) {
+  struct gorge_buf *gone = &op->cache->gone;
+  if (gorge_buf_len(gone) >= GONE_MAX * sizeof op->id) {
+    gorge_buf_consume(gone, sizeof op->id);
+  }
+  /* Out of memory loses a notice: who shares the op waits until its deadline. */
+  (void)gorge_buf_append(gone, &op->id, sizeof op->id);
+}
+
+uint32_t gorge_op_notices(gorge_cache *c, uint64_t *ids, uint32_t max) {
+  size_t count = gorge_buf_len(&c->gone) / sizeof *ids;
+  uint32_t n = count < max ? (uint32_t)count : max;
+  if (n > 0) {
+    memcpy(ids, gorge_buf_ptr(&c->gone), n * sizeof *ids);
+    gorge_buf_consume(&c->gone, n * sizeof *ids);
+  }
+  for (; n < max && c->noted_first != NULL; n++) {
+    ids[n] = c->noted_first->id;
+    forget_notice(c->noted_first);
+  }
+  return n;
 }
 
 void gorge_op_end(struct gorge_op *op, int status) {
   op->state = GORGE_OP_DONE;
   op->status = status;
   gorge_op_unlist(op);
-  gorge_op_notify(op);
   if (op->detached) {
     gorge_op_destroy(op);
+  } else {
+    gorge_op_notify(op);
   }
 }
 
@@ -197,7 +266,9 @@ void gorge_op_error(struct gorge_op *op, const char *text, size_t len) {
   if (len > GORGE_ERROR_MAX) {
     len = GORGE_ERROR_MAX;
   }
-  memcpy(op->error, text, len);
+  if (len > 0) {
+    memcpy(op->error, text, len);
+  }
   op->error[len] = '\0';
   op->error_len = (uint32_t)len;
 }
