@@ -397,6 +397,46 @@ static void test_generations_wrap_without_zero(void **state) {
   assert_true(gorge_owner_alive(zone, me.id));
 }
 
+/* A thread that is in the middle of opening and claiming most of the time. */
+static void *keep_busy(void *arg) {
+  void **args = arg;
+  uint64_t *stop = args[1];
+  while (!__atomic_load_n(stop, __ATOMIC_ACQUIRE)) {
+    struct gorge_owner owner;
+    struct gorge_zone *zone = args[0], *again;
+    if (gorge_zone_open(zone->name, strlen(zone->name), zone->size, 0, NULL, &again, NULL) == GORGE_OK &&
+        gorge_owner_claim(again, GORGE_THREAD_MAIN, &owner) == GORGE_OK) {
+      gorge_owner_release(again, &owner);
+    }
+  }
+  return NULL;
+}
+
+static int open_and_claim(struct proc *self, void *arg) {
+  (void)self;
+  struct gorge_zone *zone = arg, *again;
+  CHILD_CHECK(gorge_zone_open(zone->name, strlen(zone->name), zone->size, 0, NULL, &again, NULL) == GORGE_OK);
+  claim_in_child(again);
+  return 0;
+}
+
+static void test_a_fork_amid_another_threads_call_does_not_lock_the_child(void **state) {
+  (void)state;
+  struct gorge_zone *zone = proc_zone(NULL);
+  uint64_t stop = 0;
+  void *args[] = {zone, &stop};
+  pthread_t thread;
+  assert_int_equal(pthread_create(&thread, NULL, keep_busy, args), 0);
+  int ended = 0;
+  for (int i = 0; i < 100 && ended == i; i++) {
+    struct proc child = proc_start(open_and_claim, zone);
+    ended += proc_wait(&child) == 0; /* one that hangs is ended by its alarm */
+  }
+  __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+  pthread_join(thread, NULL);
+  assert_int_equal(ended, 100);
+}
+
 /* Processes that come and go while others ask about each other. */
 struct roll {
   uint64_t ids[8];
@@ -470,6 +510,7 @@ int main(void) {
       cmocka_unit_test(test_slots_run_out_and_come_back),
       cmocka_unit_test(test_a_claimer_stopped_half_way_does_not_revive_the_dead),
       cmocka_unit_test(test_generations_wrap_without_zero),
+      cmocka_unit_test(test_a_fork_amid_another_threads_call_does_not_lock_the_child),
       cmocka_unit_test(test_many_deaths_under_many_questions),
   };
   return cmocka_run_group_tests_name("owner", tests, NULL, NULL);

@@ -12,7 +12,7 @@
 
 enum { T = 1000000, LEASE = 3000 };
 
-_Static_assert(sizeof(struct gorge_role) <= GORGE_LINE, "a role fits the line that the zone keeps for it");
+_Static_assert(sizeof(struct gorge_role) <= GORGE_LINE / 2, "a role fits in front of the journal's words");
 
 static int live(struct proc *self, void *arg) {
   struct gorge_owner owner;
