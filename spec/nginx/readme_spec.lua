@@ -64,7 +64,6 @@ local function run_snippet_in_nginx(block)
   local nginx = helper.nginx {
     values = { redis = redis.url },
     http = [[
-      lua_socket_log_errors off;
       init_by_lua_block {
         cache = assert(require("gorge").new { namespace = "nginx-snippet", l1_size = "4m", redis = "{{redis}}" })
       }

@@ -1,0 +1,695 @@
+-- SPDX-License-Identifier: MIT
+-- What README.md says in tables and inline code, held against the code: options, methods, fields, phases, messages, figures.
+local helper = require "spec.helper"
+local markdown = require "spec.support.markdown"
+local gorge = require "gorge"
+local options = require "gorge.options"
+local process = helper.process
+local paths = helper.paths
+
+local text = assert(process.read_file(paths.root .. "/README.md"))
+local page = markdown.parse(text)
+
+-- Messages that were really seen, for the comparison at the end.
+local seen = {}
+
+local function note(message)
+  assert.is_string(message)
+  seen[#seen + 1] = message
+  return message
+end
+
+local function sorted(list)
+  table.sort(list)
+  return list
+end
+
+local function keys(map)
+  local list = {}
+  for name in pairs(map) do
+    list[#list + 1] = name
+  end
+  return sorted(list)
+end
+
+local function upvalue(fn, name)
+  for i = 1, 60 do
+    local found, value = debug.getupvalue(fn, i)
+    if found == name then
+      return value
+    elseif not found then
+      break
+    end
+  end
+  error("no upvalue " .. name)
+end
+
+local RULES = upvalue(options.parse, "RULES")
+local REDIS_RULES = upvalue(RULES.redis.check, "REDIS_RULES")
+local BREAKER_RULES = upvalue(RULES.circuit_breaker.check, "BREAKER_RULES")
+
+-- `"64m"` or `300` in a cell; nil when there is no such thing.
+local function literal(cell)
+  local code = cell:match "^`(.-)`"
+  if code then
+    return assert(loadstring("return " .. code))()
+  end
+end
+
+local function first_column(found)
+  local names = {}
+  for i, row in ipairs(found.rows) do
+    names[i] = row[1]:match "^`([%w_]+)`$"
+    assert(names[i], ("line %d: %q is not a name"):format(found.line, row[1]))
+  end
+  return names
+end
+
+local function problem_of(opts)
+  local ok, err = pcall(options.parse, opts, 1)
+  return not ok and err or nil
+end
+
+-- A table of options whose rows are name, default, what is accepted. `wrap` puts one option where it belongs.
+local function check_options(found, rules, defaults, wrap)
+  assert.same(keys(rules), sorted(first_column(found)))
+  for _, row in ipairs(found.rows) do
+    local name, default = row[1]:match "`(.-)`", literal(row[2])
+    if default ~= nil then
+      assert.same(defaults[name], rules[name].check(default, name), name .. ": not its default")
+      assert.is_nil(problem_of(wrap(name, default)))
+    else
+      assert.is_nil(rules[name].default, name .. " has a default")
+    end
+    local above, least, most = row[3]:match "^(>?) ?([%d.]+) to ([%d.]+)$"
+    if least then
+      least, most = tonumber(least), tonumber(most)
+      assert.is_nil(problem_of(wrap(name, most)))
+      assert.matches(name, problem_of(wrap(name, most + 1)) or "accepts more than " .. most, 1, true)
+      if above == ">" then
+        assert.is_nil(problem_of(wrap(name, least + 1e-6)))
+        assert.matches(name, problem_of(wrap(name, least)) or "accepts " .. least, 1, true)
+      else
+        assert.is_nil(problem_of(wrap(name, least)))
+        assert.matches(name, problem_of(wrap(name, least - 1)) or "accepts " .. least - 1, 1, true)
+      end
+    end
+  end
+end
+
+describe("README.md, options", function()
+  it("lists the options of gorge.new, all of them, with defaults and ranges", function()
+    local defaults = options.parse {}
+    check_options(markdown.table_under(page, "Options", 1), RULES, defaults, function(name, value) return { [name] = value } end)
+    assert.equal(defaults.namespace, defaults.zone)
+    assert.is_nil(problem_of { l1_size = "2m" })
+    assert.is_nil(problem_of { l1_size = "1024g" })
+    assert.matches("l1_size", problem_of { l1_size = 2 * 1024 * 1024 - 1 })
+    assert.matches("l1_size", problem_of { l1_size = "1025g" })
+    assert.is_nil(problem_of { namespace = ("n"):rep(64) })
+    assert.matches("namespace", problem_of { namespace = ("n"):rep(65) })
+    assert.is_nil(problem_of { namespace = "_a-b.c:d" })
+    assert.matches("namespace", problem_of { namespace = "-a" })
+  end)
+
+  it("lists the words that an option takes", function()
+    for _, row in ipairs(markdown.table_under(page, "Options", 1).rows) do
+      local name = row[1]:match "`(.-)`"
+      if name == "on_lock_timeout" or name == "serializer" or name == "host" then
+        local count = 0
+        for word in row[3]:gmatch '`"(%w+)"`' do
+          assert.is_nil(problem_of { [name] = word })
+          count = count + 1
+        end
+        local _, accepted = problem_of({ [name] = "no such word" }):match "one of (.-)[,t]":gsub('"', "")
+        assert.is_true(count > 1 and accepted ~= nil)
+        for word in problem_of({ [name] = "no such word" }):match "must be (.*) got":gmatch '"(%w+)"' do
+          assert.matches('`"' .. word .. '"`', row[3], 1, true)
+        end
+      end
+    end
+  end)
+
+  it("lists the fields of redis and circuit_breaker", function()
+    local defaults = options.parse { redis = { host = "h" }, circuit_breaker = true }
+    check_options(markdown.table_under(page, "Options", 2), BREAKER_RULES, defaults.circuit_breaker, function(name, value)
+      return { circuit_breaker = { [name] = value } }
+    end)
+    check_options(markdown.table_under(page, "Options", 3), REDIS_RULES, defaults.redis, function(name, value)
+      return { redis = { host = "h", [name] = value } }
+    end)
+    assert.equal(6379, defaults.redis.port)
+    assert.is_nil(problem_of { redis = { path = "/" .. ("p"):rep(106) } })
+    assert.matches("redis.path", problem_of { redis = { path = "/" .. ("p"):rep(107) } })
+    assert.is_nil(problem_of { redis = { host = "h", password = ("p"):rep(1024) } })
+    assert.matches("redis.password", problem_of { redis = { host = "h", password = ("p"):rep(1025) } })
+    assert.matches("redis.password", problem_of { redis = { host = "h", username = "u" } })
+    assert.same({ "h", 6379, "u", "p:/?#@%", 3 }, (function()
+      local redis = options.parse({ redis = "redis://u:p%3A%2F%3F%23%40%25@h/3" }).redis
+      return { redis.host, redis.port, redis.username, redis.password, redis.db }
+    end)())
+    assert.same({ "/run/r.sock", "p", 3 }, (function()
+      local redis = options.parse({ redis = "unix://:p@/run/r.sock?db=3" }).redis
+      return { redis.path, redis.password, redis.db }
+    end)())
+  end)
+
+  -- The paragraph that begins with "These are planned", without its line breaks.
+  local function refused_names()
+    local paragraph = text:match "\nThese are planned.-\n\n":gsub("\n", " ")
+    local of_new, of_redis = paragraph:match "never ignored:(.-); of `redis`:(.-);"
+    return paragraph, markdown.code_spans(of_new), markdown.code_spans(of_redis)
+  end
+
+  it("lists what is refused by name, and nothing else", function()
+    local paragraph, of_new, of_redis = refused_names()
+    assert.same(keys(upvalue(options.parse, "REFUSED")), sorted(of_new))
+    for _, name in ipairs(of_new) do
+      assert.matches("option '" .. name .. "' is not supported by this version", problem_of { [name] = 1 }, 1, true)
+    end
+    assert.equal("rediss://", table.remove(of_redis))
+    assert.same(keys(upvalue(RULES.redis.check, "REDIS_REFUSED")), sorted(of_redis))
+    for _, name in ipairs(of_redis) do
+      assert.matches("option 'redis." .. name .. "' is not supported by this version", problem_of { redis = { host = "h", [name] = 1 } }, 1, true)
+    end
+    assert.matches("not supported by this version", problem_of { redis = "rediss://h" }, 1, true)
+    for assignment in paragraph:gmatch '`([%w_]+ = "%w+")`' do
+      assert.matches("not supported by this version", problem_of(assert(loadstring("return { " .. assignment .. " }"))()), 1, true)
+    end
+    assert.matches("not supported by this version", problem_of { host = "luv" }, 1, true)
+  end)
+
+  it("lists the options of one call", function()
+    local found = markdown.table_under(page, "Options of one call")
+    assert.same(keys(upvalue(options.parse_call, "call_problem") and upvalue(upvalue(options.parse_call, "call_problem"), "CALL_KNOWN")),
+      sorted(first_column(found)))
+    local refused = {}
+    for _, line in ipairs(page.prose) do
+      if line.heading == "Options of one call" and line.text:match "are refused by name here too" then
+        refused = markdown.code_spans(line.text)
+      end
+    end
+    assert.same(keys(upvalue(upvalue(options.parse_call, "call_problem"), "CALL_REFUSED")), sorted(refused))
+    assert.is_true(pcall(options.parse_call, { args = { n = 200 } }))
+    assert.is_false(pcall(options.parse_call, { args = { n = 201 } }))
+  end)
+end)
+
+describe("README.md, methods", function()
+  local function documented(pattern)
+    local names = {}
+    for _, heading in ipairs(page.headings) do
+      names[#names + 1] = heading.text:match(pattern)
+    end
+    return sorted(names)
+  end
+
+  it("lists the functions of the module", function()
+    local functions = {}
+    for name, value in pairs(gorge) do
+      functions[#functions + 1] = type(value) == "function" and name or nil
+    end
+    assert.same(sorted(functions), documented "^gorge%.(%w+)$")
+    assert.equal(gorge, require "resty.gorge")
+    assert.is_string(gorge._VERSION)
+  end)
+
+  it("lists the methods of a cache", function()
+    -- What a cache needs for itself and nobody else should call.
+    local internal = { new = true, log_now_and_then = true, blocking_engine = true, prepare = true }
+    local cache = assert(gorge.new { namespace = helper.unique_name(), l1_size = "2m" })
+    local methods = {}
+    for name, value in pairs(getmetatable(cache).__index) do
+      if type(value) == "function" and not internal[name] and name:sub(1, 1) ~= "_" then
+        methods[#methods + 1] = name
+      end
+    end
+    assert.same(sorted(methods), documented "^cache:([%w_]+)$")
+  end)
+
+  it("lists the fields of stats and peek", function()
+    local cache = assert(gorge.new { namespace = helper.unique_name(), l1_size = "2m" })
+    local stats = cache:stats()
+    stats.redis_error = "" -- nil while nothing is wrong
+    local names = {}
+    for _, row in ipairs(markdown.table_under(page, "cache:stats").rows) do
+      for _, name in ipairs(markdown.code_spans(row[1])) do
+        names[#names + 1] = name
+      end
+    end
+    assert.same(keys(stats), sorted(names))
+    assert.same({ "count", "p50", "p95", "p99" }, keys(stats.load_latency))
+    cache:set("k", "v")
+    local info = cache:peek "k"
+    assert.is_true(info.stale == false and info.source == "l1")
+    for name in pairs(info) do
+      assert.matches(name .. " =", text:match "### cache:peek.-###", 1, true)
+    end
+  end)
+
+  it("bounds keys, tags and ttls as it says", function()
+    local cache = assert(gorge.new { namespace = helper.unique_name(), l1_size = "2m" })
+    assert.is_true(cache:set(("k"):rep(8192), 1))
+    assert.is_nil((cache:set(("k"):rep(8193), 1)))
+    assert.is_true(cache:set("k", 1, 315360000, ("t"):rep(255)))
+    assert.has_error(function() cache:set("k", 1, 315360001) end)
+    assert.has_error(function() cache:set("k", 1, 1, ("t"):rep(256)) end)
+    local tags = {}
+    for i = 1, 40 do
+      tags[i] = "t" .. i
+    end
+    assert.is_true(cache:invalidate_tags(tags))
+    assert.has_error(function() cache:set("k", 1, 1, tags) end)
+  end)
+
+  it("knows the limits of a zone", function()
+    local zone = helper.unique_name "zone"
+    local function another(i)
+      return gorge.new { namespace = "n" .. i, zone = zone, l1_size = "2m" }
+    end
+    for i = 1, 32 do
+      assert(another(i))
+    end
+    assert.matches("too many namespaces", select(2, another(33)))
+    assert.matches("GORGE_WORKERS = 128", process.read_file(paths.root .. "/core/shm/zone.h"), 1, true)
+  end)
+end)
+
+-- Phases -----------------------------------------------------------------------------------------------------------------
+
+-- Runs in every phase: `hit`, `l2` and `fn` as in the table, `alone` is a cache without Redis, `blocking` with that option.
+local PROBE = [==[
+  local count = 0
+  function probe(phase)
+    count = count + 1
+    local key = phase .. count
+    local function load() return "v" end
+    local function show(value, err, source)
+      return err and tostring(err) or tostring(value) .. " " .. tostring(source)
+    end
+    local out = {}
+    out[1] = "alone=" .. show(alone:fetch(key, 60, load))
+    if phase == "ssl_client_hello" or phase == "ssl_session_fetch" or phase == "exit_worker" then
+      out[2] = "hit=" .. show(cache:get "warm")
+    else
+      out[2] = "set=" .. show(cache:set(key, "v", 60))
+      local deadline = os.time() + 5
+      repeat -- a host that begins to listen may empty its L1, once
+        cache:set(key, "v", 60)
+        out[3] = "hit=" .. show(cache:get(key))
+      until out[3]:find "v l" or os.time() > deadline
+      out[4] = "get=" .. show(cache:get(key .. "cold"))
+      out[5] = "fn=" .. show(cache:fetch(key .. "fn", 60, load))
+      out[6] = "blocking=" .. show(cache:fetch(key .. "blocking", 60, load, nil, { blocking = true }))
+    end
+    return table.concat(out, "\n")
+  end
+  function record(phase)
+    assert(ngx.get_phase() == phase, phase)
+    local ok, result = pcall(probe, phase)
+    ngx.shared.phases:set(phase, tostring(result))
+  end
+]==]
+
+describe("README.md, phases", function()
+  local results
+
+  local function certificate(dir)
+    local status, output = process.run {
+      "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+      "-subj", "/CN=localhost", "-keyout", dir .. "/key.pem", "-out", dir .. "/cert.pem",
+    }
+    assert(status == 0, output)
+  end
+
+  setup(function()
+    local redis, dir = helper.redis(), helper.temp_dir()
+    certificate(dir)
+    local nginx = helper.nginx {
+      workers = 1,
+      ports = 2,
+      values = { redis = redis.url, dir = dir },
+      http = [[
+        lua_shared_dict phases 1m;
+        init_by_lua_block {
+          local gorge = require "gorge"
+          cache = assert(gorge.new { namespace = "phases", l1_size = "4m", redis = "{{redis}}" })
+          alone = assert(gorge.new { namespace = "alone", l1_size = "4m" })
+          ]] .. PROBE .. [[
+          record "init"
+        }
+        init_worker_by_lua_block { record "init_worker"; ngx.timer.at(0, function() record "timer" end) }
+        exit_worker_by_lua_block { ngx.log(ngx.NOTICE, "exit_worker: ", probe("exit_worker"), " :exit_worker") }
+        ssl_session_fetch_by_lua_block { record "ssl_session_fetch" }
+        upstream balanced {
+          server 127.0.0.1:1;
+          balancer_by_lua_block { record "balancer"; require("ngx.balancer").set_current_peer("127.0.0.1", {{port}}) }
+        }
+        server {
+          listen 127.0.0.1:{{port2}} ssl;
+          ssl_certificate {{dir}}/cert.pem;
+          ssl_certificate_key {{dir}}/key.pem;
+          ssl_session_tickets off;
+          ssl_client_hello_by_lua_block { record "ssl_client_hello" }
+          ssl_certificate_by_lua_block { record "ssl_cert" }
+          location / { return 200 "tls"; }
+        }
+      ]],
+      server = [[
+        server_rewrite_by_lua_block { record "server_rewrite" }
+        location = /phases {
+          set_by_lua_block $nothing { record "set" return "" }
+          rewrite_by_lua_block { record "rewrite" }
+          access_by_lua_block { record "access" }
+          content_by_lua_block { record "content" cache:set("warm", "v", 60) ngx.print "all" }
+          header_filter_by_lua_block { record "header_filter" }
+          body_filter_by_lua_block { record "body_filter" }
+          log_by_lua_block { record "log" }
+        }
+        location = /balanced { proxy_pass http://balanced/phases; }
+        location = /result { content_by_lua_block { ngx.print(ngx.shared.phases:get(ngx.var.arg_phase) or "") } }
+      ]],
+    }
+    assert(nginx:get("/balanced").body == "all", nginx:error_log())
+    -- The second handshake wants to go on with the session of the first.
+    process.run {
+      "sh", "-c", "echo | openssl s_client -connect 127.0.0.1:" .. nginx.ports[2] .. " -tls1_2 -reconnect", timeout = 20,
+    }
+    results = {}
+    for _, row in ipairs(markdown.table_under(page, "Phases").rows) do
+      for _, phase in ipairs(markdown.code_spans(row[1])) do
+        results[phase] = phase ~= "exit_worker" and process.wait_until(function()
+          local body = nginx:get("/result?phase=" .. phase).body
+          return body ~= "" and body
+        end, { message = phase .. " was not reached" })
+      end
+    end
+    nginx:quit()
+    results.exit_worker = nginx:error_log():match "exit_worker: (.-) :exit_worker"
+  end)
+
+  local function field(phase, name)
+    return ("\n" .. results[phase] .. "\n"):match("\n" .. name .. "=(.-)\n") or error(phase .. ": " .. results[phase])
+  end
+
+  local function phases_of(row)
+    return markdown.code_spans(markdown.table_under(page, "Phases").rows[row][1])
+  end
+
+  it("in the first row may do everything", function()
+    for _, phase in ipairs(phases_of(1)) do
+      assert.equal("true nil", field(phase, "set"), phase)
+      assert.matches("^v l[01]$", field(phase, "hit"), phase)
+      assert.equal("nil nil", field(phase, "get"), phase)
+      for _, name in ipairs { "alone", "fn", "blocking" } do
+        assert.equal("v fn", field(phase, name), phase)
+      end
+    end
+  end)
+
+  it("in the second row may look, and fill what nobody else has", function()
+    for _, phase in ipairs(phases_of(2)) do
+      assert.matches("^v l[01]$", field(phase, "hit"), phase)
+      assert.equal("v fn", field(phase, "alone"), phase)
+    end
+  end)
+
+  it("in the third row do not wait", function()
+    for _, phase in ipairs(phases_of(3)) do
+      local would_block = "would block: the phase '" .. phase .. "' cannot yield"
+      assert.equal(would_block .. "; this host is done, Redis was told without waiting for its answer", note(field(phase, "set")))
+      assert.equal(would_block, note(field(phase, "get")))
+      assert.equal(would_block, field(phase, "fn"))
+      assert.equal("v fn", field(phase, "blocking"), phase)
+      assert.matches("^v l[01]$", field(phase, "hit"), phase)
+      assert.equal("v fn", field(phase, "alone"), phase)
+    end
+  end)
+
+  it("init goes on as if Redis could not be reached", function()
+    assert.same({ "init" }, phases_of(4))
+    assert.matches("Redis cannot be reached$", field("init", "set"))
+    assert.matches("^v l[01]$", field("init", "hit"))
+    assert.equal("nil nil", field("init", "get"))
+    for _, name in ipairs { "alone", "fn", "blocking" } do
+      assert.equal("v fn", field("init", name))
+    end
+  end)
+
+  it("exit_worker may look, and use a cache without Redis", function()
+    assert.same({ "exit_worker" }, phases_of(5))
+    assert.matches("^v l[01]$", field("exit_worker", "hit"))
+    assert.equal("v fn", field("exit_worker", "alone"))
+  end)
+
+  it("in the first two rows are those in which the package waits", function()
+    local source = process.read_file(paths.root .. "/lua/gorge/hosts/nginx.lua"):match "local CAN_YIELD = {(.-)}"
+    local phases = {}
+    for name in source:gmatch "([%w_]+) = true" do
+      phases[#phases + 1] = name ~= "preread" and name or nil -- of the stream subsystem
+    end
+    local both = phases_of(1)
+    for _, phase in ipairs(phases_of(2)) do
+      both[#both + 1] = phase
+    end
+    assert.same(sorted(phases), sorted(both))
+  end)
+end)
+
+-- Messages ---------------------------------------------------------------------------------------------------------------
+
+local function new(opts)
+  opts.namespace = opts.namespace or helper.unique_name()
+  opts.l1_size = opts.l1_size or "2m"
+  return assert(gorge.new(opts))
+end
+
+local function raised(fn)
+  local ok, err = pcall(fn)
+  assert.is_false(ok)
+  return note(err)
+end
+
+local function returned(value, err)
+  assert.is_nil(value)
+  return note(err)
+end
+
+describe("README.md, failures", function()
+  local function down()
+    return "redis://127.0.0.1:" .. helper.net.free_port()
+  end
+
+  it("come with the messages that are quoted", function()
+    local cache = new { redis = down() }
+    returned(cache:delete "k")
+    local broken = new { redis = down(), circuit_breaker = { max_failures = 1 } }
+    broken:delete "k"
+    returned(broken:set("k", 1))
+    local redis = helper.redis()
+    redis:command("REPLICAOF", "127.0.0.1", "1")
+    returned(new({ redis = redis.url }):set("k", 1))
+    redis:command("REPLICAOF", "NO", "ONE")
+    local waiting = new { redis = redis.url }
+    waiting:get "k"
+    redis:pause()
+    returned(waiting:set("k", 1))
+    redis:resume()
+
+    local alone = new { wait_timeout = 0.05, on_lock_timeout = "error" }
+    returned(alone:fetch("k", 60, function() error("...", 0) end))
+    returned(alone:fetch("user:101", 60, function() return { roles = { 1, 2, print } } end))
+    returned(alone:fetch("user:101", 60, function() return 1, nil, { tll = 1 } end))
+    returned(alone:set("", 1))
+    returned(alone:get(("k"):rep(8193)))
+    raised(function() alone:set("k", 1, -1) end)
+    raised(function() gorge.new { l1_sizee = "1m" } end)
+    gorge.run(function()
+      gorge.spawn(function() alone:fetch("user:101", 60, function() gorge.sleep(0.2) return 1 end) end)
+      gorge.sleep(0.01)
+      returned(alone:fetch("user:101", 60, print))
+    end)
+    local _
+    _ = new { namespace = "my-app", l1_size = "64m" }
+    returned(gorge.new { namespace = "my-app", l1_size = "128m" })
+    alone:close()
+    returned(alone:get "k")
+    assert.is_nil(alone:peek "k")
+    assert.is_true(alone:close())
+
+    local _, output = helper.luajit('print(pcall(require, "gorge"))', { env = { GORGE_LIBRARY = false, LUA_CPATH = "/nowhere/?.so" } })
+    note(output)
+  end)
+
+  -- What a pattern of the README stands for: `...` is anything, figures and keys of waits differ.
+  local function as_pattern(quoted)
+    return (quoted:gsub("%p", "%%%0"):gsub("%%%.%%%.%%%.", ".-"):gsub("waited %d+ s", "waited [%%d.]+ s"))
+  end
+
+  it("and with no other ones", function()
+    local count = 0
+    for _, line in ipairs(page.prose) do
+      for _, span in ipairs(markdown.code_spans(line.text)) do
+        local quoted = span:match '^nil, "(.*)"$' or span:match '^"(gorge: .*)"$' or span:match "^gorge: .*$"
+          or span:match "^Redis answered with an error.*$" or span:match "^timed out$"
+        if quoted then
+          local pattern = as_pattern(quoted:gsub('\\"', '"'))
+          local found
+          for _, message in ipairs(seen) do
+            found = found or message:match(pattern)
+          end
+          assert.is_truthy(found, ("line %d: nobody says %s"):format(line.line, quoted))
+          count = count + 1
+        end
+      end
+    end
+    assert.is_true(count >= 15, count .. " messages are quoted")
+  end)
+
+  it("name the caller's line when they are raised", function()
+    local cache = new {}
+    for _, misuse in ipairs {
+      function() cache:fetch(1) end, function() cache:set("k", 1, 0) end, function() gorge.new { zoen = 1 } end,
+    } do
+      assert.matches("^spec/nginx/readme_facts_spec.lua:%d+: gorge: ", (raised(misuse):gsub("^.*/spec/", "spec/")))
+    end
+  end)
+
+  it("leave the older value in Redis when a write could not be told", function()
+    local redis = helper.redis()
+    local cache = new { redis = redis.url }
+    assert.equal("fn", select(3, cache:fetch("k", 60, function() return "old" end)))
+    redis:pause()
+    helper.wait_until(function() -- the connection is given up
+      cache:get "nothing"
+      return cache:stats().redis == "down"
+    end)
+    assert.is_nil((cache:delete "k"))
+    assert.is_nil((cache:get "k"))
+    redis:resume()
+    helper.wait_until(function()
+      cache:get "nothing"
+      return cache:stats().redis == "ready"
+    end)
+    assert.same({ "old", nil, "l2" }, { cache:get "k" })
+    assert.is_true(cache:delete "k")
+    assert.is_nil((cache:get "k"))
+  end)
+end)
+
+-- Figures ----------------------------------------------------------------------------------------------------------------
+
+describe("README.md, figures", function()
+  it("how much 64 MB hold", function()
+    local cache = new { l1_size = "64m", l1_objects = 0 }
+    local claimed = tonumber((text:match "holds about ([%d,]+) values of 100 bytes under keys of 20 bytes":gsub(",", "")))
+    local value = ("v"):rep(100)
+    for i = 1, claimed * 0.9 do
+      cache:set(("key:%016d"):format(i), value, 3600)
+    end
+    assert.equal(0, cache:stats().evictions)
+    for i = claimed * 0.9 + 1, claimed * 1.1 do
+      cache:set(("key:%016d"):format(i), value, 3600)
+    end
+    assert.is_true(cache:stats().evictions > 0)
+  end)
+
+  it("how large a value may be", function()
+    local megabytes, kilobytes = text:match "largest single value is about ([%d.]+) MB in a zone of 64 MB, (%d+) kB in one of up to 16 MB"
+    local function takes(size, bytes)
+      local cache = new { l1_size = size, l1_objects = 0 }
+      cache:set("k", ("v"):rep(bytes))
+      return cache:peek "k" ~= nil
+    end
+    assert.is_true(takes("64m", megabytes * 1e6))
+    assert.is_false(takes("64m", megabytes * 1.15e6))
+    for _, size in ipairs { "2m", "16m" } do
+      assert.is_true(takes(size, kilobytes * 1e3), size)
+      assert.is_false(takes(size, kilobytes * 1.15e3), size)
+    end
+  end)
+
+  it("a reload with another size is refused, and nginx goes on", function()
+    local function server(size)
+      return {
+        http = ('init_by_lua_block { cache = assert(require("gorge").new { l1_size = "%s" }) }'):format(size),
+        server = "location / { content_by_lua_block { ngx.print(cache:stats().zone_size) } }",
+        workers = 1,
+      }
+    end
+    local nginx = helper.nginx(server "2m")
+    assert.equal("2097152", nginx:get("/").body) -- an nginx that answers is one that takes signals
+    nginx:configure(server "4m")
+    nginx.process:kill(process.SIGHUP)
+    nginx:wait_log "exists with a size of 2097152 bytes, asked for 4194304"
+    assert.equal("2097152", nginx:get("/").body)
+  end)
+end)
+
+-- The page itself --------------------------------------------------------------------------------------------------------
+
+describe("README.md, the rest", function()
+  it("names packages that the Makefile installs as well", function()
+    local scripts = process.read_file(paths.root .. "/core/tools/deps.sh")
+    local named = {}
+    for _, row in ipairs(markdown.table_under(page, "Requirements").rows) do
+      for _, package in ipairs(markdown.code_spans(row[3])) do
+        assert.matches("%f[%w-]" .. package:gsub("%p", "%%%0") .. "%f[^%w.-]", scripts)
+        named[#named + 1] = package
+      end
+    end
+    local install
+    for _, block in ipairs(page.blocks) do
+      install = install or block.code:match "^sudo apt%-get install (.*)$"
+    end
+    local installed = {}
+    for word in install:gsub("\\\n", " "):gmatch "%f[^%s]%l[%w.-]+" do
+      installed[#installed + 1] = word
+    end
+    assert.same(sorted(named), sorted(installed))
+  end)
+
+  it("links to what exists", function()
+    local anchors = {}
+    for _, heading in ipairs(page.headings) do
+      anchors["#" .. markdown.anchor(heading.text)] = true
+    end
+    local count = 0
+    for _, line in ipairs(page.prose) do
+      for target in line.text:gmatch "%]%((.-)%)" do
+        count = count + 1
+        if target:match "^#" then
+          assert.is_true(anchors[target], "no heading for " .. target)
+        else
+          assert.equal(0, (process.run { "test", "-e", paths.root .. "/" .. target }), target)
+        end
+      end
+    end
+    assert.is_true(count > 10)
+    for _, heading in ipairs(page.headings) do
+      if heading.level == 2 then
+        assert.matches("](#" .. markdown.anchor(heading.text) .. ")", text, 1, true)
+      end
+    end
+  end)
+
+  it("lists the folders of the tree", function()
+    local listed = {}
+    for _, row in ipairs(markdown.table_under(page, "Development").rows) do
+      for _, folder in ipairs(markdown.code_spans(row[1])) do
+        listed[folder] = true
+        assert.equal(0, (process.run { "test", "-d", paths.root .. "/" .. folder }), folder)
+      end
+    end
+    local _, folders = process.run { "find", "core", "-mindepth", "1", "-maxdepth", "1", "-type", "d", cwd = paths.root }
+    for folder in folders:gmatch "[^\n]+" do
+      assert.is_true(listed[folder], folder .. " is not listed")
+    end
+  end)
+
+  it("shows the commands that people look for", function()
+    for _, command in ipairs { "make demo", "make demo REDIS=none", "make serve", "make test" } do
+      assert.matches("\n" .. command .. "%f[%s]", text)
+    end
+  end)
+end)
