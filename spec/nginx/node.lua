@@ -23,7 +23,7 @@ local HTTP = [[
   lua_socket_log_errors off; # what nginx says of a Redis that is away
   {{http}}
   client_body_buffer_size 256k;
-  init_by_lua_block { require("spec.nginx.app").start({{options}}) {{init}} }
+  {{phase}}_by_lua_block { require("spec.nginx.app").start({{options}}) {{init}} }
 ]]
 
 local SERVER = [[
@@ -55,7 +55,10 @@ end
 ---@param opts table
 ---@return table
 function _M.nginx_options(opts)
-  local values = { http = opts.http or "", server = opts.server or "", init = opts.init or "", options = _M.literal(opts.options) }
+  local values = {
+    http = opts.http or "", server = opts.server or "", init = opts.init or "", phase = opts.phase or "init",
+    options = _M.literal(opts.options),
+  }
   return {
     http = fill(HTTP, values),
     server = fill(SERVER, values),
@@ -68,7 +71,8 @@ function _M.nginx_options(opts)
   }
 end
 
---- Options: `options` for gorge.new; `http`, `server` and `main` as for helper.nginx; `init`: Lua code after gorge.new.
+--- Options: `options` for gorge.new; `http`, `server` and `main` as for helper.nginx; `init`: Lua code after gorge.new;
+--- `phase`: "init_worker" calls gorge.new there.
 --- Without a namespace, one that is used nowhere else.
 ---@param opts table
 ---@return gorge.spec.Node
