@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 #include <poll.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,14 +17,9 @@
 
 struct fixture fixture;
 
-static void *nothing(void *arg) { return arg; }
-
 int fixture_begin(void **state) {
   (void)state;
-  pthread_t first; /* brings up what a sanitizer runs besides the threads of the program */
-  if (pthread_create(&first, NULL, nothing, NULL) != 0 || pthread_join(first, NULL) != 0) {
-    return -1;
-  }
+  fixture.tasks = support_tasks();
   return support_redis_start(&fixture.redis) ? 0 : -1;
 }
 
@@ -46,7 +40,6 @@ int fixture_prepare(void **state) {
   fixture.zone = proc_zone(gorge_l1_init);
   assert_int_equal(gorge_owner_claim(fixture.zone, GORGE_THREAD_MAIN, &fixture.owner), GORGE_OK);
   fixture.endpoint = gorge_endpoint_create(NULL, 0, fixture.redis.path);
-  fixture.tasks = support_count("/proc/self/task");
   fixture_start();
   return 0;
 }

@@ -23,7 +23,7 @@ struct fixture {
   struct gorge_owner owner; /* of this thread */
   struct gorge_control *control;
   struct gorge_endpoint *endpoint;
-  int tasks; /* of this process before the control thread runs: a sanitizer may have one of its own */
+  int tasks; /* see support_tasks */
 };
 extern struct fixture fixture;
 

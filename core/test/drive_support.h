@@ -20,6 +20,8 @@ uint64_t support_now_us(void);
 void support_nap(void);
 /* Entries of /proc/self/fd, /proc/self/task, ... */
 int support_count(const char *folder);
+/* Threads of this process before the test has started any: one, or more under a sanitizer that runs its own. */
+int support_tasks(void);
 
 struct support_redis {
   pid_t pid;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <fcntl.h>
 #include <hiredis/hiredis.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,6 +18,7 @@ struct ev_fixture f;
 
 int link_begin(void **state) {
   (void)state;
+  f.tasks = support_tasks();
   return support_redis_start(&f.redis) ? 0 : -1;
 }
 
@@ -118,7 +118,7 @@ bool shaken(void) {
 
 int link_prepare(void **state) {
   (void)state;
-  f = (struct ev_fixture){.redis = f.redis, .listener = -1, .peer = -1};
+  f = (struct ev_fixture){.redis = f.redis, .tasks = f.tasks, .listener = -1, .peer = -1};
   f.loop = ev_loop_new(EVFLAG_NOENV);
   return f.loop != NULL ? 0 : -1;
 }
@@ -135,7 +135,7 @@ int link_clean(void **state) {
     unlink(f.path);
     rmdir(f.dir);
   }
-  return WAIT_UNTIL(support_count("/proc/self/task") == 1) ? 0 : -1;
+  return WAIT_UNTIL(support_count("/proc/self/task") == f.tasks) ? 0 : -1;
 }
 
 struct gorge_endpoint *at_path(const char *path) {

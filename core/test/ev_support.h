@@ -26,6 +26,7 @@ struct ev_fixture {
   char dir[64], path[96];
   int listener, peer; /* a server of the test's own */
   int port;
+  int tasks; /* see support_tasks */
 };
 extern struct ev_fixture f;
 
