@@ -49,7 +49,7 @@ uint64_t *gorge_cache_counters(gorge_cache *cache) {
 void gorge_observe(gorge_cache *cache, int histogram, double us) {
   if (histogram >= 0 && histogram < GORGE_HISTOGRAMS && us >= 0 && gorge_cache_ready(cache, false) == GORGE_OK) {
     gorge_histogram_add(gorge_zone_histogram(cache->zone, cache->ns, cache->process->owner.worker, histogram),
-                        (uint64_t)us);
+                        us < 1e15 ? (uint64_t)us : (uint64_t)1e15);
   }
 }
 
@@ -90,7 +90,7 @@ void gorge_use(const uint64_t *slot, uint64_t word) { gorge_l1_touch_frequency(s
 
 int gorge_fetch_start(gorge_cache *cache, const struct gorge_fetch *rq, uint64_t *op) {
   *op = 0;
-  if (rq->key_len == 0) {
+  if (rq->key_len == 0 || rq->lease_ms == 0) {
     return GORGE_ERR_ARGUMENT;
   }
   int status = gorge_cache_ready(cache, false);
@@ -174,7 +174,7 @@ static struct gorge_op *running(gorge_cache *cache, uint64_t op) {
 
 int gorge_fetch_fill(gorge_cache *cache, uint64_t op, const struct gorge_store *store, struct gorge_read *out) {
   struct gorge_op *o = running(cache, op);
-  if (o == NULL) {
+  if (o == NULL || !gorge_store_valid(cache, store)) {
     return GORGE_ERR_ARGUMENT;
   }
   gorge_fill_store(o, store, gorge_clock_ms());
@@ -251,6 +251,9 @@ static int create_write(gorge_cache *cache, const char *key, uint32_t key_len, c
 int gorge_set_start(gorge_cache *cache, const struct gorge_store *store, uint64_t *op) {
   struct gorge_op *o;
   *op = 0;
+  if (store->key_len == 0 || !gorge_store_valid(cache, store)) {
+    return GORGE_ERR_ARGUMENT;
+  }
   int status = create_write(cache, store->key, store->key_len, store->tags, store->tags_len, &o);
   if (status != GORGE_OK) {
     return status;
@@ -262,6 +265,9 @@ int gorge_set_start(gorge_cache *cache, const struct gorge_store *store, uint64_
 int gorge_delete_start(gorge_cache *cache, const char *key, uint32_t key_len, uint64_t *op) {
   struct gorge_op *o;
   *op = 0;
+  if (key_len == 0) {
+    return GORGE_ERR_ARGUMENT;
+  }
   int status = create_write(cache, key, key_len, NULL, 0, &o);
   if (status != GORGE_OK) {
     return status;
@@ -273,6 +279,9 @@ int gorge_delete_start(gorge_cache *cache, const char *key, uint32_t key_len, ui
 int gorge_invalidate_start(gorge_cache *cache, const char *tags, uint32_t tags_len, uint64_t *op) {
   struct gorge_op *o;
   *op = 0;
+  if (tags_len == 0) {
+    return GORGE_ERR_ARGUMENT;
+  }
   int status = create_write(cache, "", 0, tags, tags_len, &o);
   if (status != GORGE_OK) {
     return status;
@@ -408,8 +417,7 @@ int gorge_doorbell_path(gorge_cache *cache, char *path, uint32_t size) {
 }
 
 void gorge_ring(gorge_cache *cache) {
-  if (cache->process != NULL && cache->process->control != NULL &&
-      cache->generation == gorge_process_generation()) {
+  if (cache->process != NULL && cache->process->control != NULL && cache->generation == gorge_process_generation()) {
     gorge_control_ring(cache->process->control);
   }
 }
@@ -448,9 +456,7 @@ int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
 }
 
 double gorge_histogram_bound_us(uint32_t bucket) {
-  return bucket + 1 >= GORGE_HISTOGRAM_BUCKETS ? -1.0 : (double)gorge_histogram_bound(bucket);
+  return bucket >= GORGE_HISTOGRAM_BUCKETS - 1 ? -1.0 : (double)gorge_histogram_bound(bucket);
 }
 
-double gorge_histogram_quantile_us(const uint64_t *buckets, double q) {
-  return gorge_histogram_quantile(buckets, q);
-}
+double gorge_histogram_quantile_us(const uint64_t *buckets, double q) { return gorge_histogram_quantile(buckets, q); }

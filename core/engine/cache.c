@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "engine/engine.h"
+#include "proto/names.h"
 
 enum { SYNC_MS = 200 };
 
@@ -63,8 +64,8 @@ static int init_zone(struct gorge_zone *zone) { return gorge_l1_init(zone); }
 static int open_zone(gorge_cache *c, const struct gorge_config *config, char *err, uint32_t err_size) {
   uint64_t existing = 0;
   unsigned flags = (config->flags & GORGE_CONFIG_SIBLINGS) != 0 ? GORGE_ZONE_SIBLINGS : 0;
-  int status = gorge_zone_open(config->zone, strlen(config->zone), config->l1_size, flags, init_zone, &c->zone,
-                               &existing);
+  int status =
+      gorge_zone_open(config->zone, strlen(config->zone), config->l1_size, flags, init_zone, &c->zone, &existing);
   if (status == GORGE_ERR_MISMATCH && existing > 0 && err != NULL) {
     snprintf(err, err_size, "zone '%s' exists with a size of %llu bytes, asked for %llu", config->zone,
              (unsigned long long)existing, (unsigned long long)config->l1_size);
@@ -86,6 +87,35 @@ static int open_zone(gorge_cache *c, const struct gorge_config *config, char *er
 static bool copy_text(const char *text, const char **out) {
   *out = text == NULL ? NULL : strdup(text);
   return text == NULL || *out != NULL;
+}
+
+uint64_t gorge_whole_ms(double ms) {
+  if (!(ms >= 1)) {
+    return 1;
+  }
+  return ms < (double)GORGE_TTL_MAX_MS ? (uint64_t)ms : GORGE_TTL_MAX_MS;
+}
+
+/* What is wrong with a configuration, or NULL. */
+static const char *problem_of(const struct gorge_config *config) {
+  size_t name_len = config->ns == NULL ? 0 : strlen(config->ns);
+  bool redis = config->redis_host != NULL || config->redis_path != NULL;
+  struct gorge_names names;
+  if (name_len == 0 || name_len > GORGE_NAME_MAX || config->zone == NULL || config->zone[0] == '\0' ||
+      strlen(config->zone) > GORGE_NAME_MAX) {
+    return "a zone and a namespace of 1 to 64 bytes are needed";
+  }
+  if (!(config->l1_ttl_ms > 0)) {
+    return "l1_ttl_ms must be above 0";
+  }
+  if (redis && gorge_names_init(&names, config->ns, name_len) != GORGE_OK) {
+    return "a namespace in Redis is made of letters, digits and _ - . :";
+  }
+  if (config->redis_path == NULL && config->redis_host != NULL &&
+      (config->redis_port == 0 || config->redis_port > UINT16_MAX)) {
+    return "redis_port must be 1 to 65535";
+  }
+  return NULL;
 }
 
 static int set_redis(gorge_cache *c, const struct gorge_config *config) {
@@ -115,9 +145,9 @@ static void release(gorge_cache *c) {
 }
 
 int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char *err, uint32_t err_size) {
-  size_t name_len = config->ns == NULL ? 0 : strlen(config->ns);
-  if (name_len == 0 || name_len > GORGE_NAME_MAX || config->zone == NULL) {
-    return fail(GORGE_ERR_ARGUMENT, err, err_size, "a zone and a namespace of 1 to 64 bytes are needed");
+  const char *problem = problem_of(config);
+  if (problem != NULL) {
+    return fail(GORGE_ERR_ARGUMENT, err, err_size, problem);
   }
   gorge_cache *c = calloc(1, sizeof *c);
   if (c == NULL) {
@@ -127,10 +157,10 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   c->watch = -1;
   c->lock_sleep_ms = config->lock_sleep_ms;
   c->lock_retries = config->lock_retries;
-  c->l1_ttl_ms = config->l1_ttl_ms;
+  c->l1_ttl_ms = gorge_whole_ms(config->l1_ttl_ms);
   c->breaker_config.max_failures = config->breaker_max_failures;
   c->breaker_config.timeout_ms = config->breaker_timeout_ms;
-  memcpy(c->name, config->ns, name_len + 1);
+  memcpy(c->name, config->ns, strlen(config->ns) + 1);
   int status = open_zone(c, config, err, err_size);
   if (status == GORGE_OK) {
     status = set_redis(c, config);

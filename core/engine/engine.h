@@ -88,7 +88,7 @@ struct gorge_op {
   struct gorge_blob store;    /* for L1 */
   struct gorge_blob l2_store; /* for Redis; ptr may be that of store */
   uint32_t store_kind;
-  double l1_ttl_ms, ttl_ms;
+  uint64_t l1_ttl_ms, ttl_ms;
 
   /* the result */
   struct gorge_blob value;
@@ -107,7 +107,7 @@ struct gorge_cache {
   struct gorge_breaker_words *breaker;
   struct gorge_breaker_config breaker_config;
   uint32_t flags, lock_sleep_ms, lock_retries;
-  double l1_ttl_ms;
+  uint64_t l1_ttl_ms;
   char name[GORGE_NAME_MAX + 1];
 
   bool has_redis;
@@ -158,6 +158,9 @@ gorge_cache *gorge_cache_by_serial(uint32_t serial);
 struct gorge_control *gorge_cache_control(gorge_cache *c);
 /* Tells other workers that a flight they wait for has ended. */
 void gorge_cache_wake(gorge_cache *c, const struct gorge_worker_set *set);
+
+/* Whole milliseconds of a time above 0: at least 1, a hundred years at most. */
+uint64_t gorge_whole_ms(double ms);
 
 /* --- op.c --- */
 /* A new op with copies of key and packed tags. Returns GORGE_OK, GORGE_ERR_ARGUMENT (key or tags malformed), GORGE_ERR_MEMORY or GORGE_ERR_FULL. */
@@ -219,7 +222,9 @@ void gorge_fill_unleased(struct gorge_op *op);
 void gorge_fill_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
 /* Ends the flight and wakes who waits for it. */
 void gorge_fill_finish_flight(struct gorge_op *op, int outcome, uint64_t now_ms);
-/* Takes copies of what is to be stored. Returns GORGE_OK or GORGE_ERR_MEMORY. */
+/* Whether a store is one: known kinds, times that are numbers above 0, well-formed tags. */
+bool gorge_store_valid(const gorge_cache *c, const struct gorge_store *store);
+/* Takes copies of what is to be stored; it must be valid. Returns GORGE_OK or GORGE_ERR_MEMORY. */
 int gorge_op_take_store(struct gorge_op *op, const struct gorge_store *store);
 /* Gives a lease in Redis back; the op ends when Redis has answered. Returns false when there is nothing to give back. */
 bool gorge_fill_release(struct gorge_op *op, uint64_t now_ms);

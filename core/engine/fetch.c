@@ -24,8 +24,8 @@ static void run(struct gorge_op *op) {
   op->began_us = gorge_clock_us();
   struct gorge_control *control = gorge_cache_control(c);
   if (control != NULL && op->flight.index != UINT32_MAX) {
-    op->lease_id = gorge_control_lease_add(control, c->watch, &op->flight, op->key.ptr, op->key.len,
-                                           op->l2_token, op->lease_ms);
+    op->lease_id =
+        gorge_control_lease_add(control, c->watch, &op->flight, op->key.ptr, op->key.len, op->l2_token, op->lease_ms);
   }
   gorge_op_notify(op);
 }
@@ -47,8 +47,7 @@ static void ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
     return;
   }
   op->state = verb == GORGE_L2_LOOKUP ? GORGE_OP_LOOKUP : GORGE_OP_LEASE;
-  if (verb == GORGE_L2_LEASE && op->l2_token == 0 &&
-      gorge_random(&op->l2_token, sizeof op->l2_token) != GORGE_OK) {
+  if (verb == GORGE_L2_LEASE && op->l2_token == 0 && gorge_random(&op->l2_token, sizeof op->l2_token) != GORGE_OK) {
     run_without_redis(op);
     return;
   }
@@ -158,17 +157,17 @@ static void deliver(struct gorge_op *op, const struct gorge_l2_result *r, bool k
     gorge_op_end(op, GORGE_ERR_MEMORY);
     return;
   }
-  double life = r->remaining_ms < c->l1_ttl_ms ? (double)r->remaining_ms : c->l1_ttl_ms;
+  uint64_t life = r->remaining_ms < c->l1_ttl_ms ? r->remaining_ms : c->l1_ttl_ms;
   op->read.kind = r->kind;
   op->read.version = r->version;
-  op->read.expires_ms = (double)now_ms + life;
+  op->read.expires_ms = (double)(now_ms + life);
   if (keep) {
     struct gorge_entry entry = {
         .value = r->value,
         .value_len = r->value_len,
         .kind = r->kind,
         .version = r->version,
-        .expires_ms = now_ms + (uint64_t)life,
+        .expires_ms = now_ms + life,
         .ntags = op->ntags,
         .tags = op->tags,
     };

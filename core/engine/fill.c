@@ -38,7 +38,7 @@ static int keep(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
       .value_len = op->store.len,
       .kind = op->read.kind,
       .version = version,
-      .expires_ms = now_ms + (uint64_t)op->l1_ttl_ms,
+      .expires_ms = now_ms + op->l1_ttl_ms,
       .ntags = op->ntags,
       .tags = op->tags,
   };
@@ -83,6 +83,14 @@ static void observe_load(struct gorge_op *op) {
                       gorge_clock_us() - op->began_us);
 }
 
+bool gorge_store_valid(const gorge_cache *c, const struct gorge_store *s) {
+  bool sized = (s->value != NULL || s->value_len == 0) && (!c->has_redis || s->l2_value != NULL || s->l2_len == 0);
+  bool kinds = s->kind <= GORGE_KIND_CUSTOM &&
+               (!c->has_redis || (s->l2_kind <= GORGE_KIND_CUSTOM && s->l2_kind != GORGE_KIND_BUFFER));
+  bool times = s->l1_ttl_ms > 0 && s->ttl_ms > 0; /* false for what is not a number */
+  return sized && kinds && times && (s->tags == NULL || gorge_op_tags_valid(s->tags, s->tags_len));
+}
+
 int gorge_op_take_store(struct gorge_op *op, const struct gorge_store *store) {
   int status = gorge_blob_copy(&op->store, store->value, store->value_len);
   if (status == GORGE_OK && op->cache->has_redis) {
@@ -94,8 +102,8 @@ int gorge_op_take_store(struct gorge_op *op, const struct gorge_store *store) {
   }
   op->read.kind = store->kind;
   op->store_kind = store->l2_kind;
-  op->l1_ttl_ms = store->l1_ttl_ms;
-  op->ttl_ms = store->ttl_ms;
+  op->l1_ttl_ms = gorge_whole_ms(store->l1_ttl_ms);
+  op->ttl_ms = gorge_whole_ms(store->ttl_ms);
   return status;
 }
 
@@ -122,8 +130,7 @@ static int take_late_tags(struct gorge_op *op, const struct gorge_store *store) 
 
 void gorge_fill_store(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms) {
   observe_load(op);
-  if (gorge_op_take_store(op, store) != GORGE_OK ||
-      (store->tags != NULL && take_late_tags(op, store) != GORGE_OK)) {
+  if (gorge_op_take_store(op, store) != GORGE_OK || (store->tags != NULL && take_late_tags(op, store) != GORGE_OK)) {
     gorge_fill_finish_flight(op, GORGE_OK, now_ms);
     gorge_op_end(op, GORGE_ERR_MEMORY);
   } else if (op->unleased) {

@@ -44,9 +44,7 @@ static void on_bell(struct ev_loop *loop, ev_io *io, int events) {
   }
 }
 
-static void on_timer(struct ev_loop *loop, ev_timer *timer, int events) {
-  (void)loop, (void)timer, (void)events;
-}
+static void on_timer(struct ev_loop *loop, ev_timer *timer, int events) { (void)loop, (void)timer, (void)events; }
 
 struct ev_loop *gorge_process_loop(void) {
   uint64_t generation = gorge_process_generation();
@@ -97,7 +95,7 @@ int gorge_process_loop_wait(double timeout_ms) {
     return GORGE_ERR_MEMORY;
   }
   watch_bells(loop);
-  if (timeout_ms <= 0) {
+  if (!(timeout_ms > 0)) { /* nor is a time that is not a number waited for */
     ev_run(loop, EVRUN_NOWAIT);
     return GORGE_OK;
   }

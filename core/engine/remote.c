@@ -17,8 +17,7 @@ int gorge_remote_open(gorge_cache *c) {
     return GORGE_OK;
   }
   struct ev_loop *loop = gorge_process_loop();
-  c->link = loop == NULL ? NULL
-                         : gorge_ev_link_create(loop, gorge_l2_conn(c->l2), c->endpoint, NULL, NULL);
+  c->link = loop == NULL ? NULL : gorge_ev_link_create(loop, gorge_l2_conn(c->l2), c->endpoint, NULL, NULL);
   if (c->link == NULL) {
     gorge_l2_destroy(c->l2);
     c->l2 = NULL;
@@ -121,7 +120,7 @@ int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   rq->value = op->l2_store.ptr;
   rq->value_len = op->l2_store.len;
   rq->kind = op->store_kind;
-  rq->ttl_ms = (uint64_t)op->ttl_ms;
+  rq->ttl_ms = op->ttl_ms;
   rq->token = op->l2_token;
   rq->previous = op->previous;
   rq->lease_ms = op->lease_ms;

@@ -172,7 +172,7 @@ struct gorge_config {
   uint32_t breaker_timeout_ms;
   uint32_t lock_sleep_ms;
   uint32_t lock_retries;
-  double l1_ttl_ms; /* longest life in L1 of what comes from Redis */
+  double l1_ttl_ms; /* longest life in L1 of what comes from Redis; above 0, a hundred years at most */
 };
 
 typedef struct gorge_cache gorge_cache;
@@ -228,7 +228,7 @@ struct gorge_fetch {
   uint32_t key_len;
   uint32_t tags_len;
   const char *tags;  /* packed: each one length byte and its bytes; at most GORGE_TAGS_MAX */
-  uint32_t lease_ms; /* lock_ttl */
+  uint32_t lease_ms; /* lock_ttl; not 0 */
   uint32_t wait_ms;  /* wait_timeout */
   uint32_t flags;    /* enum gorge_fetch_flag */
 };
@@ -244,7 +244,7 @@ struct gorge_store {
   const char *l2_value; /* for Redis; may be the same pointer */
   uint32_t l2_len;
   uint32_t l2_kind;
-  double l1_ttl_ms;
+  double l1_ttl_ms; /* both above 0; less than 1 counts as 1, more than a hundred years as that */
   double ttl_ms;
 };
 
@@ -267,7 +267,10 @@ int gorge_op_status(gorge_cache *cache, uint64_t op, struct gorge_read *out);
 uint32_t gorge_op_wait_ms(gorge_cache *cache, uint64_t op);
 /* After GORGE_ERR_TIMEOUT: the caller runs the loader without a lease; the result will not be stored. */
 int gorge_fetch_run(gorge_cache *cache, uint64_t op);
-/* The loader returned: store the value in Redis and L1, wake the waiters. Returns the new status (GORGE_PENDING while Redis is asked). */
+/*
+ * The loader returned: store the value in Redis and L1, wake the waiters. Returns the new status (GORGE_PENDING while Redis is asked), or
+ * GORGE_ERR_ARGUMENT when the operation does not run a loader or the store is malformed (kind, times, tags): nothing has happened then.
+ */
 int gorge_fetch_fill(gorge_cache *cache, uint64_t op, const struct gorge_store *store, struct gorge_read *out);
 /* The loader failed: waiters in every worker get the text. */
 int gorge_fetch_fail(gorge_cache *cache, uint64_t op, const char *err, uint32_t err_len);
