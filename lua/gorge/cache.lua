@@ -3,10 +3,10 @@
 
 local bit = require "bit"
 local C = require "gorge.ffi.lib"
-local blocking = require "gorge.hosts.blocking"
 local check = require "gorge.arguments"
 local fetch = require "gorge.fetch"
 local l0 = require "gorge.ffi.l0"
+local report = require "gorge.report"
 local stats = require "gorge.stats"
 local write = require "gorge.write"
 
@@ -17,8 +17,8 @@ local NIL, USES, WORD = l0.NIL, l0.USES, l0.WORD
 local use = l0.use
 local L0_HITS = tonumber(C.GORGE_COUNT_L0_HITS)
 
-local _M = {}
-_M.__index = _M
+local Cache = {}
+Cache.__index = Cache
 
 ---@class gorge.Cache
 ---@field options gorge.ParsedOptions
@@ -73,7 +73,7 @@ end
 ---@return any value nil: there is no such thing, or an error
 ---@return any err nil unless something failed; what `fn` returned as its error comes back as it is
 ---@return string|nil source "l0", "l1", "l2" or "fn"; nil with an error
-function _M:fetch(key, ttl, fn, tags, opts)
+function Cache:fetch(key, ttl, fn, tags, opts)
   local hit, value = look(self, key)
   if hit then
     if opts == nil then
@@ -91,7 +91,7 @@ end
 ---@return any value
 ---@return string|nil err
 ---@return string|nil source nil on a miss
-function _M:get(key, opts)
+function Cache:get(key, opts)
   local hit, value = look(self, key)
   if hit then
     if opts == nil then
@@ -105,7 +105,7 @@ end
 ---What L1 holds of a key. Never waits, does not count as a use. Every phase.
 ---@param key string
 ---@return { ttl: number, stale: boolean, negative: boolean, tags: string[], size: integer, source: string }|nil ttl in seconds, size in bytes of the stored value
-function _M:peek(key)
+function Cache:peek(key)
   check.key_type(key, 3)
   local engine = self.engine
   if not engine or check.key_problem(key) or engine:peek(key) ~= engine.HIT then
@@ -131,7 +131,7 @@ end
 ---@param tags string|string[]|nil
 ---@return boolean|nil true when all of it is done
 ---@return string|nil err this host has the value, but other nodes may lag: Redis could not be told
-function _M:set(key, value, ttl, tags)
+function Cache:set(key, value, ttl, tags)
   return write.set(self, key, value, ttl, tags)
 end
 
@@ -139,7 +139,7 @@ end
 ---@param key string
 ---@return boolean|nil
 ---@return string|nil err this host has forgotten it, but other nodes may lag
-function _M:delete(key)
+function Cache:delete(key)
   return write.delete(self, key)
 end
 
@@ -147,53 +147,17 @@ end
 ---@param ... string|string[] tags, or a table of tags
 ---@return boolean|nil
 ---@return string|nil err
-function _M:invalidate_tags(...)
+function Cache:invalidate_tags(...)
   return write.invalidate_tags(self, ...)
 end
 
 ---Counters and gauges of the whole host. Never waits. Every phase.
 ---@return table
-function _M:stats()
+function Cache:stats()
   if not self.engine then
     return nil, "closed"
   end
   return stats.read(self)
-end
-
----Writes a message at most once a minute for each text. `fields` go to a logger of the user's; nginx's log gets none, for they may hold keys.
----@param level "debug"|"info"|"warn"|"error"
----@param message string
----@param fields table|nil
-function _M:log_now_and_then(level, message, fields)
-  local now = self.now()
-  local last = self.logged[message]
-  if not last or now - last >= 60000 then
-    if self.logged_count >= 100 then
-      self.logged, self.logged_count = {}, 0
-    end
-    self.logged[message] = now
-    self.logged_count = self.logged_count + 1
-    self.log(level, message, fields)
-  end
-end
-
----A second engine on the same memory, for calls that wait without yielding where the host's own way of waiting cannot be used.
----@return gorge.Engine|nil
----@return string|nil err
-function _M:blocking_engine()
-  local err
-  if not self.second then
-    self.second, err = blocking.second_engine(self.options)
-    if not self.second then
-      return nil, "gorge: " .. err
-    end
-  end
-  local ok
-  ok, err = self.host.enter(self.second)
-  if not ok then
-    return nil, "gorge: " .. err
-  end
-  return self.second
 end
 
 local function closed()
@@ -203,13 +167,13 @@ end
 local CLOSED = setmetatable({
   fetch = closed, get = closed, peek = function() end, set = closed, delete = closed, invalidate_tags = closed,
   stats = closed, close = function() return true end,
-}, { __index = _M })
+}, { __index = Cache })
 CLOSED.__index = CLOSED
 
 ---Waits for what is under way in this worker (at most a second where the phase can yield), then stops its machinery. Further calls return `nil, "closed"`.
 ---The shared memory stays: other workers go on.
 ---@return boolean
-function _M:close()
+function Cache:close()
   local host = self.host
   local engine = self.engine
   setmetatable(self, CLOSED)
@@ -229,7 +193,7 @@ end
 ---@param engine gorge.Engine
 ---@param codec gorge.Codec
 ---@return gorge.Cache
-function _M.new(parsed, host, engine, codec)
+local function new(parsed, host, engine, codec)
   return setmetatable({
     options = parsed,
     host = host,
@@ -238,10 +202,8 @@ function _M.new(parsed, host, engine, codec)
     now = host.now,
     l0 = l0.new(parsed.l1_objects),
     flights = {}, -- by key: fills that coroutines of this worker wait for together
-    log = parsed.logger or host.log,
-    logged = {}, -- when a message was last written
-    logged_count = 0,
-  }, _M)
+    report = report.new(parsed.logger or host.log, host.now),
+  }, Cache)
 end
 
-return _M
+return { new = new }

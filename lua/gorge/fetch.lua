@@ -5,11 +5,13 @@
 -- and nodes the core decides who fills (gorge_fetch_start).
 
 local C = require "gorge.ffi.lib"
+local blocking_host = require "gorge.hosts.blocking"
 local check = require "gorge.arguments"
 local clone = require "gorge.clone"
 local l0 = require "gorge.ffi.l0"
 local load = require "gorge.load"
 local options = require "gorge.options"
+local report = require "gorge.report"
 local text = require "gorge.text"
 
 local decode_error_count = tonumber(C.GORGE_COUNT_DECODE_ERRORS)
@@ -48,7 +50,7 @@ local function note_undecodable(self, key, layer, why)
   local counters = self.engine.counters
   counters[decode_error_count] = counters[decode_error_count] + 1
   local message = "gorge: a value in " .. layer .. " cannot be decoded, treated as a miss: " .. text.printable(why, 200)
-  self:log_now_and_then("warn", message, { key = key })
+  report.write(self.report, "warn", message, { key = key })
 end
 
 ---@return integer status HIT or MISS, or a failure
@@ -257,6 +259,24 @@ local function once(self, call)
   return lead(self, call, status, op)
 end
 
+---A second engine on the same memory, for calls that wait without yielding where the host's own way of waiting cannot be used.
+---@return gorge.Engine|nil
+---@return string|nil err
+local function second_engine(self)
+  local err, ok
+  if not self.second then
+    self.second, err = blocking_host.second_engine(self.options)
+    if not self.second then
+      return nil, "gorge: " .. err
+    end
+  end
+  ok, err = self.host.enter(self.second)
+  if not ok then
+    return nil, "gorge: " .. err
+  end
+  return self.second
+end
+
 ---The engine for a call: in a phase that cannot wait, `blocking` asks for one that waits without yielding.
 local function engine_for(self, blocking)
   local engine = self.engine
@@ -265,7 +285,7 @@ local function engine_for(self, blocking)
     return nil, "gorge: " .. err
   end
   if blocking and not self.host.can_wait(engine) then
-    return self:blocking_engine()
+    return second_engine(self)
   end
   return engine
 end

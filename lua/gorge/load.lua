@@ -3,6 +3,7 @@
 
 local C = require "gorge.ffi.lib"
 local l0 = require "gorge.ffi.l0"
+local report = require "gorge.report"
 local tags = require "gorge.tags"
 local text = require "gorge.text"
 
@@ -30,6 +31,9 @@ local function call_loader(call)
     ok, value, err, overrides = pcall(call.fn, call.key)
   end
   if not ok then
+    if type(value) == "table" then
+      return false, value -- a structured error: as it is
+    end
     return false, "gorge: fn raised: " .. (type(value) == "string" and value or text.describe(value))
   elseif type(value) == "nil" and err ~= nil then
     return false, err
@@ -98,7 +102,8 @@ local function store(self, call, op, value, overrides)
     status = engine:wait(op, status)
   end
   if status == TOO_LARGE then
-    self:log_now_and_then("info", "gorge: a value is too large for L1 and is not kept there", { key = call.key, bytes = #bytes })
+    local message = "gorge: a value is too large for L1 and is not kept there"
+    report.write(self.report, "info", message, { key = call.key, bytes = #bytes })
   end
   if engine.entered then
     l0.store(self.l0, call.key, value, engine.read)

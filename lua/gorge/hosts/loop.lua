@@ -4,6 +4,7 @@
 local C = require "gorge.ffi.lib"
 local Engine = require "gorge.ffi.engine"
 local blocking = require "gorge.hosts.blocking"
+local text = require "gorge.text"
 
 local running = coroutine.running
 
@@ -109,9 +110,9 @@ end
 
 function _M.run(fn, ...)
   if scheduler then
-    error("gorge: gorge.run is running already; use gorge.spawn inside it", 3)
+    error("gorge: gorge.run is running already; use gorge.spawn inside it", 2)
   elseif type(fn) ~= "function" then
-    error("gorge: gorge.run takes a function, got " .. type(fn), 3)
+    error("gorge: gorge.run takes a function, got " .. text.describe(fn), 2)
   end
   local s = new_scheduler()
   local results
@@ -136,7 +137,9 @@ end
 
 function _M.spawn(fn, ...)
   if not scheduler then
-    error("gorge: gorge.spawn works inside gorge.run only", 3)
+    error("gorge: gorge.spawn works inside gorge.run only", 2)
+  elseif type(fn) ~= "function" then
+    error("gorge: gorge.spawn takes a function, got " .. text.describe(fn), 2)
   end
   local args, n = { ... }, select("#", ...)
   scheduler.alive = scheduler.alive + 1
@@ -146,7 +149,9 @@ end
 
 function _M.sleep(seconds)
   if not inside() then
-    error("gorge: gorge.sleep works inside gorge.run only", 3)
+    error("gorge: gorge.sleep works inside gorge.run only", 2)
+  elseif type(seconds) ~= "number" or seconds ~= seconds or seconds < 0 then
+    error("gorge: gorge.sleep takes a number of seconds, got " .. text.describe(seconds), 2)
   end
   new_waiter():wait(seconds)
 end

@@ -24,9 +24,10 @@ local current_msec = ngx_core.gorge_ngx_current_msec -- nginx's cached clock, de
 
 local _M = { name = "nginx" }
 
+-- Not the TLS handshake's ssl_client_hello and ssl_session_fetch: without OpenResty's patches of OpenSSL a pause there ends the handshake.
 local CAN_YIELD = {
   rewrite = true, server_rewrite = true, access = true, content = true, timer = true, preread = true,
-  ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
+  ssl_cert = true,
 }
 
 local LEVELS = { debug = ngx.DEBUG, info = ngx.INFO, warn = ngx.WARN, error = ngx.ERR }

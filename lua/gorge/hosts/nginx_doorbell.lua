@@ -76,12 +76,12 @@ function _M.expect(engine)
     return
   end
   engine.bell_running = true
-  local ok, err = ngx.timer.at(0, run, engine)
-  if not ok then
+  local called, made, err = pcall(ngx.timer.at, 0, run, engine)
+  if not called or not made then
     engine.bell_running = false
     if not engine.bell_logged then
       engine.bell_logged = true
-      ngx.log(ngx.WARN, "gorge: no timer for the doorbell (", err, "): waiters look every lock_sleep")
+      ngx.log(ngx.WARN, "gorge: no timer for the doorbell (", tostring(called and err or made), "): waiters look every lock_sleep")
     end
   end
 end

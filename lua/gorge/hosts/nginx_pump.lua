@@ -183,10 +183,10 @@ function _M.kick(engine)
     end
   elseif C.gorge_io_pending(engine.handle) > 0 then
     pump.running = true
-    local ok, err = ngx.timer.at(0, run, engine, pump)
-    if not ok then
+    local called, made, err = pcall(ngx.timer.at, 0, run, engine, pump) -- raises in a worker that is about to end
+    if not called or not made then
       pump.running = false
-      C.gorge_io_closed(engine.handle, "no timer: " .. tostring(err))
+      C.gorge_io_closed(engine.handle, "no timer: " .. tostring(called and err or made))
     end
   end
 end
