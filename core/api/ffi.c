@@ -202,7 +202,15 @@ int gorge_fetch_skip(gorge_cache *cache, uint64_t op) {
 
 int gorge_op_joinable(gorge_cache *cache, uint64_t op) {
   const struct gorge_op *o = gorge_op_find(cache, op);
-  return o != NULL && gorge_l1_snapshot_current(cache->zone, cache->ns, &o->snapshot);
+  if (o == NULL || o->state == GORGE_OP_SYNC) {
+    return o != NULL; /* SYNC: it has not begun to read */
+  }
+  /*
+   * Any change of the global word counts: the tags of the value need not be those of the fetch.
+   * acquire: partner of the release in gorge_l1_invalidate_tag.
+   */
+  return __atomic_load_n(&cache->words->global, __ATOMIC_ACQUIRE) == o->key.global &&
+         gorge_l1_snapshot_current(cache->zone, cache->ns, &o->snapshot);
 }
 
 void gorge_op_free(gorge_cache *cache, uint64_t op) {
@@ -364,6 +372,9 @@ void gorge_io_opened(gorge_cache *cache) {
 void gorge_io_closed(gorge_cache *cache, const char *reason) {
   struct gorge_conn *conn = pumped(cache);
   if (conn != NULL && !cache->dropped) {
+    if (gorge_conn_state(conn) == GORGE_CONN_CONNECTING) {
+      (void)gorge_endpoint_failed(cache->endpoint, NULL); /* a name may have another address that answers */
+    }
     gorge_conn_closed(conn, gorge_clock_ms(), reason);
   }
 }
@@ -426,6 +437,8 @@ int gorge_loop_wait(double timeout_ms) { return gorge_process_loop_wait(timeout_
 
 /* ---- statistics ---- */
 
+enum { FOLLOWING_MS = 1500 }; /* a host that follows the journal says so three times in this time */
+
 int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
   memset(out, 0, sizeof *out);
   uint64_t now_ms = gorge_clock_ms();
@@ -445,7 +458,9 @@ int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
   out->breaker = gorge_breaker_state(cache->breaker);
   out->breaker_opens = __atomic_load_n(&cache->breaker->opens, __ATOMIC_RELAXED);
   out->redis_state = cache->has_redis ? GORGE_CONN_DOWN : 9;
-  out->subscribed = gorge_role_taken(gorge_zone_subscriber_role(cache->zone, cache->ns), now_ms);
+  uint64_t synced_ms = __atomic_load_n(&gorge_zone_journal(cache->zone, cache->ns)->synced_ms, __ATOMIC_RELAXED);
+  out->subscribed = gorge_role_taken(gorge_zone_subscriber_role(cache->zone, cache->ns), now_ms) &&
+                    now_ms <= synced_ms + FOLLOWING_MS;
   if (cache->generation == gorge_process_generation() && cache->l2 != NULL) {
     const struct gorge_conn *conn = gorge_l2_conn(cache->l2);
     out->redis_state = gorge_conn_state(conn);

@@ -47,6 +47,16 @@ static void forget_tags_here(struct gorge_op *op) {
   }
 }
 
+/* Why Redis did not take the write, for people. */
+static void explain(struct gorge_op *op, int status, const char *said) {
+  if (said == NULL && status == GORGE_ERR_DOWN && op->cache->l2 != NULL) {
+    said = gorge_conn_reason(gorge_l2_conn(op->cache->l2));
+  }
+  if (said != NULL) {
+    gorge_op_error(op, said, strlen(said));
+  }
+}
+
 /* Sends the write, or ends the op: with GORGE_OK when there is no Redis at all, with the reason when it cannot be asked. */
 static void ask_redis(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
   gorge_cache *c = op->cache;
@@ -61,6 +71,7 @@ static void ask_redis(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   }
   if (status != GORGE_OK) {
     gorge_count(c, GORGE_COUNT_DROPPED_WRITES);
+    explain(op, status, NULL);
     gorge_op_end(op, status);
   }
 }
@@ -112,9 +123,7 @@ void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *r, uin
   }
   if (!stored) {
     gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
-    if (r->error != NULL) {
-      gorge_op_error(op, r->error, strlen(r->error));
-    }
+    explain(op, r->status, r->error);
   }
   gorge_op_end(op, stored ? GORGE_OK : r->status);
 }

@@ -341,7 +341,7 @@ struct gorge_stats {
   uint32_t breaker;     /* 0 closed, 1 open, 2 half-open */
   uint32_t redis_state; /* of this worker's connection: 0 down, 1 connecting, 2 handshake, 3 ready; 9: no Redis */
   uint32_t redis_pending;
-  uint32_t subscribed; /* 1 while a worker of this host holds the subscriber role */
+  uint32_t subscribed; /* 1 while a worker of this host listens to other nodes */
   uint64_t breaker_opens;
   char redis_reason[128];
 };
