@@ -20,6 +20,7 @@ local kinds = require "gorge.codec.kind"
 local shape = require "gorge.codec.shape"
 local text = require "gorge.text"
 
+local byte = string.byte
 local find = string.find
 local pcall = pcall
 local tonumber = tonumber
@@ -135,6 +136,24 @@ end
 
 local SPECIAL = { nan = 0 / 0, inf = math.huge, ["-inf"] = -math.huge }
 
+local ZERO, NINE, MINUS = byte "0", byte "9", byte "-"
+
+local function is_digit(c)
+  return c ~= nil and c >= ZERO and c <= NINE
+end
+
+---A number in decimal. tonumber alone would take blanks, hexadecimal and binary digits, words and suffixes; a pattern would not be compiled.
+---@return number|nil
+local function decimal(bytes)
+  local first, second = byte(bytes, 1, 2)
+  if not is_digit(byte(bytes, -1)) or not is_digit(first == MINUS and second or first)
+    or find(bytes, "x", 1, true) or find(bytes, "X", 1, true) or find(bytes, "b", 1, true) or find(bytes, "B", 1, true) then
+    return nil
+  end
+  local number = tonumber(bytes)
+  return number
+end
+
 ---Everything but STRING and BUFFER, which `decode` has looked at first.
 local function decode_rest(kind, bytes, decode_json)
   if kind == NIL then
@@ -147,10 +166,7 @@ local function decode_rest(kind, bytes, decode_json)
     end
     return false, "malformed boolean"
   elseif kind == NUMBER then
-    local number = SPECIAL[bytes]
-    if not number and find(bytes, "^%-?%d[%d.eE+-]*$") then -- tonumber alone would take hexadecimal and blanks too
-      number = tonumber(bytes)
-    end
+    local number = SPECIAL[bytes] or decimal(bytes)
     if number then
       return true, number
     end
