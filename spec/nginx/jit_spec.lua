@@ -1,0 +1,149 @@
+-- SPDX-License-Identifier: MIT
+-- Hits stay compiled: LuaJIT aborts no trace on them and leaves no call to the interpreter; a hit in L0 calls no C and makes no object.
+local helper = require "spec.helper"
+local node = require "spec.nginx.node"
+
+-- Prepares values of every kind and a loop of hits. In `kind` the layer, then what is fetched.
+local PREPARE = [[
+  local kind, path = ...
+  local layer, what = kind:match "^(%S+) (.+)$"
+  local cache = cache
+  if layer == "l1" then
+    without_l0 = without_l0 or assert(gorge.new { namespace = cache.options.namespace, l1_objects = 0 })
+    cache = without_l0
+  end
+  local values = { ["a string"] = "text", ["a number"] = 0.5, ["a table"] = { list = { 1, 2 } }, ["false"] = false }
+  local function fail() error "not to be run" end
+  local keys = {}
+  for i = 1, 100 do
+    keys[i] = what .. " " .. i
+    if not cache:peek(keys[i]) then
+      assert(cache:set(keys[i], values[what], 600, i % 2 == 0 and "tag" or nil))
+    end
+  end
+  local function hits(n)
+    for i = 1, n do
+      cache:fetch(keys[i % 100 + 1], 60, fail)
+    end
+  end
+  if what == "one key" then
+    function hits(n)
+      for _ = 1, n do
+        cache:fetch("one key 1", 60, fail)
+      end
+    end
+  elseif what == "get" then
+    function hits(n)
+      for i = 1, n do
+        cache:get(keys[i % 100 + 1])
+      end
+    end
+  end
+  hits(1000) -- a use is counted up to its maximum by calls into C
+]]
+
+local TRACE = PREPARE .. [[
+  jit.flush()
+  require("jit.v").on(path)
+  hits(20000)
+  require("jit.v").off()
+  collectgarbage()
+  collectgarbage "stop"
+  local before = collectgarbage "count"
+  hits(1000000)
+  local grown = collectgarbage "count" - before
+  collectgarbage "restart"
+  return grown * 1024
+]]
+
+local DUMP = PREPARE .. [[
+  jit.flush()
+  require("jit.dump").on("is", path)
+  hits(20000)
+  require("jit.dump").off()
+]]
+
+local KINDS = { "one key", "a string", "a number", "a table", "false", "nil", "get" }
+
+describe("a hit", function()
+  local n, dir
+  setup(function()
+    n = node.start { workers = 1, options = {} }
+    dir = helper.temp_dir()
+  end)
+
+  local function trace(kind)
+    local path = dir .. "/" .. kind:gsub("%W", "-")
+    local grown = n:run(TRACE, kind, path)
+    -- what the tracer itself does when it is switched off does not count
+    local traces = assert(helper.read_file(path)):gsub("[^\n]*[ /]v%.lua:[^\n]*\n", "")
+    assert.matches("%[TRACE +%d+ posted:%d+ loop%]", traces)
+    assert.is_nil(traces:match "[^\n]*%-%-%-[^\n]*", "an aborted trace")
+    assert.is_nil(traces:match "[^\n]*NYI[^\n]*")
+    assert.is_nil(traces:match "[^\n]*stitch[^\n]*", "a call that cannot be compiled")
+    return grown
+  end
+
+  for _, kind in ipairs(KINDS) do
+    it("in L0 is compiled and makes no garbage: " .. kind, function()
+      local grown = trace("l0 " .. kind)
+      assert.is_true(grown < 1024, grown .. " bytes for a million hits")
+    end)
+  end
+
+  for _, kind in ipairs(KINDS) do
+    it("in L1 is compiled: " .. kind, function()
+      trace("l1 " .. kind)
+    end)
+  end
+
+  for _, kind in ipairs { "one key", "a string", "a table", "nil", "get" } do
+    it("in L0 calls no C and makes no object: " .. kind, function()
+      local path = dir .. "/dump"
+      os.remove(path)
+      n:run(DUMP, "l0 " .. kind, path)
+      local loops = 0
+      for loop in assert(helper.read_file(path)):gmatch "%-%-%-%-%-%- LOOP %-+\n(.-)%-%-%-%- TRACE %d+ stop" do
+        loops = loops + 1
+        for line in loop:gmatch "%d%d%d%d[^\n]+" do
+          -- 0117 }  cdt CNEWI  +589  0116      a brace: sunk, it is made at exits only
+          local sunk, op = line:match "^%d+ [> ]?(}?)[> +]* *%a%w%w (%u+)"
+          if op then
+            assert.is_nil(op:match "^CALL", line)
+            assert.is_falsy(sunk == "" and (op:match "^[TCSX]+NEWI?$" or op:match "^TDUP$" or op:match "^BUF"), line)
+          end
+        end
+      end
+      assert.equal(1, loops)
+    end)
+  end
+
+  it("in L0 of a plain program is compiled", function()
+    local status, output = helper.luajit([[
+      local gorge = require "gorge"
+      local cache = assert(gorge.new { namespace = "jit" })
+      cache:set("k", { 1 }, 600)
+      local function fail() error "not to be run" end
+      local function hits(n)
+        for _ = 1, n do
+          cache:fetch("k", 60, fail)
+        end
+      end
+      hits(20)
+      require("jit.v").on("]] .. dir .. [[/plain")
+      hits(20000)
+      require("jit.v").off()
+      collectgarbage()
+      collectgarbage "stop"
+      local before = collectgarbage "count"
+      hits(1000000)
+      print((collectgarbage "count" - before) * 1024)
+    ]])
+    assert.equal(0, status, output)
+    assert.is_true(tonumber(output) < 1024, output)
+    local traces = helper.read_file(dir .. "/plain")
+    assert.matches("%[TRACE +%d+ main.lua:%d+ loop%]", traces)
+    assert.is_nil(traces:match "[^\n]*%-%-%-[^\n]*")
+    assert.is_nil(traces:match "[^\n]*stitch[^\n]*")
+  end)
+end)
