@@ -25,9 +25,10 @@ int gorge_map_private(struct gorge_zone *zone, gorge_map_fill fill, int (*init)(
 /*
  * Meets the other children of this process's parent in /dev/shm/gorge-UID-PPID-START-HASH (HASH: of the zone's
  * name and the layout). Whoever finds nobody attached fills it, holding the file locked exclusively; all who
- * are attached hold it locked shared for as long as they live. Files of dead parents are removed when a new one
- * is made. GORGE_ERR_MISMATCH with *existing_size when attached siblings use another size. Waits at most
- * SIBLINGS_WAIT_US for one that fills.
+ * are attached hold it locked shared for as long as they live. The last one to end in an orderly way removes the
+ * file; what was left otherwise by children of a dead parent is removed when a new file is made.
+ * GORGE_ERR_MISMATCH with *existing_size when attached siblings use another size. Waits at most ten seconds for
+ * one that fills.
  */
 int gorge_map_siblings(struct gorge_zone *zone, gorge_map_fill fill, int (*init)(struct gorge_zone *),
                        uint64_t *existing_size);

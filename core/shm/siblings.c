@@ -21,36 +21,45 @@ enum {
   SIBLINGS_WAIT_US = 10 * 1000 * 1000,
   SIBLINGS_PAUSE_US = 1000,
   SWEEP_MAX = 1000, /* directory entries looked at */
-  FILE_NAME_MAX = 96
+  FILE_NAME_MAX = 96,
+  PATH_SIZE = sizeof SHM_DIR + FILE_NAME_MAX
 };
 
-/*
- * Start time of a process in clock ticks since boot, which tells it from a later one with its number; 0: not to
- * be known.
- */
-static unsigned long long start_time(long pid) {
+/* What the kernel tells of a process. */
+struct identity {
+  char state;               /* as in /proc/PID/stat; 0: nothing is to be known */
+  unsigned long long start; /* in clock ticks since boot: tells the process from a later one with its number */
+};
+
+static struct identity identify(long pid) {
   char path[32], stat[1024];
+  struct identity who = {0, 0};
   snprintf(path, sizeof path, "/proc/%ld/stat", pid);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
-    return 0;
+    return who;
   }
   ssize_t n = read(fd, stat, sizeof stat - 1);
   close(fd);
   if (n <= 0) {
-    return 0;
+    return who;
   }
   stat[n] = '\0';
   const char *at = strrchr(stat, ')'); /* the name in front of it may hold anything */
+  if (at == NULL || strlen(at) < 3) {
+    return who;
+  }
+  who.state = at[2];
   for (int field = 2; at != NULL && field < 22; field++) {
     at = strchr(at + 1, ' ');
   }
-  return at != NULL ? strtoull(at, NULL, 10) : 0;
+  who.start = at != NULL ? strtoull(at, NULL, 10) : 0;
+  return who;
 }
 
 static void file_name(const struct gorge_zone *zone, char out[FILE_NAME_MAX]) {
   long parent = (long)getppid();
-  snprintf(out, FILE_NAME_MAX, "gorge-%lu-%ld-%llu-%016llx", (unsigned long)geteuid(), parent, start_time(parent),
+  snprintf(out, FILE_NAME_MAX, "gorge-%lu-%ld-%llu-%016llx", (unsigned long)geteuid(), parent, identify(parent).start,
            (unsigned long long)gorge_hash(zone->name, strlen(zone->name), gorge_layout_hash()));
 }
 
@@ -58,8 +67,8 @@ static bool parent_dead(long pid, unsigned long long start) {
   if (kill((pid_t)pid, 0) != 0 && errno == ESRCH) {
     return true;
   }
-  unsigned long long now = start_time(pid);
-  return start != 0 && now != 0 && now != start;
+  struct identity who = identify(pid);
+  return who.state == 'Z' || who.state == 'X' || (start != 0 && who.start != 0 && who.start != start);
 }
 
 /* Regular, ours alone, not a link that somebody put there. */
@@ -219,14 +228,54 @@ static int try_open(struct gorge_zone *zone, const char *path, gorge_map_fill fi
   return status;
 }
 
+/* The files this process is attached to. */
+struct attached {
+  char path[PATH_SIZE];
+  int fd;
+  pid_t pid; /* a fork's child shares the descriptor, and the lock with it */
+  struct attached *next;
+};
+
+static struct attached *attached;
+
+static void remember(const char *path, int fd) {
+  struct attached *a = malloc(sizeof *a);
+  if (a != NULL) { /* else the file waits for a sweep */
+    snprintf(a->path, sizeof a->path, "%s", path);
+    a->fd = fd;
+    a->pid = getpid();
+    a->next = attached;
+    /* release: pairs with the acquire in leave_files; another thread may end the process meanwhile. */
+    __atomic_store_n(&attached, a, __ATOMIC_RELEASE);
+  }
+}
+
+/*
+ * The last one out removes the file, when it ends in an orderly way: a server that was stopped leaves nothing
+ * behind, one whose workers crash finds its cache warm.
+ */
+__attribute__((destructor)) static void leave_files(void) {
+  /* acquire: pairs with the release in remember. */
+  for (const struct attached *a = __atomic_load_n(&attached, __ATOMIC_ACQUIRE); a != NULL; a = a->next) {
+    struct stat st;
+    if (a->pid == getpid() && flock(a->fd, LOCK_EX | LOCK_NB) == 0 && fstat(a->fd, &st) == 0 &&
+        still_named(a->path, &st)) {
+      unlink(a->path);
+    }
+  }
+}
+
 int gorge_map_siblings(struct gorge_zone *zone, gorge_map_fill fill, int (*init)(struct gorge_zone *),
                        uint64_t *existing_size) {
-  char path[sizeof SHM_DIR + FILE_NAME_MAX], name[FILE_NAME_MAX];
+  char path[PATH_SIZE], name[FILE_NAME_MAX];
   file_name(zone, name);
   snprintf(path, sizeof path, SHM_DIR "/%s", name);
   uint64_t start = gorge_clock_us();
   for (;;) {
     int status = try_open(zone, path, fill, init, existing_size);
+    if (status == GORGE_OK) {
+      remember(path, zone->fd);
+    }
     if (status != GORGE_PENDING) {
       return status;
     }

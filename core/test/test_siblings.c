@@ -11,9 +11,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -133,6 +135,55 @@ static int stays_warm(struct proc *self, void *arg) {
 static void test_stays_warm_when_all_children_are_replaced(void **state) {
   (void)state;
   run(stays_warm, NULL);
+}
+
+/* Ends as a server does, destructors and all. */
+static int orderly_sibling(struct proc *self, void *arg) {
+  int status = sibling(self, arg);
+  exit(status);
+}
+
+static int orderly_grandchild(struct proc *self, void *arg) {
+  (void)self;
+  (void)arg;
+  exit(0);
+}
+
+static int sibling_with_child(struct proc *self, void *arg) {
+  (void)arg;
+  open_it();
+  struct proc child = proc_start(orderly_grandchild, NULL);
+  proc_say(self, (uint64_t)proc_wait(&child));
+  proc_hear(self);
+  return 0;
+}
+
+static int last_one_out(struct proc *self, void *arg) {
+  (void)self;
+  (void)arg;
+  struct proc a = proc_start(orderly_sibling, NULL);
+  CHILD_CHECK(proc_hear(&a) == 0);
+  struct proc b = proc_start(orderly_sibling, NULL);
+  CHILD_CHECK(proc_hear(&b) == 1);
+  CHILD_CHECK(leave(&a) == 0);
+  CHILD_CHECK(file_of(getpid())[0] != '\0');
+  CHILD_CHECK(leave(&b) == 0);
+  CHILD_CHECK(file_of(getpid())[0] == '\0');
+  /* A child of one that is attached has nothing to remove. */
+  struct proc c = proc_start(sibling_with_child, NULL);
+  CHILD_CHECK(proc_hear(&c) == 0);
+  CHILD_CHECK(file_of(getpid())[0] != '\0');
+  struct proc d = proc_start(orderly_sibling, NULL);
+  CHILD_CHECK(proc_hear(&d) == 0);
+  CHILD_CHECK(leave(&c) == 0);
+  CHILD_CHECK(leave(&d) == 0);
+  CHILD_CHECK(file_of(getpid())[0] == '\0');
+  return 0;
+}
+
+static void test_the_last_one_out_removes_the_file(void **state) {
+  (void)state;
+  run(last_one_out, NULL);
 }
 
 static int stranger(struct proc *self, void *arg) {
@@ -391,9 +442,12 @@ static int leave_orphan(struct proc *self, void *arg) {
 
 static void test_files_of_dead_parents_are_swept_and_no_others(void **state) {
   (void)state;
-  struct proc dead = proc_start(leave_file, NULL);
-  pid_t dead_pid = dead.pid;
+  struct proc dead = proc_start(leave_file, NULL), zombie = proc_start(leave_file, NULL);
+  pid_t dead_pid = dead.pid, zombie_pid = zombie.pid;
   assert_int_equal(proc_wait(&dead), 0);
+  siginfo_t info; /* ended, but not taken note of by this process yet */
+  assert_int_equal(waitid(P_PID, (id_t)zombie_pid, &info, WEXITED | WNOWAIT), 0);
+  assert_string_not_equal(file_of(zombie_pid), "");
   assert_string_not_equal(file_of(dead_pid), "");
   struct proc idle = proc_start(leave_file_and_stay, NULL);
   pid_t idle_pid = idle.pid;
@@ -405,6 +459,8 @@ static void test_files_of_dead_parents_are_swept_and_no_others(void **state) {
   assert_string_not_equal(file_of(parent_pid), "");
   run(two_meet, NULL);
   assert_string_equal(file_of(dead_pid), "");
+  assert_string_equal(file_of(zombie_pid), "");
+  assert_int_equal(proc_wait(&zombie), 0);
   assert_string_not_equal(file_of(parent_pid), "");
   assert_string_not_equal(file_of(idle_pid), "");
   proc_say(&idle, 0);
@@ -453,6 +509,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_children_of_one_parent_meet),
       cmocka_unit_test(test_stays_warm_when_all_children_are_replaced),
+      cmocka_unit_test(test_the_last_one_out_removes_the_file),
       cmocka_unit_test(test_children_of_another_parent_do_not),
       cmocka_unit_test(test_another_size_is_refused_while_somebody_is_attached),
       cmocka_unit_test(test_a_maker_killed_half_way_is_replaced),
