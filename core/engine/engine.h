@@ -46,7 +46,7 @@ struct gorge_blob {
 struct gorge_op {
   uint64_t id; /* slot in the table in the low bits, a serial number above; never 0 */
   gorge_cache *cache;
-  uint64_t listed_us;
+  uint64_t wait_us;                         /* when its wait for somebody else's fill began; 0: it does not wait */
   struct gorge_op *prev, *next;             /* list of ops that wait for time or shared memory (FLIGHT, PARKED, SYNC) */
   struct gorge_op *noted_prev, *noted_next; /* list of ops to be named by gorge_poll */
   enum gorge_op_state state;
@@ -57,6 +57,8 @@ struct gorge_op {
   bool noted;    /* in the list of notices */
 
   char *bytes; /* key and packed tags; what the pointers below point into */
+  char *own;   /* while the tags are those of the value found in Redis: what `bytes` was before, else NULL */
+  uint32_t own_tags_len;
   struct gorge_key key;
   struct gorge_tag tags[GORGE_TAGS_MAX];
   struct gorge_l2_tag l2_tags[GORGE_TAGS_MAX];
@@ -170,6 +172,10 @@ int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const cha
 bool gorge_op_tags_valid(const char *packed, uint32_t len);
 /* Replaces the op's tags. Returns GORGE_OK, GORGE_ERR_ARGUMENT or GORGE_ERR_MEMORY; then they are what they were. */
 int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len);
+/* Takes the tags of a value found in Redis instead of the caller's, until gorge_op_own_tags. Returns as set_tags does. */
+int gorge_op_adopt_tags(struct gorge_op *op, const char *tags, uint32_t tags_len);
+/* Goes back to the tags of the caller; returns whether they had been given up. */
+bool gorge_op_own_tags(struct gorge_op *op);
 struct gorge_op *gorge_op_find(gorge_cache *c, uint64_t id);
 void gorge_op_destroy(struct gorge_op *op);
 /* Ends the op with a status: the caller is told, or, when detached, the op is destroyed. The op may be gone afterwards. */
@@ -180,6 +186,9 @@ void gorge_op_notify(struct gorge_op *op);
 void gorge_op_notify_gone(struct gorge_op *op);
 /* Takes up to `max` ids out of the notices. */
 uint32_t gorge_op_notices(gorge_cache *c, uint64_t *ids, uint32_t max);
+/* The op waits for somebody else's fill: counted once, timed until gorge_op_waited. */
+void gorge_op_waits(struct gorge_op *op);
+void gorge_op_waited(struct gorge_op *op);
 void gorge_op_list(struct gorge_op *op);
 void gorge_op_unlist(struct gorge_op *op);
 void gorge_op_error(struct gorge_op *op, const char *text, size_t len);

@@ -16,9 +16,17 @@ static void begin_read(struct gorge_op *op) {
   gorge_l1_snapshot(c->zone, &op->key, op->tags, op->ntags, &op->snapshot);
 }
 
+/* A loader's value is stored under the caller's tags, whatever value was looked at before. */
+static void own_tags(struct gorge_op *op) {
+  if (gorge_op_own_tags(op)) {
+    begin_read(op);
+  }
+}
+
 static void run(struct gorge_op *op) {
   gorge_cache *c = op->cache;
   gorge_op_unlist(op);
+  gorge_op_waited(op);
   op->state = GORGE_OP_RUN;
   op->status = GORGE_LEASE;
   op->began_us = gorge_clock_us();
@@ -37,6 +45,7 @@ static void run_without_redis(struct gorge_op *op) {
     return;
   }
   op->l2_token = 0;
+  own_tags(op);
   run(op);
 }
 
@@ -47,6 +56,9 @@ static void ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
     return;
   }
   op->state = verb == GORGE_L2_LOOKUP ? GORGE_OP_LOOKUP : GORGE_OP_LEASE;
+  if (verb == GORGE_L2_LEASE) {
+    own_tags(op);
+  }
   if (verb == GORGE_L2_LEASE && op->l2_token == 0 && gorge_random(&op->l2_token, sizeof op->l2_token) != GORGE_OK) {
     run_without_redis(op);
     return;
@@ -75,6 +87,8 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
     return;
   }
   begin_read(op);
+  struct gorge_worker_set displaced;
+  bool lapsed;
   struct gorge_flight_request rq = {
       .key = &op->key,
       .snapshot = &op->snapshot,
@@ -83,11 +97,14 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
       .now_ms = now_ms,
       .lease_ms = op->lease_ms,
       .cap_ms = op->deadline_ms > now_ms ? op->deadline_ms - now_ms : op->lease_ms,
+      .displaced = &displaced,
+      .lapsed = &lapsed,
   };
   int status = gorge_flight_begin(c->zone, &rq, &op->flight, &op->previous);
+  gorge_cache_wake(c, &displaced);
   if (status == GORGE_BUSY) {
     if (op->state != GORGE_OP_FLIGHT) {
-      gorge_count(c, GORGE_COUNT_WAITS);
+      gorge_op_waits(op);
       op->state = GORGE_OP_FLIGHT;
       gorge_op_list(op);
       (void)gorge_cache_control(c); /* who wakes this worker */
@@ -97,7 +114,7 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
   }
   if (status != GORGE_LEASE) {
     op->flight.index = UINT32_MAX; /* the table is full: fill without a flight */
-  } else if (op->previous != 0) {
+  } else if (lapsed) {
     gorge_count(c, GORGE_COUNT_TAKEOVERS);
   }
   /* A fill may have ended between the caller's miss and this flight: its value is in L1 by now. */
@@ -146,7 +163,7 @@ static int adopt_tags(struct gorge_op *op, const struct gorge_l2_result *r) {
     memcpy(packed + len, r->tags[i].ptr, r->tags[i].len);
     len += r->tags[i].len;
   }
-  return gorge_op_set_tags(op, packed, len);
+  return gorge_op_adopt_tags(op, packed, len);
 }
 
 static void deliver(struct gorge_op *op, const struct gorge_l2_result *r, bool keep, uint64_t now_ms) {
@@ -209,9 +226,7 @@ static void park(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t 
     gorge_op_end(op, GORGE_ERR_TIMEOUT);
     return;
   }
-  if (op->state != GORGE_OP_PARKED) {
-    gorge_count(c, GORGE_COUNT_WAITS);
-  }
+  gorge_op_waits(op);
   op->state = GORGE_OP_PARKED;
   op->next_ms = now_ms + c->lock_sleep_ms;
   gorge_op_list(op);
@@ -240,7 +255,7 @@ void gorge_fetch_reply(struct gorge_op *op, const struct gorge_l2_result *r, uin
       ask(op, GORGE_L2_LEASE, now_ms);
       break;
     case GORGE_LEASE:
-      memcpy(op->nonces, r->tag_nonces, sizeof op->nonces);
+      memcpy(op->nonces, r->tag_nonces, r->ntags * sizeof op->nonces[0]);
       op->since = r->version;
       if (op->flight.index != UINT32_MAX) {
         gorge_flight_set_l2_token(op->cache->zone, &op->flight, op->l2_token);

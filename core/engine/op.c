@@ -101,6 +101,42 @@ int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len) 
   return GORGE_OK;
 }
 
+static uint32_t packed_len(const struct gorge_op *op) {
+  uint32_t len = 0;
+  for (uint32_t i = 0; i < op->ntags; i++) {
+    len += 1 + op->tags[i].len;
+  }
+  return len;
+}
+
+int gorge_op_adopt_tags(struct gorge_op *op, const char *tags, uint32_t tags_len) {
+  char *before = op->bytes;
+  uint32_t len = packed_len(op);
+  op->bytes = NULL; /* not to be freed */
+  int status = gorge_op_set_tags(op, tags, tags_len);
+  if (status != GORGE_OK) {
+    op->bytes = before;
+  } else if (op->own == NULL) {
+    op->own = before;
+    op->own_tags_len = len;
+  } else {
+    free(before);
+  }
+  return status;
+}
+
+bool gorge_op_own_tags(struct gorge_op *op) {
+  if (op->own == NULL) {
+    return false;
+  }
+  free(op->bytes);
+  op->bytes = op->own;
+  op->own = NULL;
+  op->key.ptr = op->bytes;
+  unpack_tags(op, op->bytes + op->key.len, op->own_tags_len);
+  return true;
+}
+
 int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
                     struct gorge_op **out) {
   if (key_len > GORGE_KEY_MAX) {
@@ -155,7 +191,6 @@ void gorge_op_list(struct gorge_op *op) {
   }
   op->cache->waiting = op;
   op->listed = true;
-  op->listed_us = gorge_clock_us();
 }
 
 void gorge_op_unlist(struct gorge_op *op) {
@@ -171,9 +206,22 @@ void gorge_op_unlist(struct gorge_op *op) {
     op->next->prev = op->prev;
   }
   op->listed = false;
+}
+
+void gorge_op_waits(struct gorge_op *op) {
+  if (op->wait_us == 0) {
+    gorge_count(op->cache, GORGE_COUNT_WAITS);
+    op->wait_us = gorge_clock_us();
+  }
+}
+
+void gorge_op_waited(struct gorge_op *op) {
   const gorge_cache *c = op->cache;
-  gorge_histogram_add(gorge_zone_histogram(c->zone, c->ns, c->process->owner.worker, GORGE_HIST_WAIT),
-                      gorge_clock_us() - op->listed_us);
+  if (op->wait_us != 0) {
+    gorge_histogram_add(gorge_zone_histogram(c->zone, c->ns, c->process->owner.worker, GORGE_HIST_WAIT),
+                        gorge_clock_us() - op->wait_us);
+    op->wait_us = 0;
+  }
 }
 
 static void forget_notice(struct gorge_op *op) {
@@ -208,6 +256,7 @@ void gorge_op_destroy(struct gorge_op *op) {
   }
   gorge_blob_free(&op->store);
   gorge_blob_free(&op->value);
+  free(op->own);
   free(op->bytes);
   free(op);
 }
@@ -255,6 +304,7 @@ void gorge_op_end(struct gorge_op *op, int status) {
   op->state = GORGE_OP_DONE;
   op->status = status;
   gorge_op_unlist(op);
+  gorge_op_waited(op);
   if (op->detached) {
     gorge_op_destroy(op);
   } else {

@@ -62,11 +62,15 @@ static bool snapshot_current(const struct gorge_zone *zone, uint32_t ns, const s
   return s.ntags <= GORGE_TAGS_MAX && gorge_l1_snapshot_current(zone, ns, &s);
 }
 
+/* Whether the owner that the flight still has will not finish it in time. */
+static bool lapsed(const struct gorge_zone *zone, const struct gorge_flight_record *r, uint64_t now_ms) {
+  uint32_t id = gorge_flight_owner_id(r);
+  return id != 0 && (now_ms >= gorge_flight_deadline_ms(r) || !gorge_owner_alive(zone, id));
+}
+
 static bool joinable(const struct gorge_zone *zone, const struct gorge_flight_record *r,
                      const struct gorge_flight_request *rq) {
-  uint32_t id = gorge_flight_owner_id(r);
-  return id != 0 && rq->now_ms < gorge_flight_deadline_ms(r) && gorge_owner_alive(zone, id) &&
-         snapshot_current(zone, rq->key->ns, r);
+  return gorge_flight_owner_id(r) != 0 && !lapsed(zone, r, rq->now_ms) && snapshot_current(zone, rq->key->ns, r);
 }
 
 /*
@@ -125,6 +129,9 @@ static int begin_in_set(struct gorge_zone *zone, struct gorge_flight_set *set, c
   bool same_key = r != NULL;
   if (same_key) {
     *previous = gorge_flight_get(&r->l2_token);
+    if (rq->lapsed != NULL) {
+      *rq->lapsed = lapsed(zone, r, rq->now_ms);
+    }
   } else {
     *record = r = gorge_flight_pick(zone, set, rq->now_ms);
     if (r == NULL) {
@@ -144,6 +151,9 @@ int gorge_flight_begin(struct gorge_zone *zone, const struct gorge_flight_reques
   *previous = 0;
   if (rq->displaced != NULL) {
     memset(rq->displaced, 0, sizeof *rq->displaced);
+  }
+  if (rq->lapsed != NULL) {
+    *rq->lapsed = false;
   }
   uint32_t at;
   struct gorge_flight_set *set = gorge_flight_set_of(zone, rq->key->hash, &at);

@@ -41,6 +41,8 @@ struct gorge_flight_request {
   uint64_t cap_ms;   /* renewals never extend it beyond now + cap */
   /* Out, may be NULL: workers that wait for a flight which this begin ended; to be woken, so that they look again. */
   struct gorge_worker_set *displaced;
+  /* Out, may be NULL: whether this begin took over from an owner that died or let its lease run out. */
+  bool *lapsed;
 };
 
 /*
