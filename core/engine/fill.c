@@ -109,7 +109,7 @@ int gorge_op_take_store(struct gorge_op *op, const struct gorge_store *store) {
 
 /*
  * Tags that only the loader knew. On this host nothing that they could have missed has happened if the global word, which every
- * invalidation of a tag changes, is still the one from before the loader; Redis compares versions.
+ * invalidation of a tag changes before the generation and after it, is still the one from before the loader; Redis compares versions.
  */
 static int take_late_tags(struct gorge_op *op, const struct gorge_store *store) {
   const gorge_cache *c = op->cache;
@@ -122,7 +122,7 @@ static int take_late_tags(struct gorge_op *op, const struct gorge_store *store) 
   op->snapshot.ntags = now.ntags;
   memcpy(op->snapshot.tag_cell, now.tag_cell, sizeof now.tag_cell);
   memcpy(op->snapshot.tag_gen, now.tag_gen, sizeof now.tag_gen);
-  /* acquire: pairs with the invalidator's release of the global word, which comes after the generation */
+  /* acquire, after the generations were read: an invalidation whose new generation was among them shows in the word */
   op->elsewhere = __atomic_load_n(&c->words->global, __ATOMIC_ACQUIRE) != op->key.global;
   op->late_tags = true;
   return GORGE_OK;

@@ -102,7 +102,7 @@ int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, co
  */
 void gorge_l1_invalidate(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
                          uint64_t version, struct gorge_snapshot *after);
-/* Invalidates a tag of a namespace: new generation (release), then a new global word. */
+/* Invalidates a tag of a namespace: a new global word, a new generation (release), and a new global word again. */
 void gorge_l1_invalidate_tag(struct gorge_zone *zone, uint32_t ns, const char *tag, uint32_t len);
 /* Forgets everything of a namespace: new salt and epoch (release), then a new global word. O(1). */
 void gorge_l1_bump_epoch(struct gorge_zone *zone, uint32_t ns);

@@ -7,30 +7,25 @@ static const uint64_t HARD_ONE = (uint64_t)1 << 32;
 static const uint64_t EPOCH_ONE = (uint64_t)1 << 32;
 static const uint64_t EPOCH_MIX = 0x9E3779B97F4A7C15U;
 
-/* An array of `count` elements of `size` bytes at `at`; its length, cut to what the region holds, in *fit. */
-static void *array(const struct gorge_zone *zone, uint64_t at, uint32_t count, size_t size, uint32_t *fit) {
-  uint64_t bytes;
-  char *region = gorge_zone_region(zone, GORGE_REGION_L1, &bytes);
-  if (at > bytes || at % GORGE_L1_LINE != 0 || count > (bytes - at) / size) {
-    *fit = 1;
-    return region + offsetof(struct gorge_l1_header, scratch);
+/* The `size` bytes at `at` of the region, which the caller knows to be one of `count` there; else the scratch words. */
+static void *element(const struct gorge_zone *zone, uint64_t at, uint32_t number, uint32_t count, size_t size) {
+  struct gorge_l1_header *l1 = gorge_l1_header(zone);
+  uint64_t from = at + number * size;
+  if (number >= count || at > zone->region_size[GORGE_REGION_L1] || from + size > zone->region_size[GORGE_REGION_L1] ||
+      at % GORGE_L1_LINE != 0) {
+    return l1->scratch;
   }
-  *fit = count;
-  return region + at;
+  return (char *)l1 + from;
 }
 
 static struct gorge_stamp_cell *cell_at(const struct gorge_zone *zone, uint32_t cell) {
-  const struct gorge_l1_header *l1 = gorge_l1_header(zone);
-  uint32_t count;
-  struct gorge_stamp_cell *cells = array(zone, l1->stamps_at, l1->stamp_cells, sizeof *cells, &count);
-  return &cells[cell < count ? cell : 0];
+  return element(zone, sizeof(struct gorge_l1_header), cell, gorge_l1_header(zone)->stamp_cells,
+                 sizeof(struct gorge_stamp_cell));
 }
 
 static uint64_t *generation_at(const struct gorge_zone *zone, uint32_t cell) {
   const struct gorge_l1_header *l1 = gorge_l1_header(zone);
-  uint32_t count;
-  uint64_t *generations = array(zone, l1->tags_at, l1->tag_cells, sizeof *generations, &count);
-  return &generations[cell < count ? cell : 0];
+  return element(zone, l1->tags_at, cell, l1->tag_cells, sizeof(uint64_t));
 }
 
 uint64_t gorge_stamps_hash(const struct gorge_words *words, const char *ptr, uint32_t len, uint32_t epoch) {
@@ -39,11 +34,13 @@ uint64_t gorge_stamps_hash(const struct gorge_words *words, const char *ptr, uin
 }
 
 void gorge_key_init(const struct gorge_zone *zone, uint32_t ns, const char *ptr, uint32_t len, struct gorge_key *key) {
+  const struct gorge_words *words = gorge_zone_words(zone, ns);
   key->ptr = ptr;
   key->len = len;
   key->ns = ns;
-  key->global = gorge_stamps_global(zone, ns);
-  key->hash = gorge_stamps_hash(gorge_zone_words(zone, ns), ptr, len, gorge_global_epoch(key->global));
+  /* acquire: partner of the release additions to the word; what is read next is not older than it. */
+  key->global = __atomic_load_n(&words->global, __ATOMIC_ACQUIRE);
+  key->hash = gorge_stamps_hash(words, ptr, len, gorge_global_epoch(key->global));
 }
 
 const struct gorge_key *gorge_stamps_fresh(const struct gorge_zone *zone, const struct gorge_key *key,
@@ -133,10 +130,16 @@ bool gorge_l1_snapshot_current(const struct gorge_zone *zone, uint32_t ns, const
 }
 
 void gorge_l1_invalidate_tag(struct gorge_zone *zone, uint32_t ns, const char *tag, uint32_t len) {
+  uint64_t *global = &gorge_zone_words(zone, ns)->global;
+  /*
+   * relaxed: made visible by the release below. Who finds the new generation finds that the word has moved, so that a fill
+   * which learns its tags late cannot take the generation for one from before the fill (engine/fill.c).
+   */
+  __atomic_fetch_add(global, 1, __ATOMIC_RELAXED);
   /* release: partner of gorge_stamps_generation; who reads the new global word reads the new generation, too. */
   __atomic_fetch_add(generation_at(zone, gorge_stamps_tag_cell(zone, ns, tag, len)), 1, __ATOMIC_RELEASE);
   /* release: partner of the acquire load in gorge_stamps_global. */
-  __atomic_fetch_add(&gorge_zone_words(zone, ns)->global, 1, __ATOMIC_RELEASE);
+  __atomic_fetch_add(global, 1, __ATOMIC_RELEASE);
 }
 
 void gorge_l1_bump_epoch(struct gorge_zone *zone, uint32_t ns) {
