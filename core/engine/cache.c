@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A cache: a namespace of a zone, and what the current process runs for it. */
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,6 +70,12 @@ static int open_zone(gorge_cache *c, const struct gorge_config *config, char *er
   if (status == GORGE_ERR_MISMATCH && existing > 0 && err != NULL) {
     snprintf(err, err_size, "zone '%s' exists with a size of %llu bytes, asked for %llu", config->zone,
              (unsigned long long)existing, (unsigned long long)config->l1_size);
+    return status;
+  }
+  if (status == GORGE_ERR_SYSTEM && err != NULL) {
+    char why[80];
+    snprintf(err, err_size, "no %llu bytes of shared memory for zone '%s': %s", (unsigned long long)config->l1_size,
+             config->zone, strerror_r(errno, why, sizeof why));
     return status;
   }
   if (status != GORGE_OK) {
