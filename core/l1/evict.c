@@ -190,9 +190,8 @@ static void shrink_small(struct gorge_shard *v) {
   }
 }
 
-bool gorge_evict_make_room(struct gorge_shard *v, int ring, uint32_t units) {
-  uint64_t at;
-  while (!gorge_log_place(v, ring, units, gorge_evict_keep(v, ring), &at)) {
+bool gorge_evict_make_room(struct gorge_shard *v, int ring, uint32_t units, uint64_t *at) {
+  while (!gorge_log_place(v, ring, units, gorge_evict_keep(v, ring), at)) {
     if (v->steps == 0) {
       return false;
     }

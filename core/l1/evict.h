@@ -27,8 +27,11 @@ struct gorge_resident {
   struct gorge_head head;
 };
 
-/* Makes room for an entry of `units` in a ring. Returns false when v->steps ran out first: let the lock go and go on. */
-bool gorge_evict_make_room(struct gorge_shard *v, int ring, uint32_t units);
+/*
+ * Makes room for an entry of `units` in a ring, to be appended at *at. Returns false when v->steps ran out first: let the
+ * lock go and go on.
+ */
+bool gorge_evict_make_room(struct gorge_shard *v, int ring, uint32_t units, uint64_t *at);
 /* Units that an append to the ring must leave free. */
 uint32_t gorge_evict_keep(const struct gorge_shard *v, int ring);
 /* Evicts the entry of a slot, wherever it stands in its ring. */

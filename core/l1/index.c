@@ -8,46 +8,24 @@ uint64_t *gorge_index_at(const struct gorge_shard *v, uint64_t hash, int ring, u
   uint64_t want = gorge_slot_word(hash, ring, 0, offset);
   for (int choice = 0; choice < 2; choice++) {
     uint64_t *bucket = gorge_index_bucket(v, hash, choice);
-    for (int i = 0; i < GORGE_BUCKET_SLOTS; i++) {
-      if (gorge_slot_identity(load(&bucket[i])) == want) {
-        return &bucket[i];
+    uint32_t match = gorge_index_match(bucket, gorge_hash_fingerprint(hash));
+    for (; match != 0; match = gorge_match_rest(match)) {
+      uint64_t *slot = &bucket[gorge_match_first(match)];
+      if (gorge_slot_identity(load(slot)) == want) {
+        return slot;
       }
     }
   }
   return NULL;
 }
 
-void gorge_index_sweep(const struct gorge_shard *v, uint64_t hash) {
-  for (int choice = 0; choice < 2; choice++) {
-    uint64_t *bucket = gorge_index_bucket(v, hash, choice);
-    for (int i = 0; i < GORGE_BUCKET_SLOTS; i++) {
-      uint64_t word = load(&bucket[i]);
-      if (word != 0 && gorge_slot_free(v->shared, word)) {
-        gorge_index_clear(&bucket[i]);
-      }
-    }
-  }
-}
-
 uint64_t *gorge_index_vacant(const struct gorge_shard *v, uint64_t hash) {
-  uint64_t *best = NULL;
-  int most = 0;
-  for (int choice = 0; choice < 2; choice++) {
-    uint64_t *bucket = gorge_index_bucket(v, hash, choice);
-    uint64_t *first = NULL;
-    int vacant = 0;
-    for (int i = 0; i < GORGE_BUCKET_SLOTS; i++) {
-      if (gorge_slot_free(v->shared, load(&bucket[i]))) {
-        first = first == NULL ? &bucket[i] : first;
-        vacant++;
-      }
-    }
-    if (vacant > most) {
-      most = vacant;
-      best = first;
-    }
+  uint64_t *one = gorge_index_bucket(v, hash, 0), *two = gorge_index_bucket(v, hash, 1);
+  uint32_t free_one = gorge_index_match(one, 0), free_two = gorge_index_match(two, 0);
+  if (__builtin_popcount(free_one) >= __builtin_popcount(free_two)) {
+    return free_one != 0 ? &one[gorge_match_first(free_one)] : NULL;
   }
-  return best;
+  return &two[gorge_match_first(free_two)];
 }
 
 uint64_t *gorge_index_weakest(const struct gorge_shard *v, uint64_t hash) {
@@ -58,6 +36,9 @@ uint64_t *gorge_index_weakest(const struct gorge_shard *v, uint64_t hash) {
     for (int i = 0; i < GORGE_BUCKET_SLOTS; i++) {
       uint64_t word = load(&bucket[i]);
       uint32_t strength = gorge_slot_freq(word) * GORGE_RINGS + (uint32_t)gorge_slot_ring(word);
+      if (gorge_slot_passed(v->shared, word)) {
+        return &bucket[i];
+      }
       if (strength < least) {
         least = strength;
         weakest = &bucket[i];

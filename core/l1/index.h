@@ -13,13 +13,14 @@
 
 #include "l1/shard.h"
 
-static inline uint32_t gorge_hash_shard(uint64_t hash, uint32_t shards) {
-  return (uint32_t)(hash >> 32) & (shards - 1);
-}
+#if defined(__SSE2__) && !defined(__SANITIZE_THREAD__) && !defined(__clang_analyzer__)
+#include <emmintrin.h>
+#define GORGE_INDEX_SSE2 1
+#endif
 
-/* Never 0: a slot in use is never 0. */
-static inline uint64_t gorge_hash_fingerprint(uint64_t hash) {
-  uint64_t f = hash >> GORGE_SLOT_TAG_BIT;
+/* Never 0: a slot in use has no fingerprint 0. */
+static inline uint32_t gorge_hash_fingerprint(uint64_t hash) {
+  uint32_t f = (uint32_t)(hash >> GORGE_SLOT_TAG_BIT);
   return f + (f == 0);
 }
 
@@ -34,7 +35,7 @@ static inline uint32_t gorge_slot_freq(uint64_t word) {
 }
 static inline uint64_t gorge_slot_identity(uint64_t word) { return word & ~GORGE_SLOT_FREQ; }
 static inline uint64_t gorge_slot_word(uint64_t hash, int ring, uint32_t freq, uint64_t offset) {
-  return gorge_hash_fingerprint(hash) << GORGE_SLOT_TAG_BIT | (uint64_t)freq << GORGE_SLOT_FREQ_BIT |
+  return (uint64_t)gorge_hash_fingerprint(hash) << GORGE_SLOT_TAG_BIT | (uint64_t)freq << GORGE_SLOT_FREQ_BIT |
          (uint64_t)ring << GORGE_SLOT_RING_BIT | (offset & GORGE_SLOT_OFFSET);
 }
 
@@ -48,30 +49,51 @@ static inline uint64_t gorge_slot_offset(uint64_t word, uint64_t tail, bool *pas
   return tail + ahead;
 }
 
-/* Whether the slot may be used anew. Exact for the holder of the lock. */
-static inline bool gorge_slot_free(const struct gorge_l1_shard *s, uint64_t word) {
+/* Whether the slot leads to something before the tail, which is gone. Exact for the holder of the lock. */
+static inline bool gorge_slot_passed(const struct gorge_l1_shard *s, uint64_t word) {
   bool passed;
   /* relaxed: only the holder of the lock moves it. */
   gorge_slot_offset(word, __atomic_load_n(&s->tail[gorge_slot_ring(word)], __ATOMIC_RELAXED), &passed);
-  return word == 0 || passed;
+  return passed;
 }
 
-/* Which slots of a bucket carry the fingerprint, one bit each. */
-static inline uint32_t gorge_index_match(const uint64_t *bucket, uint64_t fingerprint) {
+/*
+ * Which slots of a bucket carry a fingerprint; 0 finds the free ones. Of four bits for each slot the highest tells. A hint:
+ * who follows a slot loads it again.
+ */
+static inline uint32_t gorge_index_match(const uint64_t *bucket, uint32_t fingerprint) {
+#ifdef GORGE_INDEX_SSE2
+  /* The highest of the four 16-bit parts of a slot is its fingerprint. */
+  const __m128i want = _mm_set1_epi16((short)fingerprint);
+  const __m128i *at = (const __m128i *)(const void *)bucket;
+  __m128i two[4];
+  for (int i = 0; i < 4; i++) {
+    /* In assembler, since what others write at the same time is no plain object to C. */
+    __asm__ volatile("movdqa %1, %0" : "=x"(two[i]) : "m"(at[i]));
+    two[i] = _mm_cmpeq_epi16(two[i], want);
+  }
+  uint32_t low = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(two[0], two[1]));
+  uint32_t high = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(two[2], two[3]));
+  return (low | high << 16) & 0x88888888U;
+#else
   uint32_t match = 0;
   for (int i = 0; i < GORGE_BUCKET_SLOTS; i++) {
-    /* relaxed: who follows a slot loads it again with acquire. */
-    match |= (uint32_t)(__atomic_load_n(&bucket[i], __ATOMIC_RELAXED) >> GORGE_SLOT_TAG_BIT == fingerprint) << i;
+    /* relaxed: a hint. */
+    uint64_t word = __atomic_load_n(&bucket[i], __ATOMIC_RELAXED);
+    match |= (uint32_t)(word >> GORGE_SLOT_TAG_BIT == fingerprint) << (4 * i + 3);
   }
   return match;
+#endif
 }
+
+/* The first slot of a match, and the match without it. */
+static inline int gorge_match_first(uint32_t match) { return __builtin_ctz(match) / 4; }
+static inline uint32_t gorge_match_rest(uint32_t match) { return match & (match - 1); }
 
 /* --- holder of the lock --- */
 
 /* The slot that holds the entry of `hash` at a ring's offset, or NULL: nothing leads to that entry any more. */
 uint64_t *gorge_index_at(const struct gorge_shard *v, uint64_t hash, int ring, uint64_t offset);
-/* Empties those slots of both buckets whose entries lie before the tail. */
-void gorge_index_sweep(const struct gorge_shard *v, uint64_t hash);
 /* A free slot in the emptier bucket, or NULL. */
 uint64_t *gorge_index_vacant(const struct gorge_shard *v, uint64_t hash);
 /* The slot of both buckets that was asked for least. */

@@ -19,7 +19,6 @@ enum {
   TAG_SHARE = 4096,
   CELLS_MIN = 256,
   CELLS_MAX = 1 << 16,
-  BUCKETS_MIN = 1,
   AREA_MIN = 64 << 10
 };
 
@@ -42,76 +41,75 @@ static uint32_t shards_for(uint64_t bytes) {
   return n;
 }
 
-/* Cuts the bytes of one shard into index, history and area. */
-static int cut_shard(struct gorge_l1_shard *s, uint64_t at, uint64_t bytes, uint32_t buckets) {
-  /* Per entry: itself, its slot at the load meant, its slots of the history; in 1/100 byte. */
+/* Cuts the bytes of each shard into index, history and area. */
+static int cut_shards(struct gorge_l1_header *l1, uint32_t buckets) {
+  uint64_t bytes = l1->shard_bytes - sizeof(struct gorge_l1_shard);
+  /* Per entry: itself, its slot at the load meant, its places in the history; in 1/100 byte. */
   uint64_t each = ENTRY_TYPICAL * 100 + sizeof(uint64_t) * 100 * 100 / LOAD_PERCENT +
                   sizeof(struct gorge_ghost_bucket) * GORGE_GHOST_PER_ENTRY * 100 / GORGE_GHOST_WAYS;
   uint64_t entries = bytes * 100 / each;
-  uint64_t wanted = buckets != 0 ? buckets : entries * 100 / LOAD_PERCENT / GORGE_BUCKET_SLOTS;
-  uint64_t ghosts = entries * GORGE_GHOST_PER_ENTRY / GORGE_GHOST_WAYS;
-  wanted = wanted < BUCKETS_MIN ? BUCKETS_MIN : wanted;
-  ghosts = ghosts < BUCKETS_MIN ? BUCKETS_MIN : ghosts;
-  uint64_t index_bytes = wanted * GORGE_BUCKET_SLOTS * sizeof(uint64_t);
-  uint64_t ghost_bytes = ghosts * sizeof(struct gorge_ghost_bucket);
-  if (wanted > UINT32_MAX || ghosts > UINT32_MAX || bytes < index_bytes + ghost_bytes + AREA_MIN) {
+  uint64_t wanted = buckets != 0 ? buckets : entries * 100 / LOAD_PERCENT / GORGE_BUCKET_SLOTS + 1;
+  uint64_t ghosts = entries * GORGE_GHOST_PER_ENTRY / GORGE_GHOST_WAYS + 1;
+  uint64_t lines = wanted + ghosts;
+  if (lines > bytes / GORGE_L1_LINE || bytes - lines * GORGE_L1_LINE < AREA_MIN) {
     return GORGE_ERR_ARGUMENT;
   }
-  s->index_at = at;
-  s->ghost_at = at + index_bytes;
-  s->area_at = s->ghost_at + ghost_bytes;
-  s->area_units = (bytes - index_bytes - ghost_bytes) / GORGE_L1_UNIT;
-  s->buckets = (uint32_t)wanted;
-  s->ghost_buckets = (uint32_t)ghosts;
-  while ((uint64_t)1 << s->lap_shift < s->area_units) {
-    s->lap_shift++;
+  uint64_t units = (bytes - lines * GORGE_L1_LINE) / GORGE_L1_UNIT;
+  if (units > (uint64_t)1 << 31) {
+    return GORGE_ERR_ARGUMENT;
   }
-  return s->lap_shift < 32 ? GORGE_OK : GORGE_ERR_ARGUMENT;
+  l1->buckets = (uint32_t)wanted;
+  l1->ghost_buckets = (uint32_t)ghosts;
+  l1->area_units = (uint32_t)units;
+  while ((uint64_t)1 << l1->lap_shift < units) {
+    l1->lap_shift++;
+  }
+  return GORGE_OK;
 }
 
-static void cut_rings(struct gorge_l1_shard *s) {
-  uint32_t small = (uint32_t)(s->area_units * SMALL_PERCENT / 100);
-  uint32_t main = (uint32_t)s->area_units - small;
+static void cut_rings(struct gorge_l1_header *l1) {
+  uint32_t small = (uint32_t)((uint64_t)l1->area_units * SMALL_PERCENT / 100);
+  uint32_t main = l1->area_units - small;
   uint32_t entry_max = (GORGE_HEAD_VALUE_MAX + 1) / GORGE_L1_UNIT;
-  s->start[GORGE_RING_SMALL] = 0;
-  s->end[GORGE_RING_SMALL] = s->start[GORGE_RING_MAIN] = small;
-  s->end[GORGE_RING_MAIN] = small + main;
-  s->small_max_units = small / SMALL_MAX_SHARE;
-  s->max_units = main / MAIN_MAX_SHARE < entry_max ? main / MAIN_MAX_SHARE : entry_max;
-  for (int ring = 0; ring < GORGE_RINGS; ring++) {
-    /* The first lap is 1: a logical offset is never 0. */
-    s->head[ring] = s->tail[ring] = (uint64_t)1 << s->lap_shift | s->start[ring];
+  l1->small_max_units = small / SMALL_MAX_SHARE;
+  l1->max_units = main / MAIN_MAX_SHARE < entry_max ? main / MAIN_MAX_SHARE : entry_max;
+  for (uint32_t i = 0; i < l1->shards; i++) {
+    struct gorge_l1_shard *s = (struct gorge_l1_shard *)((char *)l1 + l1->shards_at + i * l1->shard_bytes);
+    s->end[GORGE_RING_SMALL] = s->start[GORGE_RING_MAIN] = small;
+    s->end[GORGE_RING_MAIN] = small + main;
+    for (int ring = 0; ring < GORGE_RINGS; ring++) {
+      /* The first lap is 1: a logical offset is never 0. */
+      s->head[ring] = s->tail[ring] = (uint64_t)1 << l1->lap_shift | s->start[ring];
+    }
+    s->counted_lap = 1;
   }
 }
 
 int gorge_l1_init_shape(struct gorge_zone *zone, const struct gorge_l1_shape *shape) {
-  uint64_t size;
-  char *region = gorge_zone_region(zone, GORGE_REGION_L1, &size);
-  struct gorge_l1_header *l1 = (struct gorge_l1_header *)region;
+  struct gorge_l1_header *l1 = gorge_l1_header(zone);
+  uint64_t size = zone->region_size[GORGE_REGION_L1];
   uint32_t shards = shape->shards != 0 ? shape->shards : shards_for(size);
   if (shards > GORGE_L1_SHARDS_MAX || (shards & (shards - 1)) != 0) {
     return GORGE_ERR_ARGUMENT;
   }
-  l1->stamp_cells = cells(size, STAMP_SHARE);
-  l1->tag_cells = cells(size, TAG_SHARE);
-  l1->shards = shards;
-  l1->stamps_at = sizeof *l1;
-  l1->tags_at = align_line(l1->stamps_at + l1->stamp_cells * sizeof(struct gorge_stamp_cell));
-  l1->shards_at = align_line(l1->tags_at + l1->tag_cells * sizeof(uint64_t));
-  uint64_t at = l1->shards_at + shards * sizeof(struct gorge_l1_shard);
-  if (at > size) {
+  uint32_t stamp_cells = cells(size, STAMP_SHARE), tag_cells = cells(size, TAG_SHARE);
+  uint64_t tags_at = align_line(sizeof *l1 + stamp_cells * sizeof(struct gorge_stamp_cell));
+  uint64_t shards_at = align_line(tags_at + tag_cells * sizeof(uint64_t));
+  if (shards_at + shards * (sizeof(struct gorge_l1_shard) + AREA_MIN) > size) {
     return GORGE_ERR_ARGUMENT;
   }
-  uint64_t each = (size - at) / shards / GORGE_L1_LINE * GORGE_L1_LINE;
-  struct gorge_l1_shard *s = (struct gorge_l1_shard *)(region + l1->shards_at);
-  for (uint32_t i = 0; i < shards; i++) {
-    int status = cut_shard(&s[i], at + i * each, each, shape->buckets);
-    if (status != GORGE_OK) {
-      return status;
-    }
-    cut_rings(&s[i]);
+  l1->tags_at = tags_at;
+  l1->shards_at = shards_at;
+  l1->shard_bytes = (size - shards_at) / shards / GORGE_L1_LINE * GORGE_L1_LINE;
+  l1->shards = shards;
+  l1->stamp_cells = stamp_cells;
+  l1->tag_cells = tag_cells;
+  int status = cut_shards(l1, shape->buckets);
+  if (status == GORGE_OK) {
+    cut_rings(l1);
+    status = gorge_random(&l1->seed, sizeof l1->seed);
   }
-  return gorge_random(&l1->seed, sizeof l1->seed);
+  return status;
 }
 
 int gorge_l1_init(struct gorge_zone *zone) { return gorge_l1_init_shape(zone, &(struct gorge_l1_shape){0}); }
@@ -122,7 +120,7 @@ void gorge_l1_usage(const struct gorge_zone *zone, struct gorge_l1_usage *out) {
   for (uint32_t i = 0; gorge_shard_at(zone, i, &v); i++) {
     /* relaxed, here and in gorge_log_used: numbers for people. */
     out->entries += __atomic_load_n(&v.shared->entries, __ATOMIC_RELAXED);
-    out->bytes_total += v.area_units * GORGE_L1_UNIT;
+    out->bytes_total += (uint64_t)v.area_units * GORGE_L1_UNIT;
     for (int ring = 0; ring < GORGE_RINGS; ring++) {
       out->bytes_used += gorge_log_used(&v, ring) * GORGE_L1_UNIT;
     }

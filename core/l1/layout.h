@@ -3,13 +3,13 @@
  * What stands where in the L1 region of a zone. Private to l1/.
  *
  *   0        struct gorge_l1_header
- *   stamps   struct gorge_stamp_cell [stamp_cells]
+ *            struct gorge_stamp_cell [stamp_cells]
  *   tags     uint64_t generation [tag_cells]
- *   shards   struct gorge_l1_shard [shards]
- *   then for each shard, on cache lines:
- *     index    uint64_t slot [buckets][8]
- *     history  struct gorge_ghost_bucket [ghost_buckets]
- *     area     uint32_t unit [area_units]: both ring logs
+ *   shards   of shard_bytes each:
+ *              struct gorge_l1_shard
+ *              index    uint64_t slot [buckets][8]
+ *              history  struct gorge_ghost_bucket [ghost_buckets]
+ *              area     uint32_t unit [area_units]: both ring logs
  *
  * A slot of the index, one word; 0 is free (a fingerprint is never 0):
  *
@@ -56,56 +56,53 @@ struct gorge_stamp_cell {
 };
 
 struct gorge_l1_header {
-  uint64_t seed;                          /* of the hashes of tags */
-  uint64_t stamps_at, tags_at, shards_at; /* bytes from the region's start */
+  /* geometry, the same for all shards: written by gorge_l1_init, constant */
+  uint64_t tags_at, shards_at, shard_bytes; /* bytes; offsets from the region's start */
+  uint32_t shards;                          /* a power of two */
+  uint32_t buckets, ghost_buckets;
+  uint32_t area_units;
+  uint32_t lap_shift;       /* area_units <= 1 << lap_shift */
+  uint32_t small_max_units; /* larger entries go to the main ring at once */
+  uint32_t max_units;       /* largest entry */
   uint32_t stamp_cells, tag_cells;
-  uint32_t shards; /* a power of two */
-  uint32_t reserved;
-  uint64_t scratch[2]; /* stands in for a cell when the words above do not fit the region */
+  uint32_t reserved0;
+
+  uint64_t seed;       /* of the hashes of tags */
+  uint64_t scratch[2]; /* stands in for a cell when the geometry does not fit the region */
+  uint64_t reserved1[5];
 };
 
 /*
- *   line 0  geometry: written by gorge_l1_init, constant
- *   line 1  what readers compare a copy with; changes when entries are evicted
- *   line 2  lock and ring heads: writers only
- *   line 3  policy: holder of the lock only
+ *   line 0  what readers compare a copy with; changes when entries are evicted
+ *   line 1  lock and ring heads: writers only
+ *   line 2  policy: holder of the lock only
  */
 struct gorge_l1_shard {
-  uint64_t index_at, ghost_at, area_at; /* bytes from the region's start */
-  uint64_t area_units;
-  uint32_t lap_shift; /* area_units <= 1 << lap_shift */
-  uint32_t buckets, ghost_buckets;
-  uint32_t small_max_units; /* larger entries go to the main ring at once */
-  uint32_t max_units;       /* largest entry */
-  uint32_t reserved0[3];
-
   uint64_t tail[GORGE_RINGS]; /* logical offset of the oldest entry */
   uint64_t fence;             /* epoch:32 | the lock's acquisition that it was raised against, or 0:32; see shard.h */
-  uint64_t reserved1[5];
+  uint64_t reserved0[5];
 
   struct gorge_lock lock;
   uint64_t head[GORGE_RINGS];  /* logical offset of the next entry */
   uint32_t start[GORGE_RINGS]; /* position where a lap of the ring begins */
   uint32_t end[GORGE_RINGS];   /* and where it ends */
-  uint64_t reserved2[3];
+  uint64_t reserved1[3];
 
   uint64_t entries;       /* slots in use; kept up to date by adding, and counted now and then */
   uint32_t clean_epoch;   /* epoch whose entries the log holds */
   uint32_t frequency_age; /* grows each time the frequencies f are to be halved */
   uint64_t frequency_ticks;
-  uint32_t ghost_age; /* age of what enters the history now */
-  uint32_t ghost_ticks;
-  uint32_t largest[2];  /* main ring, this lap and the last: units of the largest entry to keep room for */
   uint64_t counted_lap; /* of the main ring, in which the entries were counted last */
-  uint64_t reserved3[2];
+  uint32_t largest[2];  /* main ring, this lap and the last: units of the largest entry to keep room for */
+  uint64_t reserved2[3];
 };
 
 _Static_assert(sizeof(struct gorge_stamp_cell) == 16, "stamp cells do not straddle cache lines");
-_Static_assert(sizeof(struct gorge_l1_header) == GORGE_L1_LINE, "the header is one cache line");
-_Static_assert(offsetof(struct gorge_l1_shard, tail) == 1 * GORGE_L1_LINE, "readers' line");
-_Static_assert(offsetof(struct gorge_l1_shard, lock) == 2 * GORGE_L1_LINE, "writers' line");
-_Static_assert(offsetof(struct gorge_l1_shard, entries) == 3 * GORGE_L1_LINE, "policy line");
-_Static_assert(sizeof(struct gorge_l1_shard) == 4 * GORGE_L1_LINE, "shards fill cache lines");
+_Static_assert(sizeof(struct gorge_l1_header) == 2 * GORGE_L1_LINE, "the header fills cache lines");
+_Static_assert(offsetof(struct gorge_l1_header, seed) == GORGE_L1_LINE, "the geometry is one cache line");
+_Static_assert(offsetof(struct gorge_l1_shard, lock) == 1 * GORGE_L1_LINE, "writers' line");
+_Static_assert(offsetof(struct gorge_l1_shard, entries) == 2 * GORGE_L1_LINE, "policy line");
+_Static_assert(sizeof(struct gorge_l1_shard) == 3 * GORGE_L1_LINE, "shards fill cache lines");
 
 /* How L1 is to be cut; 0: computed from the size. Other values than 0 are for tests. */
 struct gorge_l1_shape {
@@ -116,7 +113,7 @@ struct gorge_l1_shape {
 int gorge_l1_init_shape(struct gorge_zone *zone, const struct gorge_l1_shape *shape);
 
 static inline struct gorge_l1_header *gorge_l1_header(const struct gorge_zone *zone) {
-  return gorge_zone_region(zone, GORGE_REGION_L1, NULL);
+  return (struct gorge_l1_header *)(void *)(zone->base + zone->region_at[GORGE_REGION_L1]);
 }
 
 #endif

@@ -73,12 +73,12 @@ static inline bool probe_slot(const struct gorge_shard *v, const struct gorge_ke
  * CHANGED (look again).
  */
 static inline enum verdict find(const struct gorge_shard *v, const struct gorge_key *key, struct probe *p) {
-  uint64_t fingerprint = gorge_hash_fingerprint(key->hash);
+  uint32_t fingerprint = gorge_hash_fingerprint(key->hash);
   for (int choice = 0; choice < 2; choice++) {
     const uint64_t *bucket = gorge_index_bucket(v, key->hash, choice);
     uint32_t match = gorge_index_match(bucket, fingerprint);
-    for (; match != 0; match &= match - 1) {
-      if (probe_slot(v, key, &bucket[__builtin_ctz(match)], p)) {
+    for (; match != 0; match = gorge_match_rest(match)) {
+      if (probe_slot(v, key, &bucket[gorge_match_first(match)], p)) {
         return VALID;
       }
       if (judge(v, p) == CHANGED) {

@@ -3,44 +3,19 @@
 
 #include "l1/index.h"
 
-bool gorge_shard_at(const struct gorge_zone *zone, uint32_t number, struct gorge_shard *out) {
-  uint64_t size;
-  char *region = gorge_zone_region(zone, GORGE_REGION_L1, &size);
-  const struct gorge_l1_header *l1 = (const struct gorge_l1_header *)region;
-  uint64_t at = l1->shards_at + number * sizeof(struct gorge_l1_shard);
-  if (number >= l1->shards || at > size - sizeof(struct gorge_l1_shard) || at % GORGE_L1_LINE != 0) {
-    return false;
-  }
-  struct gorge_l1_shard *s = (struct gorge_l1_shard *)(region + at);
-  uint64_t index_bytes = (uint64_t)s->buckets * GORGE_BUCKET_SLOTS * sizeof(uint64_t);
-  if (s->buckets == 0 || index_bytes > size || s->index_at > size - index_bytes || s->index_at % GORGE_L1_LINE != 0 ||
-      s->area_units > size / GORGE_L1_UNIT || s->area_at > size - s->area_units * GORGE_L1_UNIT ||
-      s->area_at % GORGE_L1_LINE != 0 || s->lap_shift >= 32) {
-    return false;
-  }
-  out->zone = zone;
-  out->l1 = l1;
-  out->shared = s;
-  out->slots = (uint64_t *)(region + s->index_at);
-  out->area = (uint32_t *)(region + s->area_at);
-  out->area_units = s->area_units;
-  out->lap_shift = s->lap_shift;
-  out->buckets = s->buckets;
-  return true;
-}
-
-bool gorge_shard_of(const struct gorge_zone *zone, uint64_t hash, struct gorge_shard *out) {
-  return gorge_shard_at(zone, gorge_hash_shard(hash, gorge_l1_header(zone)->shards), out);
-}
-
 /*
- * Counts the slots in use: after a holder was killed, which may have changed a slot and not the count, and once a lap, for
- * what was lost in other ways (entries of more than 255 epochs ago).
+ * Once a lap, and after a holder was killed: counts the slots in use, which it may not have lived to count, and empties those
+ * that lead nowhere (entries of more than 255 epochs ago, whose slots are not found when they are dropped).
  */
 static void recount(const struct gorge_shard *v, uint64_t lap) {
   uint64_t n = 0;
   for (uint64_t i = 0; i < (uint64_t)v->buckets * GORGE_BUCKET_SLOTS; i++) {
-    n += !gorge_slot_free(v->shared, __atomic_load_n(&v->slots[i], __ATOMIC_RELAXED));
+    uint64_t word = __atomic_load_n(&v->slots[i], __ATOMIC_RELAXED);
+    if (word != 0 && gorge_slot_passed(v->shared, word)) {
+      gorge_index_clear(&v->slots[i]);
+    } else {
+      n += word != 0;
+    }
   }
   __atomic_store_n(&v->shared->entries, n, __ATOMIC_RELAXED);
   v->shared->counted_lap = lap;
@@ -49,13 +24,17 @@ static void recount(const struct gorge_shard *v, uint64_t lap) {
 /* An acquisition as it stands in the fence: never 0, which is none. Unique, since the next acquisition takes it away. */
 static uint32_t mark(uint32_t sequence) { return sequence | 0x80000000U; }
 
-/* Empties the log. Killed in between, the next one does it again. Returns false when this acquisition was given up. */
+/* Empties index and log. Killed in between, the next one does it again. Returns false when this acquisition was given up. */
 static bool start_clean(struct gorge_shard *v, uint64_t fence) {
   struct gorge_l1_shard *s = v->shared;
   /* relaxed: only the epoch matters to readers, and that stays. */
   if (!__atomic_compare_exchange_n(&s->fence, &fence, (uint64_t)v->epoch << 32, false, __ATOMIC_RELAXED,
                                    __ATOMIC_RELAXED)) {
     return false;
+  }
+  for (uint64_t i = 0; i < (uint64_t)v->buckets * GORGE_BUCKET_SLOTS; i++) {
+    /* relaxed: ordered by the stores below; no reader takes entries of this epoch. */
+    __atomic_store_n(&v->slots[i], 0, __ATOMIC_RELAXED);
   }
   for (int ring = 0; ring < GORGE_RINGS; ring++) {
     /* release: partner of the acquire fence of readers, which thereby see the tail before the space is used again. */

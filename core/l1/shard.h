@@ -9,8 +9,8 @@
  *    of the current epoch. So all that was there is gone, and so is what the stopped holder publishes when it moves again.
  *  - A holder stopped before it has read the fence finds its own acquisition there and gives up.
  *  - One raise per acquisition is enough: the acquisition written down can publish nothing visible any more.
- *  - Who takes the lock next finds an epoch that the log does not have, and starts with an empty log: tails are moved to
- *    the heads, which frees every slot. More than one old epoch is never in a log at a time, so 8 bits of it do.
+ *  - Who takes the lock next finds an epoch that the log does not have, and starts with an empty index and log. More than
+ *    one old epoch is never in a log at a time, so 8 bits of it do.
  */
 #ifndef GORGE_L1_SHARD_H
 #define GORGE_L1_SHARD_H
@@ -29,9 +29,7 @@ struct gorge_shard {
   struct gorge_l1_shard *shared;
   uint64_t *slots;
   uint32_t *area;
-  uint64_t area_units;
-  uint32_t lap_shift;
-  uint32_t buckets;
+  uint32_t area_units, lap_shift, buckets;
 
   /* of a writer */
   uint32_t worker, ns; /* whose counters are raised */
@@ -40,9 +38,34 @@ struct gorge_shard {
   uint32_t steps; /* log entries that may still be looked at before the lock is to be let go */
 };
 
-/* The shard of a key. Returns false when its geometry does not fit the region: nothing is to be read then. */
-bool gorge_shard_of(const struct gorge_zone *zone, uint64_t hash, struct gorge_shard *out);
-bool gorge_shard_at(const struct gorge_zone *zone, uint32_t number, struct gorge_shard *out);
+/*
+ * Shard `number`. Returns false when there is none, or its geometry does not fit the region: nothing is to be read then.
+ * Plain loads: nothing of it changes once the zone is published.
+ */
+static inline bool gorge_shard_at(const struct gorge_zone *zone, uint32_t number, struct gorge_shard *out) {
+  const struct gorge_l1_header *l1 = gorge_l1_header(zone);
+  uint64_t size = zone->region_size[GORGE_REGION_L1], bytes = l1->shard_bytes, at = l1->shards_at;
+  uint64_t area_at = sizeof(struct gorge_l1_shard) + ((uint64_t)l1->buckets + l1->ghost_buckets) * GORGE_L1_LINE;
+  if (number >= l1->shards || bytes > size || at > size || at + bytes * (number + 1) > size ||
+      area_at + (uint64_t)l1->area_units * GORGE_L1_UNIT > bytes || ((at | bytes) & (GORGE_L1_LINE - 1)) != 0 ||
+      l1->buckets == 0 || l1->lap_shift >= 32) {
+    return false;
+  }
+  char *start = (char *)l1 + at + bytes * number;
+  out->zone = zone;
+  out->l1 = l1;
+  out->shared = (struct gorge_l1_shard *)(void *)start;
+  out->slots = (uint64_t *)(void *)(start + sizeof(struct gorge_l1_shard));
+  out->area = (uint32_t *)(void *)(start + area_at);
+  out->area_units = l1->area_units;
+  out->lap_shift = l1->lap_shift;
+  out->buckets = l1->buckets;
+  return true;
+}
+
+static inline bool gorge_shard_of(const struct gorge_zone *zone, uint64_t hash, struct gorge_shard *out) {
+  return gorge_shard_at(zone, (uint32_t)(hash >> 32) & (gorge_l1_header(zone)->shards - 1), out);
+}
 
 /*
  * Takes the lock and leaves the log in order. Returns GORGE_OK or GORGE_BUSY; then *sequence is the acquisition that was in

@@ -26,27 +26,38 @@ struct insert {
   int ring;
 };
 
-/* The entry of a key, found under the lock. Returns false when there is none. */
+/* Fills in where the slot's entry is. Returns false when it leads nowhere. */
+static bool follow(const struct gorge_shard *v, uint64_t *slot, struct gorge_resident *r) {
+  r->slot = slot;
+  r->word = __atomic_load_n(slot, __ATOMIC_RELAXED);
+  r->ring = gorge_slot_ring(r->word);
+  bool passed;
+  r->at = gorge_slot_offset(r->word, __atomic_load_n(&v->shared->tail[r->ring], __ATOMIC_RELAXED), &passed);
+  uint64_t position = gorge_shard_position(v, r->at);
+  if (r->word == 0 || passed || position + GORGE_HEAD_UNITS > v->area_units) {
+    return false;
+  }
+  const uint32_t *at = v->area + position;
+  r->head = gorge_head_load(at);
+  r->units = gorge_entry_units(&r->head, at, v->area_units - position);
+  return r->units > 0;
+}
+
+/*
+ * The entry of a key, found under the lock. Returns false when there is none. Slots on the way that lead nowhere are emptied: no
+ * slot keeps a word that an L0 record of the key may hold.
+ */
 static bool lookup(const struct gorge_shard *v, const struct gorge_key *key, struct gorge_resident *r) {
+  r->hash = key->hash;
   for (int choice = 0; choice < 2; choice++) {
     uint64_t *bucket = gorge_index_bucket(v, key->hash, choice);
     uint32_t match = gorge_index_match(bucket, gorge_hash_fingerprint(key->hash));
-    for (; match != 0; match &= match - 1) {
-      r->slot = &bucket[__builtin_ctz(match)];
-      r->word = __atomic_load_n(r->slot, __ATOMIC_RELAXED);
-      r->ring = gorge_slot_ring(r->word);
-      bool passed;
-      r->at = gorge_slot_offset(r->word, __atomic_load_n(&v->shared->tail[r->ring], __ATOMIC_RELAXED), &passed);
-      uint64_t position = gorge_shard_position(v, r->at);
-      if (passed || position + GORGE_HEAD_UNITS > v->area_units) {
-        continue;
-      }
-      const uint32_t *at = v->area + position;
-      r->head = gorge_head_load(at);
-      r->units = gorge_entry_units(&r->head, at, v->area_units - position);
-      if (r->units > 0 && gorge_head_ns(&r->head) == key->ns && gorge_head_key_len(&r->head) == key->len &&
-          gorge_relaxed_equal(at + GORGE_HEAD_UNITS, key->ptr, key->len)) {
-        r->hash = key->hash;
+    for (; match != 0; match = gorge_match_rest(match)) {
+      uint64_t *slot = &bucket[gorge_match_first(match)];
+      if (!follow(v, slot, r)) {
+        gorge_index_clear(slot);
+      } else if (gorge_head_ns(&r->head) == key->ns && gorge_head_key_len(&r->head) == key->len &&
+                 gorge_relaxed_equal(gorge_shard_unit(v, r->at) + GORGE_HEAD_UNITS, key->ptr, key->len)) {
         return true;
       }
     }
@@ -80,14 +91,15 @@ static bool accepted(const struct gorge_shard *v, const struct insert *in, const
   return gorge_entry_version(&r->head, at) <= version || (version == 0 && !visible);
 }
 
-/* The slot for the new entry, and where its frequencies start. */
-static uint64_t *claim_slot(struct gorge_shard *v, const struct insert *in, uint32_t *f, uint32_t *freq) {
+/* The slot for the new entry, and where its frequencies start. `before`: the key's slot before room was made, or NULL. */
+static uint64_t *claim_slot(struct gorge_shard *v, const struct insert *in, uint64_t *before, uint32_t *f,
+                            uint32_t *freq) {
   struct gorge_resident r;
-  gorge_index_sweep(v, in->key->hash);
-  if (lookup(v, in->key, &r)) {
+  /* The slot of a resident entry stays its own while the entry moves, and is empty once it was evicted. */
+  if (before != NULL && follow(v, before, &r)) {
     *f = gorge_evict_frequency(v, &r.head);
     *freq = gorge_slot_freq(r.word);
-    return r.slot;
+    return before;
   }
   *f = gorge_evict_raise(v, gorge_ghost_take(v, in->key->hash), 1);
   *freq = 0;
@@ -101,11 +113,10 @@ static uint64_t *claim_slot(struct gorge_shard *v, const struct insert *in, uint
   return slot;
 }
 
-static void store(struct gorge_shard *v, const struct insert *in, struct gorge_read *out) {
+static void store(struct gorge_shard *v, const struct insert *in, uint64_t *before, uint64_t at,
+                  struct gorge_read *out) {
   uint32_t f, freq;
-  uint64_t at;
-  uint64_t *slot = claim_slot(v, in, &f, &freq);
-  gorge_log_place(v, in->ring, in->units, 0, &at); /* there is room: gorge_evict_make_room said so */
+  uint64_t *slot = claim_slot(v, in, before, &f, &freq);
   struct gorge_head head = gorge_entry_head(in->key, in->entry, (uint8_t)v->epoch, (uint8_t)in->snapshot->epoch);
   gorge_head_set_f(&head, f, v->shared->frequency_age);
   gorge_head_set_check(&head, at);
@@ -132,17 +143,17 @@ static int insert_locked(struct gorge_shard *v, const struct insert *in, struct 
   }
   if (in->units == 0) {
     gorge_stamps_bump_soft(v->zone, in->snapshot->cell);
-    gorge_index_sweep(v, in->key->hash);
     if (resident) {
       remove_resident(v, &r);
     }
     gorge_shard_count(v, in->key->ns, GORGE_COUNT_TOO_LARGE);
     return GORGE_TOO_LARGE;
   }
-  if (!gorge_evict_make_room(v, in->ring, in->units)) {
+  uint64_t at;
+  if (!gorge_evict_make_room(v, in->ring, in->units, &at)) {
     return GORGE_PENDING;
   }
-  store(v, in, out);
+  store(v, in, resident ? r.slot : NULL, at, out);
   return GORGE_STORED;
 }
 
@@ -161,8 +172,8 @@ int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, co
     return GORGE_REFUSED;
   }
   in.units = gorge_entry_plan(key, entry, &in.extra_units);
-  in.units = in.units <= v.shared->max_units ? in.units : 0;
-  in.ring = in.units > v.shared->small_max_units ? GORGE_RING_MAIN : GORGE_RING_SMALL;
+  in.units = in.units <= v.l1->max_units ? in.units : 0;
+  in.ring = in.units > v.l1->small_max_units ? GORGE_RING_MAIN : GORGE_RING_SMALL;
   v.worker = owner->worker;
   v.ns = key->ns;
   v.now_ms = now_ms;
@@ -194,7 +205,6 @@ static void invalidate_locked(struct gorge_shard *v, const struct gorge_key *key
   if (version != 0) {
     *changes = gorge_stamps_bump_soft(v->zone, cell);
   }
-  gorge_index_sweep(v, key->hash);
   if (resident) {
     remove_resident(v, &r);
   }

@@ -209,20 +209,38 @@ static void test_a_damaged_log_is_given_up(void **state) {
     assert_int_equal(gorge_log_oldest(&v, GORGE_RING_SMALL, &at, &head), 0);
     assert_int_equal(gorge_log_used(&v, GORGE_RING_SMALL), 0);
   }
-  /* Geometry that does not fit the region is not followed. */
-  struct gorge_l1_shard good = *v.shared;
-  struct gorge_shard other;
-  v.shared->area_units = (uint64_t)1 << 40;
-  assert_false(gorge_shard_at(l1.zone, 0, &other));
-  *v.shared = good;
-  v.shared->buckets = UINT32_MAX;
-  assert_false(gorge_shard_at(l1.zone, 0, &other));
-  *v.shared = good;
-  v.shared->index_at = UINT64_MAX - 63;
-  assert_false(gorge_shard_at(l1.zone, 0, &other));
-  assert_int_equal(l1_put(&l1, "key", "value", 1000), GORGE_REFUSED);
-  assert_false(l1_has(&l1, "key"));
-  *v.shared = good;
+}
+
+static void test_geometry_that_does_not_fit_is_not_followed(void **state) {
+  (void)state;
+  struct l1 l1 = l1_open(SIZE, 2, 0);
+  struct gorge_l1_header *l1_header = gorge_l1_header(l1.zone), good = *l1_header;
+  struct gorge_shard v;
+  for (int damage = 0; damage < 8; damage++) {
+    assert_true(gorge_shard_at(l1.zone, 1, &v));
+    switch (damage) {
+      case 0: l1_header->area_units = UINT32_MAX; break;
+      case 1: l1_header->buckets = UINT32_MAX; break;
+      case 2: l1_header->ghost_buckets = UINT32_MAX; break;
+      case 3: l1_header->shards_at = UINT64_MAX - 63; break;
+      case 4: l1_header->shard_bytes = UINT64_MAX - 63; break;
+      case 5: l1_header->shards_at++; break;
+      case 6: l1_header->lap_shift = 64; break;
+      default: l1_header->buckets = 0; break;
+    }
+    assert_false(gorge_shard_at(l1.zone, 1, &v));
+    assert_false(gorge_shard_at(l1.zone, 2, &v));
+    assert_int_equal(l1_put(&l1, "key", "value", 1000), GORGE_REFUSED);
+    assert_false(l1_has(&l1, "key"));
+    l1_delete(&l1, "key", 0);
+    *l1_header = good;
+  }
+  /* Cells that are not there. */
+  l1_header->tags_at = UINT64_MAX - 63;
+  l1_header->stamp_cells = UINT32_MAX;
+  gorge_l1_invalidate_tag(l1.zone, l1.ns, "tag", 3);
+  l1_delete(&l1, "key", 5);
+  *l1_header = good;
   assert_int_equal(l1_put(&l1, "key", "value", 1000), GORGE_STORED);
   assert_true(l1_has(&l1, "key"));
 }
@@ -238,7 +256,7 @@ static void test_buckets_fill_evenly(void **state) {
     uint64_t *slot = gorge_index_vacant(&v, hash);
     failed += slot == NULL;
     if (slot != NULL) {
-      assert_true(gorge_slot_free(v.shared, *slot));
+      assert_int_equal(*slot, 0);
       gorge_index_publish(slot, gorge_slot_word(hash, 0, 0, tail + i));
       assert_ptr_equal(gorge_index_at(&v, hash, 0, tail + i), slot);
     }
@@ -246,7 +264,7 @@ static void test_buckets_fill_evenly(void **state) {
   assert_true(failed * 100 < placed);
 }
 
-static void test_slots_before_the_tail_are_free(void **state) {
+static void test_a_full_bucket_gives_its_weakest_slot(void **state) {
   (void)state;
   struct l1 l1 = l1_open(SIZE, 1, 1);
   struct gorge_shard v = shard_of(&l1);
@@ -254,16 +272,27 @@ static void test_slots_before_the_tail_are_free(void **state) {
   for (int i = 0; i < GORGE_BUCKET_SLOTS; i++) {
     uint64_t *slot = gorge_index_vacant(&v, hash);
     assert_non_null(slot);
+    assert_int_equal(*slot, 0);
     gorge_index_publish(slot, gorge_slot_word(hash, 0, (uint32_t)(i == 5 ? 0 : 1), tail + 10 * (uint64_t)i));
   }
   assert_null(gorge_index_vacant(&v, hash));
   assert_int_equal(gorge_index_weakest(&v, hash) - v.slots, 5);
-  gorge_log_release(&v, 0, tail + 31);
-  assert_non_null(gorge_index_vacant(&v, hash));
-  assert_int_not_equal(v.slots[3], 0);
-  gorge_index_sweep(&v, hash);
-  for (int i = 0; i < GORGE_BUCKET_SLOTS; i++) {
-    assert_int_equal(v.slots[i] == 0, i < 4);
+  gorge_log_release(&v, 0, tail + 1); /* what lies before the tail is weaker still */
+  assert_int_equal(gorge_index_weakest(&v, hash) - v.slots, 0);
+}
+
+static void test_match_finds_all_and_nothing_else(void **state) {
+  (void)state;
+  _Alignas(GORGE_L1_LINE) uint64_t bucket[GORGE_BUCKET_SLOTS];
+  for (uint32_t set = 0; set < 256; set++) {
+    uint32_t match = 0;
+    for (uint32_t i = 0; i < GORGE_BUCKET_SLOTS; i++) {
+      bucket[i] = (set >> i & 1 ? (uint64_t)0x8001 << 48 : (uint64_t)0x7ffe << 48) | 0x800180018001U;
+    }
+    for (uint32_t m = gorge_index_match(bucket, 0x8001); m != 0; m = gorge_match_rest(m)) {
+      match |= 1U << gorge_match_first(m);
+    }
+    assert_int_equal(match, set);
   }
 }
 
@@ -271,8 +300,7 @@ static void test_history_remembers_about_three_times_the_entries(void **state) {
   (void)state;
   struct l1 l1 = l1_open(SIZE, 1, 0);
   struct gorge_shard v = shard_of(&l1);
-  uint64_t entries = (uint64_t)v.shared->ghost_buckets * GORGE_GHOST_WAYS / GORGE_GHOST_PER_ENTRY;
-  v.shared->entries = entries;
+  uint64_t entries = (uint64_t)v.l1->ghost_buckets * GORGE_GHOST_WAYS / GORGE_GHOST_PER_ENTRY;
   assert_int_equal(gorge_ghost_take(&v, 99), 0);
   for (uint64_t i = 0; i < 10 * entries; i++) {
     gorge_ghost_put(&v, i * 0x9E3779B97F4A7C15U, (uint32_t)(i % 15) + 1);
@@ -303,8 +331,10 @@ int main(void) {
       cmocka_unit_test(test_a_ring_keeps_order_over_many_laps),
       cmocka_unit_test(test_room_that_is_kept_is_there),
       cmocka_unit_test(test_a_damaged_log_is_given_up),
+      cmocka_unit_test(test_geometry_that_does_not_fit_is_not_followed),
       cmocka_unit_test(test_buckets_fill_evenly),
-      cmocka_unit_test(test_slots_before_the_tail_are_free),
+      cmocka_unit_test(test_a_full_bucket_gives_its_weakest_slot),
+      cmocka_unit_test(test_match_finds_all_and_nothing_else),
       cmocka_unit_test(test_history_remembers_about_three_times_the_entries),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
