@@ -223,7 +223,8 @@ void gorge_op_free(gorge_cache *cache, uint64_t op) {
     case GORGE_OP_FILL:
     case GORGE_OP_WRITE:
     case GORGE_OP_RELEASE: o->detached = true; return; /* what was sent is carried out */
-    case GORGE_OP_LEASE: /* a lease may be granted yet: it is given back when the reply comes */
+    case GORGE_OP_LOOKUP: /* the breaker is to hear of the answer */
+    case GORGE_OP_LEASE:  /* a lease may be granted yet: it is given back when the reply comes */
       o->detached = true;
       gorge_fetch_abandon(o, now_ms);
       return;

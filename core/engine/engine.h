@@ -176,6 +176,7 @@ int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len);
 int gorge_op_adopt_tags(struct gorge_op *op, const char *tags, uint32_t tags_len);
 /* Goes back to the tags of the caller; returns whether they had been given up. */
 bool gorge_op_own_tags(struct gorge_op *op);
+/* The op of an id, or NULL: there is none, or its caller has let go of it. */
 struct gorge_op *gorge_op_find(gorge_cache *c, uint64_t id);
 void gorge_op_destroy(struct gorge_op *op);
 /* Ends the op with a status: the caller is told, or, when detached, the op is destroyed. The op may be gone afterwards. */

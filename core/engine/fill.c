@@ -50,7 +50,19 @@ static int keep(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
   return status == GORGE_BUSY ? GORGE_REFUSED : status;
 }
 
-static void publish(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
+/* The fill is over for the caller. A lease that Redis may still have for it is given back, others would wait for it. */
+static void conclude(struct gorge_op *op, int status, bool leased, uint64_t now_ms) {
+  gorge_fill_finish_flight(op, GORGE_OK, now_ms);
+  op->status = status;
+  if (leased && gorge_fill_release(op, now_ms)) {
+    gorge_op_notify(op);
+  } else {
+    gorge_op_end(op, status);
+  }
+}
+
+/* leased: Redis did not store the value. */
+static void publish(struct gorge_op *op, uint64_t version, bool leased, uint64_t now_ms) {
   /* A fill that was taken over must not be seen: the flight is asked first; what still slips in between loses by its snapshot. */
   bool owned = op->flight.index == UINT32_MAX || gorge_flight_owned(op->cache->zone, &op->flight);
   int status = GORGE_REFUSED;
@@ -59,20 +71,18 @@ static void publish(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
   } else {
     gorge_count(op->cache, GORGE_COUNT_REFUSED_FILLS);
   }
-  gorge_fill_finish_flight(op, GORGE_OK, now_ms);
-  gorge_op_end(op, status);
+  conclude(op, status, leased, now_ms);
 }
 
 void gorge_fill_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
   if (r->status == GORGE_STORED) {
-    publish(op, r->version, now_ms);
+    publish(op, r->version, false, now_ms);
   } else if (r->status == GORGE_REFUSED) {
     gorge_count(op->cache, GORGE_COUNT_REFUSED_FILLS);
-    gorge_fill_finish_flight(op, GORGE_OK, now_ms);
-    gorge_op_end(op, GORGE_REFUSED);
+    conclude(op, GORGE_REFUSED, false, now_ms);
   } else {
     gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
-    publish(op, 0, now_ms);
+    publish(op, 0, r->status == GORGE_ERR_REDIS || r->status == GORGE_ERR_TIMEOUT, now_ms);
   }
 }
 
@@ -131,18 +141,18 @@ static int take_late_tags(struct gorge_op *op, const struct gorge_store *store) 
 void gorge_fill_store(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms) {
   observe_load(op);
   if (gorge_op_take_store(op, store) != GORGE_OK || (store->tags != NULL && take_late_tags(op, store) != GORGE_OK)) {
-    gorge_fill_finish_flight(op, GORGE_OK, now_ms);
-    gorge_op_end(op, GORGE_ERR_MEMORY);
+    conclude(op, GORGE_ERR_MEMORY, true, now_ms);
   } else if (op->unleased) {
     gorge_op_end(op, GORGE_REFUSED);
   } else if (op->l2_token == 0) {
-    publish(op, 0, now_ms);
+    publish(op, 0, false, now_ms);
   } else {
     op->state = GORGE_OP_FILL;
     op->status = GORGE_PENDING;
-    if (gorge_remote_send(op, GORGE_L2_FILL, now_ms) != GORGE_OK) {
+    int status = gorge_remote_send(op, GORGE_L2_FILL, now_ms);
+    if (status != GORGE_OK) {
       gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
-      publish(op, 0, now_ms);
+      publish(op, 0, status == GORGE_ERR_ARGUMENT || status == GORGE_ERR_MEMORY, now_ms);
     }
   }
 }

@@ -173,11 +173,8 @@ int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const cha
 struct gorge_op *gorge_op_find(gorge_cache *c, uint64_t id) {
   uint32_t slot = (uint32_t)(id & (SLOTS_MAX - 1));
   /* What stands in the table of a fork's child is its parent's. */
-  if (c->generation != gorge_process_generation() || slot >= c->slot_count || c->slots[slot] == NULL ||
-      c->slots[slot]->id != id) {
-    return NULL;
-  }
-  return c->slots[slot];
+  struct gorge_op *op = c->generation == gorge_process_generation() && slot < c->slot_count ? c->slots[slot] : NULL;
+  return op != NULL && op->id == id && !op->detached ? op : NULL;
 }
 
 void gorge_op_list(struct gorge_op *op) {

@@ -102,7 +102,12 @@ static void done(struct gorge_l2_request *rq, const struct gorge_l2_result *resu
     case GORGE_OP_LEASE: gorge_fetch_reply(op, result, now_ms); break;
     case GORGE_OP_FILL: gorge_fill_reply(op, result, now_ms); break;
     case GORGE_OP_WRITE: gorge_write_reply(op, result, now_ms); break;
-    default: gorge_op_end(op, GORGE_OK); break;
+    default: /* RELEASE: the caller knows already how it ended */
+      op->state = GORGE_OP_DONE;
+      if (op->detached) {
+        gorge_op_destroy(op);
+      }
+      break;
   }
 }
 

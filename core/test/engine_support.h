@@ -8,6 +8,7 @@
 
 #include "engine/engine.h"
 #include "gorge.h"
+#include "proto/bytes.h"
 #include "test/wire.h"
 
 enum { ENGINE_VALUE_MAX = 256 };
@@ -69,9 +70,16 @@ struct peer {
   gorge_cache *cache;
   struct wire_text asked; /* bytes not taken yet */
   size_t at;
+  bool held; /* a command has been looked at and not been taken */
+  struct peer_command next;
   int loaded; /* scripts loaded so far */
 };
 
+/*
+ * A cache in a zone of its own (of `zone` if not NULL), connected to the peer and with nothing under way. Its control thread, once it
+ * runs, finds no Redis: all that is asked is asked here.
+ */
+gorge_cache *peer_cache(struct peer *p, const char *zone);
 /* The driver connects, the handshake is answered, scripts are loaded, the clock is told. */
 void peer_connect(struct peer *p, gorge_cache *c);
 void peer_free(struct peer *p);

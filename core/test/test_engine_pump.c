@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: MIT */
+/* Operations against a Redis made of bytes: every answer, every moment at which the caller goes away. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "proto/scripts.h"
+#include "test/engine_support.h"
+
+static struct peer peer;
+static gorge_cache *c;
+
+static int begin(void **state) {
+  (void)state;
+  c = peer_cache(&peer, NULL);
+  return 0;
+}
+
+static int end(void **state) {
+  (void)state;
+  bool clean = engine_flights(c) == 0 && gorge_pending(c) == 0 && c->waiting == NULL && peer_idle(&peer) &&
+               gorge_io_pending(c) == 0;
+  gorge_cache_destroy(c);
+  peer_free(&peer);
+  return clean ? 0 : -1;
+}
+
+/* A fetch that holds the lease in Redis. */
+static uint64_t leased(const char *key, const char *tags) {
+  uint64_t op;
+  assert_int_equal(engine_fetch(c, key, tags, &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  if (tags != NULL) {
+    peer_expect(&peer, "MGET");
+  }
+  assert_int_equal(peer_say(&peer, tags != NULL ? "$-1\r\n*1\r\n$-1\r\n" : "$-1\r\n"), GORGE_OK);
+  peer_expect_script(&peer, GORGE_SCRIPT_LEASE);
+  assert_int_equal(peer_say_lease(&peer, peer_version(1), tags), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_LEASE);
+  return op;
+}
+
+static void a_value_in_redis_is_delivered_and_kept(void **state) {
+  (void)state;
+  uint64_t op;
+  assert_int_equal(engine_fetch(c, "k", NULL, &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say_value(&peer, peer_version(1), "value", NULL), GORGE_OK);
+  struct answer a = engine_status(c, op);
+  assert_int_equal(a.status, GORGE_HIT);
+  assert_string_equal(a.value, "value");
+  assert_non_null(a.read.slot);
+  assert_int_equal(a.read.version, peer_version(1));
+  struct gorge_read small = {.buf = a.value, .buf_size = 2};
+  assert_int_equal(gorge_op_status(c, op, &small), GORGE_SPACE);
+  assert_int_equal(small.len, 5);
+  gorge_op_free(c, op);
+  assert_string_equal(engine_l1(c, "k"), "value");
+  assert_int_equal(engine_counter(c, GORGE_COUNT_L2_HITS), 1);
+}
+
+static void a_lookup_takes_no_lease(void **state) {
+  (void)state;
+  uint64_t op;
+  uint64_t misses = engine_counter(c, GORGE_COUNT_L2_MISSES);
+  assert_int_equal(engine_lookup(c, "k", &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say(&peer, "$-1\r\n"), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_MISS);
+  gorge_op_free(c, op);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_L2_MISSES), misses + 1);
+  assert_int_equal(engine_lookup(c, "k", &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say(&peer, "-ERR no\r\n"), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_MISS);
+  gorge_op_free(c, op);
+}
+
+static void a_miss_gets_the_lease_and_its_value_is_stored(void **state) {
+  (void)state;
+  uint64_t op = leased("k", NULL);
+  assert_int_equal(engine_fill(c, op, "v"), GORGE_PENDING);
+  assert_null(engine_l1(c, "k")); /* Redis decides first */
+  peer_expect_script(&peer, GORGE_SCRIPT_FILL);
+  assert_int_equal(peer_say_number(&peer, peer_version(2)), GORGE_OK);
+  struct answer a = engine_status(c, op);
+  assert_int_equal(a.status, GORGE_STORED);
+  assert_int_equal(a.read.version, peer_version(2));
+  assert_non_null(a.read.slot);
+  gorge_op_free(c, op);
+  assert_string_equal(engine_l1(c, "k"), "v");
+}
+
+static void what_redis_refuses_is_not_kept_here_either(void **state) {
+  (void)state;
+  uint64_t op = leased("k", "tag");
+  assert_int_equal(engine_fill(c, op, "v"), GORGE_PENDING);
+  peer_expect_script(&peer, GORGE_SCRIPT_FILL);
+  assert_int_equal(peer_say_number(&peer, 0), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_REFUSED);
+  gorge_op_free(c, op);
+  assert_null(engine_l1(c, "k"));
+  assert_int_equal(engine_counter(c, GORGE_COUNT_REFUSED_FILLS), 1);
+}
+
+/* The value in Redis has other tags than this caller names; it is dead by the time it is read with them. */
+static void the_loaders_value_gets_the_tags_of_its_caller(void **state) {
+  (void)state;
+  uint64_t op;
+  assert_int_equal(engine_fetch(c, "k", "mine", &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  peer_expect(&peer, "MGET");
+  assert_int_equal(peer_say_value(&peer, peer_version(1), "old", "other"), GORGE_OK);
+  assert_int_equal(peer_say(&peer, "*1\r\n$-1\r\n"), GORGE_OK);
+  peer_expect(&peer, "MGET");
+  assert_int_equal(peer_say(&peer, "*1\r\n$16\r\noooooooo12345678\r\n"), GORGE_OK);
+  peer_expect(&peer, "GET"); /* once more, with its own tags */
+  peer_expect(&peer, "MGET");
+  assert_int_equal(peer_say(&peer, "$-1\r\n*1\r\n$-1\r\n"), GORGE_OK);
+  struct peer_command lease = peer_take(&peer);
+  assert_int_equal(lease.script, GORGE_SCRIPT_LEASE);
+  assert_memory_equal(lease.argv[6], "{1:t:0}:t:mine", lease.len[6]);
+  assert_int_equal(peer_say_lease(&peer, peer_version(1), "mine"), GORGE_OK);
+  assert_int_equal(engine_fill(c, op, "v"), GORGE_PENDING);
+  struct peer_command fill = peer_take(&peer);
+  assert_int_equal(fill.script, GORGE_SCRIPT_FILL);
+  assert_memory_equal(fill.argv[6], "{1:t:0}:t:mine", fill.len[6]);
+  assert_int_equal(peer_say_number(&peer, peer_version(2)), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_STORED);
+  gorge_op_free(c, op);
+  uint64_t write;
+  assert_int_equal(engine_invalidate(c, "mine", &write), GORGE_PENDING);
+  assert_null(engine_l1(c, "k"));
+  peer_expect_script(&peer, GORGE_SCRIPT_INVALIDATE);
+  assert_int_equal(peer_say_number(&peer, peer_version(3)), GORGE_OK);
+  gorge_op_free(c, write);
+}
+
+static void a_damaged_value_is_a_miss(void **state) {
+  (void)state;
+  uint64_t op;
+  assert_int_equal(engine_lookup(c, "k", &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say(&peer, "$7\r\ngarbage\r\n"), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_MISS);
+  gorge_op_free(c, op);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_DECODE_ERRORS), 1);
+}
+
+/* ---- another node fills ---- */
+
+static uint64_t parked(const char *key, uint32_t wait_ms) {
+  uint64_t op;
+  assert_int_equal(engine_fetch_for(c, key, 1000, wait_ms, &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say(&peer, "$-1\r\n"), GORGE_OK);
+  peer_expect_script(&peer, GORGE_SCRIPT_LEASE);
+  assert_int_equal(peer_say_busy(&peer, 1000), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_PENDING);
+  return op;
+}
+
+/* Polls until something is asked. */
+static void await_question(void) {
+  uint64_t ops[4], until_ms = gorge_clock_ms() + 2000;
+  while (peer_idle(&peer) && gorge_clock_ms() < until_ms) {
+    gorge_loop_wait(2);
+    gorge_poll(c, ops, 4);
+  }
+}
+
+static void the_fill_of_another_node_is_waited_for_and_counted_once(void **state) {
+  (void)state;
+  uint64_t op = parked("k", 5000), here;
+  assert_int_equal(engine_fetch(c, "k", NULL, &here), GORGE_PENDING); /* waits for this host's flight, asks nothing */
+  for (int i = 0; i < 3; i++) {
+    await_question();
+    peer_expect_script(&peer, GORGE_SCRIPT_LEASE);
+    assert_int_equal(peer_say_busy(&peer, 1000), GORGE_OK);
+  }
+  await_question();
+  peer_expect_script(&peer, GORGE_SCRIPT_LEASE);
+  assert_int_equal(peer_say_lease_hit(&peer, peer_version(1), "theirs"), GORGE_OK);
+  assert_string_equal(engine_status(c, op).value, "theirs");
+  assert_int_equal(engine_await(c, here).status, GORGE_OK);
+  assert_string_equal(engine_l1(c, "k"), "theirs");
+  gorge_op_free(c, op);
+  gorge_op_free(c, here);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_WAITS), 2);
+  struct gorge_stats stats;
+  gorge_stats_read(c, &stats);
+  uint64_t waits = 0;
+  for (int i = 0; i < GORGE_HISTOGRAM_BUCKETS; i++) {
+    waits += stats.histograms[GORGE_HIST_WAIT][i];
+  }
+  assert_int_equal(waits, 2);
+}
+
+static void a_message_asks_at_once(void **state) {
+  (void)state;
+  c->lock_sleep_ms = 1000000;
+  uint64_t op = parked("k", 5000), ops[4];
+  struct gorge_worker_set wake;
+  struct gorge_key key;
+  gorge_poll(c, ops, 4);
+  assert_true(peer_idle(&peer));
+  gorge_key_init(c->zone, c->ns, "k", 1, &key);
+  assert_true(gorge_flight_poke(c->zone, &key, &wake)); /* as the subscriber does */
+  gorge_poll(c, ops, 4);
+  peer_expect_script(&peer, GORGE_SCRIPT_LEASE);
+  assert_int_equal(peer_say_lease(&peer, peer_version(1), NULL), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_LEASE);
+  gorge_op_free(c, op);
+  peer_expect_script(&peer, GORGE_SCRIPT_RELEASE);
+  assert_int_equal(peer_say_number(&peer, 1), GORGE_OK);
+}
+
+static void a_holder_without_a_sign_of_life_is_not_waited_for(void **state) {
+  (void)state;
+  uint64_t op = parked("k", 5000);
+  for (uint32_t i = 0; i <= c->lock_retries; i++) {
+    await_question();
+    peer_expect_script(&peer, GORGE_SCRIPT_LEASE);
+    assert_int_equal(engine_status(c, op).status, GORGE_PENDING);
+    assert_int_equal(peer_say_busy(&peer, 100), GORGE_OK);
+  }
+  assert_int_equal(engine_status(c, op).status, GORGE_ERR_TIMEOUT);
+  assert_int_equal(engine_flights(c), 0);
+  assert_int_equal(gorge_fetch_run(c, op), GORGE_LEASE);
+  assert_int_equal(gorge_fetch_fail(c, op, "e", 1), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_FAILED);
+  gorge_op_free(c, op);
+  op = parked("k2", 20);
+  await_question();
+  gorge_loop_wait(30);
+  peer_expect_script(&peer, GORGE_SCRIPT_LEASE);
+  assert_int_equal(peer_say_busy(&peer, 1000), GORGE_OK);
+  assert_int_equal(engine_await(c, op).status, GORGE_ERR_TIMEOUT);
+  gorge_op_free(c, op);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_WAIT_TIMEOUTS), 2);
+}
+
+/* ---- while a fill is under way ---- */
+
+static void an_epoch_that_begins_meanwhile_refuses_the_value(void **state) {
+  (void)state;
+  uint64_t op = leased("k", NULL), other;
+  gorge_l1_bump_epoch(c->zone, c->ns); /* the journal had a gap */
+  assert_int_equal(gorge_op_joinable(c, op), 0);
+  assert_int_equal(engine_fetch(c, "k", NULL, &other), GORGE_PENDING); /* a flight of the new epoch */
+  peer_expect(&peer, "GET");
+  assert_int_equal(engine_fill(c, op, "v"), GORGE_PENDING);
+  peer_expect_script(&peer, GORGE_SCRIPT_FILL);
+  assert_int_equal(peer_say_value(&peer, peer_version(2), "v2", NULL), GORGE_OK);
+  assert_int_equal(peer_say_number(&peer, peer_version(3)), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_REFUSED); /* in Redis, not here */
+  assert_int_equal(engine_status(c, other).status, GORGE_HIT);
+  assert_string_equal(engine_l1(c, "k"), "v2");
+  gorge_op_free(c, op);
+  gorge_op_free(c, other);
+}
+
+static void a_fill_that_was_taken_over_while_redis_stored_it_is_not_kept(void **state) {
+  (void)state;
+  uint64_t op = leased("k", NULL);
+  assert_int_equal(engine_fill(c, op, "late"), GORGE_PENDING);
+  peer_expect_script(&peer, GORGE_SCRIPT_FILL);
+  struct gorge_op *next;
+  assert_int_equal(gorge_op_create(c, "k", 1, NULL, 0, &next), GORGE_OK);
+  uint64_t id = next->id, much_later_ms = gorge_clock_ms() + 3600000;
+  next->lease_ms = 1000;
+  next->deadline_ms = much_later_ms + 1000;
+  gorge_fetch_enter(next, much_later_ms);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_TAKEOVERS), 1);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say_number(&peer, peer_version(2)), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_REFUSED);
+  assert_null(engine_l1(c, "k"));
+  gorge_op_free(c, op);
+  assert_int_equal(peer_say_value(&peer, peer_version(2), "late", NULL), GORGE_OK); /* as Redis has it */
+  assert_int_equal(engine_status(c, id).status, GORGE_HIT);
+  gorge_op_free(c, id);
+}
+
+/* The lease of a fill that a write made worthless is replaced, not waited for; that is no takeover. */
+static void a_fetch_after_a_write_replaces_the_lease_of_the_fill_before_it(void **state) {
+  (void)state;
+  uint64_t op = leased("k", NULL), write, anew;
+  uint64_t token = c->slots[op & 0xfffff]->l2_token;
+  assert_int_equal(engine_delete(c, "k", &write), GORGE_PENDING);
+  peer_expect_script(&peer, GORGE_SCRIPT_DELETE);
+  assert_int_equal(engine_fetch(c, "k", NULL, &anew), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say_number(&peer, peer_version(2)), GORGE_OK);
+  assert_int_equal(peer_say(&peer, "$-1\r\n"), GORGE_OK);
+  gorge_op_free(c, write);
+  struct peer_command lease = peer_take(&peer);
+  assert_int_equal(lease.script, GORGE_SCRIPT_LEASE);
+  char previous[8];
+  gorge_bytes_put64(previous, token);
+  assert_int_equal(lease.len[7], 8);
+  assert_memory_equal(lease.argv[7], previous, 8);
+  assert_int_equal(peer_say_lease(&peer, peer_version(2), NULL), GORGE_OK);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_TAKEOVERS), 0);
+  assert_int_equal(engine_fill(c, anew, "new"), GORGE_PENDING);
+  assert_int_equal(engine_fill(c, op, "old"), GORGE_PENDING);
+  peer_expect_script(&peer, GORGE_SCRIPT_FILL);
+  peer_expect_script(&peer, GORGE_SCRIPT_FILL);
+  assert_int_equal(peer_say_number(&peer, peer_version(3)), GORGE_OK);
+  assert_int_equal(peer_say_number(&peer, 0), GORGE_OK);
+  assert_int_equal(engine_status(c, anew).status, GORGE_STORED);
+  assert_int_equal(engine_status(c, op).status, GORGE_REFUSED);
+  assert_string_equal(engine_l1(c, "k"), "new");
+  gorge_op_free(c, op);
+  gorge_op_free(c, anew);
+}
+
+/* ---- the host does not follow the journal yet ---- */
+
+static void the_first_fill_waits_a_moment_for_the_journal(void **state) {
+  (void)state;
+  uint64_t op, gone, ops[4];
+  c->sync_until_ms = UINT64_MAX;
+  gorge_zone_journal(c->zone, c->ns)->tried = 0;
+  assert_int_equal(engine_fetch(c, "k", NULL, &op), GORGE_PENDING);
+  assert_int_equal(engine_fetch(c, "k", NULL, &gone), GORGE_PENDING);
+  assert_in_range(gorge_op_wait_ms(c, op), 1, 10);
+  assert_int_equal(gorge_op_joinable(c, op), 1);
+  gorge_poll(c, ops, 4);
+  assert_true(peer_idle(&peer));
+  gorge_op_free(c, gone);
+  gorge_zone_journal(c->zone, c->ns)->tried = 1;
+  gorge_poll(c, ops, 4);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say_value(&peer, peer_version(1), "v", NULL), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_HIT);
+  gorge_op_free(c, op);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_WAITS), 0); /* nobody else filled */
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(a_value_in_redis_is_delivered_and_kept),
+      TEST(a_lookup_takes_no_lease),
+      TEST(a_miss_gets_the_lease_and_its_value_is_stored),
+      TEST(what_redis_refuses_is_not_kept_here_either),
+      TEST(the_loaders_value_gets_the_tags_of_its_caller),
+      TEST(a_damaged_value_is_a_miss),
+      TEST(the_fill_of_another_node_is_waited_for_and_counted_once),
+      TEST(a_message_asks_at_once),
+      TEST(a_holder_without_a_sign_of_life_is_not_waited_for),
+      TEST(an_epoch_that_begins_meanwhile_refuses_the_value),
+      TEST(a_fill_that_was_taken_over_while_redis_stored_it_is_not_kept),
+      TEST(a_fetch_after_a_write_replaces_the_lease_of_the_fill_before_it),
+      TEST(the_first_fill_waits_a_moment_for_the_journal),
+  };
+  return cmocka_run_group_tests_name("engine over bytes", tests, NULL, NULL);
+}
