@@ -220,11 +220,11 @@ void gorge_op_free(gorge_cache *cache, uint64_t op) {
   }
   uint64_t now_ms = gorge_clock_ms();
   switch (o->state) {
+    case GORGE_OP_WRITE: gorge_write_leave(o, now_ms); /* fall through */
     case GORGE_OP_FILL:
-    case GORGE_OP_WRITE:
     case GORGE_OP_RELEASE: o->detached = true; return; /* what was sent is carried out */
-    case GORGE_OP_LOOKUP: /* the breaker is to hear of the answer */
-    case GORGE_OP_LEASE:  /* a lease may be granted yet: it is given back when the reply comes */
+    case GORGE_OP_LOOKUP:                              /* the breaker is to hear of the answer */
+    case GORGE_OP_LEASE: /* a lease may be granted yet: it is given back when the reply comes */
       o->detached = true;
       gorge_fetch_abandon(o, now_ms);
       return;

@@ -244,6 +244,8 @@ bool gorge_fill_release(struct gorge_op *op, uint64_t now_ms);
 void gorge_write_set(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms);
 void gorge_write_delete(struct gorge_op *op, uint64_t now_ms);
 void gorge_write_invalidate(struct gorge_op *op, uint64_t now_ms);
+/* The caller of a write does not wait for the reply: from now on it reads what it wrote. */
+void gorge_write_leave(struct gorge_op *op, uint64_t now_ms);
 void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
 
 /* --- coherence.c: hooks of the control thread --- */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * set, delete, invalidate_tags. Each is applied to this host before it is sent and again after the reply, before the caller
- * returns: in between a neighbour may have read the new stamp but the old value in Redis.
+ * set, delete, invalidate_tags. Each makes this host forget before it is sent and again after the reply, before the caller
+ * returns: in between a neighbour may have read the new stamp but the old value in Redis. A value is shown once Redis has
+ * given it a version: shown before, it could be followed by an older one.
  */
 #include <string.h>
 
@@ -33,6 +34,12 @@ static void insert(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
       GORGE_STORED) {
     op->read.slot = NULL;
   }
+}
+
+/* Keeps the value without a version: there is no Redis, it does not answer, or nobody waits until it does. */
+static void keep_here(struct gorge_op *op, uint64_t now_ms) {
+  open_here(op);
+  insert(op, 0, now_ms);
 }
 
 static void forget_here(struct gorge_op *op, uint64_t version) {
@@ -72,6 +79,9 @@ static void ask_redis(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   if (status != GORGE_OK) {
     gorge_count(c, GORGE_COUNT_DROPPED_WRITES);
     explain(op, status, NULL);
+    if (verb == GORGE_L2_SET) {
+      keep_here(op, now_ms);
+    }
     gorge_op_end(op, status);
   }
 }
@@ -83,8 +93,12 @@ void gorge_write_set(struct gorge_op *op, const struct gorge_store *store, uint6
     return;
   }
   op->verb = GORGE_L2_SET;
+  if (!op->cache->has_redis) {
+    keep_here(op, now_ms);
+    gorge_op_end(op, GORGE_OK);
+    return;
+  }
   open_here(op);
-  insert(op, 0, now_ms);
   ask_redis(op, GORGE_L2_SET, now_ms);
 }
 
@@ -104,10 +118,15 @@ void gorge_write_invalidate(struct gorge_op *op, uint64_t now_ms) {
   ask_redis(op, GORGE_L2_INVALIDATE_TAGS, now_ms);
 }
 
+void gorge_write_leave(struct gorge_op *op, uint64_t now_ms) {
+  if (op->verb == GORGE_L2_SET) {
+    keep_here(op, now_ms);
+  }
+}
+
 static void set_reply(struct gorge_op *op, bool stored, uint64_t version, uint64_t now_ms) {
   if (!stored) {
-    open_here(op);
-    insert(op, 0, now_ms);
+    keep_here(op, now_ms);
     return;
   }
   forget_here(op, version);

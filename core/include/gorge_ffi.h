@@ -281,7 +281,10 @@ int gorge_op_joinable(gorge_cache *cache, uint64_t op);
 /* Ends the caller's interest. A running fill without result is handed on; what was sent to Redis is carried out. */
 void gorge_op_free(gorge_cache *cache, uint64_t op);
 
-/* Writes. Applied on this host before they return; *op is 0 when nothing is pending (no Redis), then the status is final. */
+/*
+ * Writes. The older value is gone on this host before they return; the new one of gorge_set_start is seen from the end of the operation on,
+ * or from gorge_op_free if that comes first. *op is 0 when nothing is pending (no Redis), then the status is final.
+ */
 int gorge_set_start(gorge_cache *cache, const struct gorge_store *store, uint64_t *op);
 int gorge_delete_start(gorge_cache *cache, const char *key, uint32_t key_len, uint64_t *op);
 int gorge_invalidate_start(gorge_cache *cache, const char *tags, uint32_t tags_len, uint64_t *op);

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+/* Writes against a Redis made of bytes: what a reader of this host may see before, between and after the answers. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "proto/scripts.h"
+#include "test/engine_support.h"
+
+static struct peer peer;
+static gorge_cache *c;
+
+static int begin(void **state) {
+  (void)state;
+  c = peer_cache(&peer, NULL);
+  return 0;
+}
+
+static int end(void **state) {
+  (void)state;
+  bool clean = engine_flights(c) == 0 && gorge_pending(c) == 0 && c->waiting == NULL && peer_idle(&peer) &&
+               gorge_io_pending(c) == 0;
+  gorge_cache_destroy(c);
+  peer_free(&peer);
+  return clean ? 0 : -1;
+}
+
+static uint64_t set(const char *value) {
+  uint64_t op;
+  assert_int_equal(engine_set(c, "k", value, NULL, &op), GORGE_PENDING);
+  peer_expect_script(&peer, GORGE_SCRIPT_SET);
+  return op;
+}
+
+static uint64_t deletion(void) {
+  uint64_t op;
+  assert_int_equal(engine_delete(c, "k", &op), GORGE_PENDING);
+  peer_expect_script(&peer, GORGE_SCRIPT_DELETE);
+  return op;
+}
+
+static uint64_t lookup(void) {
+  uint64_t op;
+  assert_int_equal(engine_lookup(c, "k", &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  return op;
+}
+
+static void answered(uint64_t op, uint64_t version, int status) {
+  assert_int_equal(peer_say_number(&peer, version), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, status);
+  gorge_op_free(c, op);
+}
+
+/* As the subscriber applies it. */
+static void message(uint64_t version) {
+  struct gorge_key key;
+  gorge_key_init(c->zone, c->ns, "k", 1, &key);
+  gorge_l1_invalidate(c->zone, &c->process->owner, &key, version, NULL);
+}
+
+static uint64_t l1_version(void) {
+  struct gorge_read read = {.buf = NULL};
+  return gorge_peek(c, "k", 1, &read) == GORGE_MISS ? 0 : read.version;
+}
+
+/* I4: a value that Redis has not ordered yet is not shown: an older one could follow it. */
+static void a_value_is_shown_when_redis_has_given_it_a_version(void **state) {
+  (void)state;
+  answered(set("one"), peer_version(1), GORGE_OK);
+  assert_string_equal(engine_l1(c, "k"), "one");
+  uint64_t op = set("two");
+  assert_null(engine_l1(c, "k")); /* neither the old one */
+  answered(op, peer_version(2), GORGE_OK);
+  assert_string_equal(engine_l1(c, "k"), "two");
+  assert_int_equal(l1_version(), peer_version(2));
+  message(peer_version(2)); /* its own message, whenever it comes */
+  assert_string_equal(engine_l1(c, "k"), "two");
+}
+
+static void of_two_writes_that_cross_the_last_one_in_redis_wins(void **state) {
+  (void)state;
+  uint64_t first = set("first"), second = set("second");
+  assert_int_equal(peer_say_number(&peer, peer_version(2)), GORGE_OK); /* answers in the order of questions, */
+  assert_int_equal(peer_say_number(&peer, peer_version(1)), GORGE_OK); /* versions in that of another world */
+  assert_true(engine_l1(c, "k") == NULL || strcmp(engine_l1(c, "k"), "first") == 0);
+  gorge_op_free(c, first);
+  gorge_op_free(c, second);
+  answered(lookup(), 0, GORGE_MISS);
+}
+
+static void a_newer_message_before_the_answer_keeps_the_value_out(void **state) {
+  (void)state;
+  uint64_t op = set("mine");
+  message(peer_version(1)); /* mine, faster than the answer */
+  message(peer_version(2)); /* and another node's */
+  answered(op, peer_version(1), GORGE_OK);
+  assert_null(engine_l1(c, "k"));
+  op = set("mine");
+  message(peer_version(3));
+  answered(op, peer_version(3), GORGE_OK);
+  assert_string_equal(engine_l1(c, "k"), "mine");
+}
+
+/* I3: whoever read Redis before it knew of the write does not bring the old value back. */
+static void a_neighbour_that_read_the_old_value_does_not_bring_it_back(void **state) {
+  (void)state;
+  for (int deleting = 0; deleting < 2; deleting++) {
+    for (int when = 0; when < 3; when++) {
+      uint64_t read = 0, write = 0;
+      if (when == 0) { /* it began before the write */
+        read = lookup();
+      }
+      write = deleting ? deletion() : set("new");
+      if (when > 0) { /* after the write had begun, in another worker: Redis answers it first */
+        struct gorge_op *op;
+        assert_int_equal(gorge_op_create(c, "k", 1, NULL, 0, &op), GORGE_OK);
+        read = op->id;
+        gorge_fetch_lookup(op, gorge_clock_ms());
+        struct gorge_l2_request *rq = &op->request;
+        struct gorge_l2_result old = {
+            .status = GORGE_HIT, .version = peer_version(1), .value = "old", .value_len = 3, .remaining_ms = 60000};
+        old.kind = GORGE_KIND_STRING;
+        if (when == 1) {
+          rq->done(rq, &old, gorge_clock_ms());
+          gorge_l2_cancel(rq);
+          assert_string_equal(engine_l1(c, "k"), "old"); /* the write has not returned yet */
+        }
+        assert_int_equal(peer_say_number(&peer, peer_version(5)), GORGE_OK);
+        if (when == 2) {
+          rq->done(rq, &old, gorge_clock_ms());
+          gorge_l2_cancel(rq);
+        }
+        peer_expect(&peer, "GET");
+        assert_int_equal(peer_say(&peer, "$-1\r\n"), GORGE_OK);
+      } else {
+        assert_int_equal(peer_say_value(&peer, peer_version(1), "old", NULL), GORGE_OK);
+        assert_int_equal(peer_say_number(&peer, peer_version(5)), GORGE_OK);
+      }
+      assert_string_equal(engine_status(c, read).value, "old"); /* it asked before the write returned */
+      assert_int_equal(engine_status(c, write).status, GORGE_OK);
+      const char *now = engine_l1(c, "k");
+      assert_true(now == NULL || (!deleting && strcmp(now, "new") == 0));
+      gorge_op_free(c, read);
+      gorge_op_free(c, write);
+      gorge_l1_bump_epoch(c->zone, c->ns);
+    }
+  }
+}
+
+static void a_fill_that_began_before_a_write_does_not_undo_it(void **state) {
+  (void)state;
+  for (int deleting = 0; deleting < 2; deleting++) {
+    uint64_t op;
+    assert_int_equal(engine_fetch(c, "k", NULL, &op), GORGE_PENDING);
+    peer_expect(&peer, "GET");
+    assert_int_equal(peer_say(&peer, "$-1\r\n"), GORGE_OK);
+    peer_expect_script(&peer, GORGE_SCRIPT_LEASE);
+    assert_int_equal(peer_say_lease(&peer, peer_version(1), NULL), GORGE_OK);
+    uint64_t write = deleting ? deletion() : set("new");
+    assert_int_equal(engine_fill(c, op, "old"), GORGE_PENDING);
+    peer_expect_script(&peer, GORGE_SCRIPT_FILL);
+    answered(write, peer_version(2), GORGE_OK);
+    answered(op, peer_version(3), GORGE_REFUSED); /* even if Redis had stored it */
+    const char *now = engine_l1(c, "k");
+    assert_true(now == NULL || (!deleting && strcmp(now, "new") == 0));
+    gorge_l1_bump_epoch(c->zone, c->ns);
+  }
+}
+
+/* The answer is missing: what happened in Redis is not known, this host goes on with what was written. */
+static void a_write_without_an_answer_holds_on_this_host(void **state) {
+  (void)state;
+  uint64_t op = set("new");
+  message(peer_version(3));
+  assert_int_equal(peer_say(&peer, "-BUSY a script is running\r\n"), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_ERR_REDIS);
+  gorge_op_free(c, op);
+  assert_string_equal(engine_l1(c, "k"), "new");
+  assert_int_equal(l1_version(), 0);
+  message(peer_version(4)); /* should it have been carried out, its message makes readers ask Redis */
+  assert_null(engine_l1(c, "k"));
+  op = deletion();
+  assert_int_equal(peer_say(&peer, "-BUSY a script is running\r\n"), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_ERR_REDIS);
+  gorge_op_free(c, op);
+  assert_null(engine_l1(c, "k"));
+}
+
+static void a_tag_is_invalidated_before_and_after_redis_is_told(void **state) {
+  (void)state;
+  uint64_t op;
+  for (int when = 0; when < 2; when++) {
+    assert_int_equal(engine_set(c, "k", "v", "tag", &op), GORGE_PENDING);
+    peer_expect_script(&peer, GORGE_SCRIPT_SET);
+    if (when == 0) {
+      answered(op, peer_version(10), GORGE_OK);
+      assert_string_equal(engine_l1(c, "k"), "v");
+    }
+    uint64_t tags;
+    assert_int_equal(engine_invalidate(c, "tag", &tags), GORGE_PENDING);
+    peer_expect_script(&peer, GORGE_SCRIPT_INVALIDATE);
+    if (when == 1) {
+      answered(op, peer_version(11), GORGE_OK);
+    }
+    assert_null(engine_l1(c, "k"));
+    answered(tags, peer_version(12), GORGE_OK);
+    assert_null(engine_l1(c, "k"));
+  }
+  assert_int_equal(engine_counter(c, GORGE_COUNT_INVALIDATED_TAGS), 2);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(a_value_is_shown_when_redis_has_given_it_a_version),
+      TEST(of_two_writes_that_cross_the_last_one_in_redis_wins),
+      TEST(a_newer_message_before_the_answer_keeps_the_value_out),
+      TEST(a_neighbour_that_read_the_old_value_does_not_bring_it_back),
+      TEST(a_fill_that_began_before_a_write_does_not_undo_it),
+      TEST(a_write_without_an_answer_holds_on_this_host),
+      TEST(a_tag_is_invalidated_before_and_after_redis_is_told),
+  };
+  return cmocka_run_group_tests_name("engine, writes", tests, NULL, NULL);
+}
