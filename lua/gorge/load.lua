@@ -76,7 +76,7 @@ local function read_overrides(overrides)
 end
 
 local function failed(call, op, err)
-  call.engine:fail(op, type(err) == "string" and err or text.describe(err))
+  call.engine:fail(op, type(err) == "string" and err or "gorge: fn failed: " .. text.describe(err)) -- for other workers
   return nil, err
 end
 

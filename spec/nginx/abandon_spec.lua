@@ -235,7 +235,7 @@ describe_both("a loader that fails", function(nodes_with)
     local expected = {
       ["error 'text'"] = "posted:%d+: text",
       ["error()"] = "gorge: fn raised: nil",
-      ["error { code = 1 }"] = "gorge: fn raised: a table",
+      ["error { code = 1 }"] = "table", -- itself, and in other workers "gorge: fn failed: a table"
       ["error(nil, 0)"] = "gorge: fn raised: nil",
       ["return nil, 'failed'"] = "^failed$",
       ["local x = nil; return x.y"] = "attempt to index",
