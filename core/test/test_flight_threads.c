@@ -167,6 +167,7 @@ static void test_a_flight_taken_over_while_its_owner_waits_is_not_ended_by_it(vo
   zone = proc_zone(gorge_l1_init);
   assert_int_equal(gorge_owner_claim(zone, GORGE_THREAD_MAIN, &me), GORGE_OK);
   load_key(zone, 0, &reuse.key);
+  int taken_over = 0;
   for (int i = 0; i < 100; i++) {
     pthread_t thread;
     late.ready = late.go = 0;
@@ -179,14 +180,17 @@ static void test_a_flight_taken_over_while_its_owner_waits_is_not_ended_by_it(vo
     uint64_t start = gorge_clock_us();
     while (gorge_clock_us() - start < 300) {
     }
-    uint64_t next = gorge_zone_token(zone);
-    __atomic_store_n(&r->token, next, __ATOMIC_RELEASE);
+    uint64_t next = gorge_zone_token(zone), seen = late.ref.token;
+    /* On a busy machine the owner may have waited for its whole budget, and have ended its flight without the lock. */
+    bool taken = __atomic_compare_exchange_n(&r->token, &seen, next, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
     gorge_lock_release(&set->lock, me.id);
     pthread_join(thread, NULL);
-    assert_int_equal(late.status, GORGE_REFUSED);
-    assert_int_equal(__atomic_load_n(&r->token, __ATOMIC_ACQUIRE), next);
+    taken_over += taken;
+    assert_int_equal(late.status, taken ? GORGE_REFUSED : GORGE_OK);
+    assert_int_equal(__atomic_load_n(&r->token, __ATOMIC_ACQUIRE), taken ? next : seen);
     __atomic_store_n(&r->token, 0, __ATOMIC_RELEASE);
   }
+  assert_true(taken_over > 0);
   gorge_owner_release(zone, &me);
 }
 

@@ -407,17 +407,23 @@ static void test_what_is_not_our_file_is_an_error(void **state) {
   run(traps, NULL);
 }
 
+/* arg: counts those who have made their file; none ends before both have, for who makes one sweeps those of the dead. */
 static int leave_file(struct proc *self, void *arg) {
+  uint64_t *made = arg;
   (void)self;
-  (void)arg;
   struct proc child = proc_start(sibling, NULL);
   proc_hear(&child);
+  if (made != NULL) {
+    __atomic_add_fetch(made, 1, __ATOMIC_ACQ_REL);
+    CHILD_CHECK(proc_await(made, 2));
+  }
   return leave(&child);
 }
 
 /* A parent that lives, its only child gone: the next one will find the zone as it was. */
 static int leave_file_and_stay(struct proc *self, void *arg) {
-  CHILD_CHECK(leave_file(self, arg) == 0);
+  (void)arg;
+  CHILD_CHECK(leave_file(self, NULL) == 0);
   proc_say(self, 0);
   proc_hear(self);
   return 0;
@@ -442,7 +448,8 @@ static int leave_orphan(struct proc *self, void *arg) {
 
 static void test_files_of_dead_parents_are_swept_and_no_others(void **state) {
   (void)state;
-  struct proc dead = proc_start(leave_file, NULL), zombie = proc_start(leave_file, NULL);
+  uint64_t *made = proc_shared(sizeof *made);
+  struct proc dead = proc_start(leave_file, made), zombie = proc_start(leave_file, made);
   pid_t dead_pid = dead.pid, zombie_pid = zombie.pid;
   assert_int_equal(proc_wait(&dead), 0);
   siginfo_t info; /* ended, but not taken note of by this process yet */
