@@ -338,8 +338,10 @@ void gorge_op_cleanup(void *data) {
 
 /* ---- moving bytes from outside ---- */
 
+/* The connection that is moved from outside; that of a fork's parent is left alone. */
 static struct gorge_conn *pumped(gorge_cache *cache) {
-  return cache->l2 != NULL && cache->link == NULL ? gorge_l2_conn(cache->l2) : NULL;
+  bool own = cache->generation == gorge_process_generation();
+  return own && cache->l2 != NULL && cache->link == NULL ? gorge_l2_conn(cache->l2) : NULL;
 }
 
 int gorge_io_connect(gorge_cache *cache, char *host, uint32_t host_size, uint32_t *port) {
@@ -359,14 +361,18 @@ int gorge_io_connect(gorge_cache *cache, char *host, uint32_t host_size, uint32_
     gorge_conn_closed(conn, now_ms, reason != NULL ? reason : gorge_status_text(status));
     return GORGE_MISS;
   }
+  if (status == GORGE_OK) {
+    cache->dropped = false; /* what comes from now on is about a new transport */
+  }
   return status;
 }
 
 void gorge_io_opened(gorge_cache *cache) {
   struct gorge_conn *conn = pumped(cache);
   if (conn != NULL) {
-    cache->dropped = false;
     gorge_conn_opened(conn, gorge_clock_ms());
+    /* Too late for a connection that has given up meanwhile: this transport is of no use. */
+    cache->dropped = gorge_conn_state(conn) != GORGE_CONN_HANDSHAKE;
   }
 }
 

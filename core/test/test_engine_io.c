@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT */
+/* The connection moved from outside, its deadlines, and the circuit breaker. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "proto/scripts.h"
+#include "test/drive_support.h"
+#include "test/engine_support.h"
+
+static struct peer peer;
+static gorge_cache *c;
+static char host[256];
+static uint32_t port;
+
+static int begin(void **state) {
+  (void)state;
+  c = peer_cache(&peer, NULL);
+  return 0;
+}
+
+static int end(void **state) {
+  (void)state;
+  bool clean = engine_flights(c) == 0 && gorge_pending(c) == 0 && c->waiting == NULL;
+  gorge_cache_destroy(c);
+  peer_free(&peer);
+  return clean ? 0 : -1;
+}
+
+static uint32_t redis_state(void) {
+  struct gorge_stats stats;
+  assert_int_equal(gorge_stats_read(c, &stats), GORGE_OK);
+  return stats.redis_state;
+}
+
+static const char *reason(void) {
+  static struct gorge_stats stats;
+  assert_int_equal(gorge_stats_read(c, &stats), GORGE_OK);
+  return stats.redis_reason;
+}
+
+/* Waits for the end of the connection's backoff. */
+static void await_connect(void) { assert_true(WAIT_UNTIL(gorge_io_connect(c, host, sizeof host, &port) == GORGE_OK)); }
+
+static void where_to_connect_is_told_when_somebody_wants_it(void **state) {
+  (void)state;
+  struct gorge_config config = engine_config(NULL, "/nonexistent/redis.sock", 0);
+  gorge_cache *idle = engine_cache(&config);
+  assert_int_equal(gorge_io_connect(idle, host, sizeof host, &port), GORGE_MISS);
+  assert_int_equal(gorge_cache_enter(idle, 0), GORGE_OK);
+  assert_int_equal(gorge_io_connect(idle, host, sizeof host, &port), GORGE_MISS);
+  uint64_t op;
+  idle->threads = true;
+  assert_int_equal(engine_lookup(idle, "k", &op), GORGE_PENDING);
+  assert_int_equal(gorge_io_pending(idle), 1);
+  assert_int_equal(gorge_io_connect(idle, host, sizeof host, &port), GORGE_OK);
+  assert_string_equal(host, "unix:/nonexistent/redis.sock");
+  assert_int_equal(port, 0);
+  gorge_op_free(idle, op);
+  gorge_cache_destroy(idle);
+}
+
+/* The transport is given up from inside (a deadline, silence): the pump hears of it, and the next attempt counts in full. */
+static void after_a_drop_the_next_attempt_is_heard_of(void **state) {
+  (void)state;
+  gorge_conn_fail(gorge_l2_conn(c->l2), "enough");
+  assert_int_equal(gorge_io_tick(c), 1);
+  assert_string_equal(reason(), "enough");
+  const char *ptr;
+  uint64_t len;
+  gorge_io_output(c, &ptr, &len);
+  assert_int_equal(len, 0);
+  assert_int_not_equal(gorge_io_input(c, "+OK\r\n", 5), GORGE_OK);
+  gorge_io_closed(c, "the socket that was to be closed");
+  assert_string_equal(reason(), "enough");
+  await_connect();
+  gorge_io_closed(c, "connection refused");
+  assert_int_equal(redis_state(), GORGE_CONN_DOWN); /* at once, not when connecting has taken too long */
+  assert_string_equal(reason(), "connection refused");
+  await_connect();
+  peer_connect(&peer, c);
+  assert_int_equal(redis_state(), GORGE_CONN_READY);
+  assert_int_equal(gorge_io_tick(c), 0);
+}
+
+/* The socket was had, but later than anybody waited for it: it must not be sat upon. */
+static void a_socket_that_opens_too_late_is_to_be_closed(void **state) {
+  (void)state;
+  gorge_io_closed(c, "lost");
+  await_connect();
+  gorge_conn_closed(gorge_l2_conn(c->l2), gorge_clock_ms(), "connecting took too long"); /* as its tick does */
+  gorge_io_opened(c);
+  assert_int_equal(gorge_io_tick(c), 1);
+  assert_int_not_equal(gorge_io_input(c, "+OK\r\n", 5), GORGE_OK);
+  gorge_io_closed(c, "closed as asked");
+  await_connect();
+  peer_connect(&peer, c);
+  assert_int_equal(redis_state(), GORGE_CONN_READY);
+}
+
+static void bytes_that_are_no_redis_end_the_connection(void **state) {
+  (void)state;
+  uint64_t op;
+  assert_int_equal(engine_fetch(c, "k", NULL, &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  assert_int_not_equal(peer_say(&peer, "HTTP/1.1 400 Bad Request\r\n\r\n"), GORGE_OK);
+  gorge_io_closed(c, "protocol error");
+  assert_int_equal(engine_status(c, op).status, GORGE_LEASE); /* for this host */
+  assert_non_null(strstr(reason(), "malformed"));
+  assert_int_equal(gorge_fetch_skip(c, op), GORGE_OK);
+  gorge_op_free(c, op);
+}
+
+static void an_answer_may_come_byte_by_byte(void **state) {
+  (void)state;
+  uint64_t op;
+  assert_int_equal(engine_lookup(c, "k", &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  for (const char *at = "$-1\r\n"; *at != '\0'; at++) {
+    assert_int_equal(engine_status(c, op).status, GORGE_PENDING);
+    assert_int_equal(gorge_io_input(c, at, 1), GORGE_OK);
+  }
+  assert_int_equal(engine_status(c, op).status, GORGE_MISS);
+  gorge_op_free(c, op);
+}
+
+/* Nobody moves the bytes: every wait ends all the same. */
+static void without_a_pump_deadlines_end_the_waits(void **state) {
+  (void)state;
+  uint64_t lookup, fetch, write, lookup_only;
+  gorge_cache_destroy(c);
+  peer_free(&peer);
+  struct gorge_config config = engine_config(NULL, "/nonexistent/redis.sock", 0);
+  config.timeout_ms = 30;
+  c = engine_cache(&config);
+  assert_int_equal(gorge_cache_enter(c, 0), GORGE_OK);
+  c->threads = true;
+  assert_int_equal(engine_fetch(c, "k", NULL, &lookup), GORGE_PENDING);
+  assert_int_equal(engine_fetch(c, "k", NULL, &fetch), GORGE_PENDING);
+  assert_int_equal(engine_lookup(c, "k", &lookup_only), GORGE_PENDING);
+  assert_int_equal(engine_set(c, "w", "v", NULL, &write), GORGE_PENDING);
+  assert_int_equal(engine_await(c, lookup).status, GORGE_LEASE);
+  assert_int_equal(engine_await(c, write).status, GORGE_ERR_TIMEOUT);
+  assert_int_equal(engine_await(c, lookup_only).status, GORGE_MISS);
+  assert_int_equal(engine_fill(c, lookup, "v"), GORGE_STORED);
+  assert_int_equal(engine_await(c, fetch).status, GORGE_OK);
+  assert_string_equal(engine_l1(c, "w"), "v");
+  gorge_op_free(c, lookup);
+  gorge_op_free(c, lookup_only);
+  gorge_op_free(c, fetch);
+  gorge_op_free(c, write);
+}
+
+static void an_answer_that_comes_after_the_deadline_is_thrown_away(void **state) {
+  (void)state;
+  uint64_t late, next;
+  assert_int_equal(engine_lookup(c, "late", &late), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  gorge_conn_tick(gorge_l2_conn(c->l2), gorge_clock_ms() + 1001);
+  assert_int_equal(engine_status(c, late).status, GORGE_MISS);
+  gorge_op_free(c, late);
+  assert_int_equal(engine_lookup(c, "next", &next), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say_value(&peer, peer_version(1), "late", NULL), GORGE_OK);
+  assert_int_equal(engine_status(c, next).status, GORGE_PENDING);
+  assert_int_equal(peer_say_value(&peer, peer_version(2), "next", NULL), GORGE_OK);
+  assert_string_equal(engine_status(c, next).value, "next");
+  gorge_op_free(c, next);
+}
+
+static void what_is_not_moved_from_outside_says_so(void **state) {
+  (void)state;
+  struct gorge_config config = engine_config(NULL, "/nonexistent/redis.sock", GORGE_CONFIG_INLINE);
+  gorge_cache *others[2] = {engine_cache(&config), NULL};
+  config = engine_config(NULL, NULL, 0);
+  others[1] = engine_cache(&config);
+  for (int i = 0; i < 2; i++) {
+    gorge_cache *o = others[i];
+    const char *ptr;
+    uint64_t len;
+    assert_int_equal(gorge_cache_enter(o, 0), GORGE_OK);
+    assert_int_equal(gorge_io_connect(o, host, sizeof host, &port), GORGE_MISS);
+    gorge_io_opened(o);
+    gorge_io_closed(o, "why");
+    gorge_io_output(o, &ptr, &len);
+    assert_int_equal(len, 0);
+    gorge_io_sent(o, 0);
+    assert_int_equal(gorge_io_input(o, "x", 1), GORGE_ERR_CLOSED);
+    assert_int_equal(gorge_io_pending(o), 0);
+    assert_int_equal(gorge_io_tick(o), 1);
+    gorge_cache_destroy(o);
+  }
+}
+
+/* ---- breaker ---- */
+
+static enum gorge_breaker_state breaker(void) { return gorge_breaker_state(c->breaker); }
+
+static void say_error(int times) {
+  for (int i = 0; i < times; i++) {
+    uint64_t op;
+    assert_int_equal(engine_lookup(c, "k", &op), GORGE_PENDING);
+    peer_expect(&peer, "GET");
+    assert_int_equal(peer_say(&peer, "-LOADING wait\r\n"), GORGE_OK);
+    assert_int_equal(engine_status(c, op).status, GORGE_MISS);
+    gorge_op_free(c, op);
+  }
+}
+
+static void an_open_breaker_asks_nothing(void **state) {
+  (void)state;
+  uint64_t op;
+  c->breaker_config.max_failures = 3;
+  c->breaker_config.timeout_ms = 1000000;
+  say_error(3);
+  assert_int_equal(breaker(), GORGE_BREAKER_OPEN);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_BREAKER_OPENS), 1);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_L2_ERRORS), 3);
+  assert_int_equal(engine_lookup(c, "k", &op), GORGE_MISS);
+  gorge_op_free(c, op);
+  assert_int_equal(engine_delete(c, "k", &op), GORGE_ERR_BREAKER);
+  gorge_op_free(c, op);
+  assert_int_equal(engine_fetch(c, "k", NULL, &op), GORGE_LEASE);
+  assert_int_equal(engine_fill(c, op, "here"), GORGE_STORED);
+  gorge_op_free(c, op);
+  assert_true(peer_idle(&peer));
+}
+
+/* One call probes; should its caller go away, the answer counts all the same. */
+static void the_probe_tells_even_when_its_caller_has_gone(void **state) {
+  (void)state;
+  uint64_t probe, op;
+  c->breaker_config.max_failures = 1;
+  c->breaker_config.timeout_ms = 20;
+  say_error(1);
+  assert_int_equal(breaker(), GORGE_BREAKER_OPEN);
+  assert_true(WAIT_UNTIL(!gorge_breaker_refuses(c->breaker, &c->breaker_config, gorge_clock_ms())));
+  c->breaker_config.timeout_ms = 1000000;
+  c->breaker->state = (c->breaker->state & ~((UINT64_C(1) << 48) - 1)); /* it opened at the beginning of time */
+  assert_int_equal(engine_fetch(c, "k", NULL, &probe), GORGE_PENDING);
+  assert_int_equal(breaker(), GORGE_BREAKER_HALF_OPEN);
+  assert_int_equal(engine_lookup(c, "other", &op), GORGE_MISS); /* the others do without */
+  gorge_op_free(c, op);
+  gorge_op_free(c, probe);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say(&peer, "$-1\r\n"), GORGE_OK);
+  assert_int_equal(breaker(), GORGE_BREAKER_CLOSED);
+}
+
+/* What is refused on this side says nothing about Redis. */
+static void a_request_that_cannot_be_sent_says_nothing(void **state) {
+  (void)state;
+  uint64_t op;
+  c->breaker_config.max_failures = 2;
+  say_error(1);
+  struct gorge_store store = engine_store("k", "v");
+  store.l2_len = UINT32_MAX - 1; /* beyond what a command can carry; refused before it is looked at */
+  struct gorge_op *o;
+  assert_int_equal(gorge_op_create(c, "k", 1, NULL, 0, &o), GORGE_OK);
+  o->l2_store = (struct gorge_blob){(char *)store.l2_value, store.l2_len};
+  o->ttl_ms = 1;
+  o->store_kind = GORGE_KIND_STRING;
+  assert_int_equal(gorge_remote_send(o, GORGE_L2_SET, gorge_clock_ms()), GORGE_ERR_ARGUMENT);
+  o->l2_store = (struct gorge_blob){NULL, 0};
+  gorge_op_destroy(o);
+  say_error(1);
+  assert_int_equal(breaker(), GORGE_BREAKER_OPEN); /* two in a row, as if nothing had been between */
+  assert_int_equal(engine_set(c, "k", "v", NULL, &op), GORGE_ERR_BREAKER);
+  gorge_op_free(c, op);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(where_to_connect_is_told_when_somebody_wants_it),
+      TEST(after_a_drop_the_next_attempt_is_heard_of),
+      TEST(a_socket_that_opens_too_late_is_to_be_closed),
+      TEST(bytes_that_are_no_redis_end_the_connection),
+      TEST(an_answer_may_come_byte_by_byte),
+      TEST(without_a_pump_deadlines_end_the_waits),
+      TEST(an_answer_that_comes_after_the_deadline_is_thrown_away),
+      TEST(what_is_not_moved_from_outside_says_so),
+      TEST(an_open_breaker_asks_nothing),
+      TEST(the_probe_tells_even_when_its_caller_has_gone),
+      TEST(a_request_that_cannot_be_sent_says_nothing),
+  };
+  return cmocka_run_group_tests_name("engine, connection and breaker", tests, NULL, NULL);
+}
