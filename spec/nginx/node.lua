@@ -71,12 +71,22 @@ function _M.nginx_options(opts)
   }
 end
 
+local function copy(list)
+  local out = {}
+  for name, value in pairs(list or {}) do
+    out[name] = value
+  end
+  return out
+end
+
 --- Options: `options` for gorge.new; `http`, `server` and `main` as for helper.nginx; `init`: Lua code after gorge.new;
 --- `phase`: "init_worker" calls gorge.new there.
 --- Without a namespace, one that is used nowhere else.
 ---@param opts table
 ---@return gorge.spec.Node
 function _M.start(opts)
+  opts = copy(opts)
+  opts.options = copy(opts.options)
   opts.options.namespace = opts.options.namespace or helper.unique_name "node"
   return setmetatable({ opts = opts, namespace = opts.options.namespace, nginx = helper.nginx(_M.nginx_options(opts)) }, Node)
 end
@@ -87,8 +97,9 @@ end
 ---@return gorge.spec.Node a
 ---@return gorge.spec.Node b
 function _M.pair(redis, opts)
-  opts = opts or {}
-  opts.options = opts.options or {}
+  opts = copy(opts)
+  opts.options = copy(opts.options)
+  opts.options.namespace = opts.options.namespace or helper.unique_name "pair"
   opts.options.redis = opts.options.redis or redis.url
   local a, b = _M.start(opts), _M.start(opts)
   if opts.link ~= false then

@@ -254,6 +254,15 @@ describe("through Redis", function()
     assert.equal(0, b:stats().fills_running)
   end)
 
+  it("a value in which a byte was changed is not believed", function()
+    a:run [[cache:set("changed", "an innocent text", 60)]]
+    local name = redis_key "changed"
+    local stored = redis:command("GET", name)
+    redis:command("SET", name, (stored:gsub("innocent", "insolent")))
+    local value = b:run [[return cache:fetch("changed", 60, load)]]
+    assert.equal("value of changed", value)
+  end)
+
   it("what has another type in Redis is no error for the caller", function()
     a:run [[cache:set("typed", 1, 60)]]
     local name = redis_key "typed"
