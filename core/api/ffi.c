@@ -66,7 +66,7 @@ int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorg
   gorge_key_init(cache->zone, cache->ns, key, key_len, &k);
   int status = gorge_l1_read(cache->zone, &k, gorge_clock_ms(), true, out);
   if (status != GORGE_SPACE) {
-    gorge_count(cache, status == GORGE_HIT ? GORGE_COUNT_L1_HITS : GORGE_COUNT_L1_MISSES);
+    gorge_count_read(cache, status == GORGE_HIT ? GORGE_COUNT_L1_HITS : GORGE_COUNT_L1_MISSES);
   }
   return status;
 }

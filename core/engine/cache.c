@@ -289,6 +289,7 @@ int gorge_cache_ready(gorge_cache *c, bool threads) {
   if (c->generation != gorge_process_generation()) {
     int status = enter(c);
     if (status != GORGE_OK) {
+      c->threads = threads; /* the permission stays */
       return status;
     }
   }

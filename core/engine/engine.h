@@ -155,6 +155,14 @@ static inline void gorge_count(gorge_cache *c, enum gorge_counter counter) {
   /* relaxed: the control thread of the worker adds to the same block; readers only sum */
   __atomic_fetch_add(&c->counters[counter], 1, __ATOMIC_RELAXED);
 }
+/*
+ * The same for L1_HITS and L1_MISSES, which only the worker's main thread counts: relaxed load and store, since a locked addition
+ * would be a tenth of the read that is counted. Workers for whom no block was left share one, and may lose counts there.
+ */
+static inline void gorge_count_read(gorge_cache *c, enum gorge_counter counter) {
+  uint64_t n = __atomic_load_n(&c->counters[counter], __ATOMIC_RELAXED);
+  __atomic_store_n(&c->counters[counter], n + 1, __ATOMIC_RELAXED);
+}
 gorge_cache *gorge_cache_by_serial(uint32_t serial);
 /* Starts the control thread if threads are allowed and it does not run yet. NULL: do without. */
 struct gorge_control *gorge_cache_control(gorge_cache *c);

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 static struct {
-  uint64_t generation; /* relaxed: only read by the process that wrote it */
+  uint64_t generation; /* plain: written before main and, in the child of a fork, before that goes on */
   struct gorge_process *list;
   struct ev_loop *loop;
   uint64_t loop_generation;
@@ -22,19 +22,15 @@ struct gorge_bell {
   struct gorge_bell *next;
 };
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
 static void after_fork(void) { self.generation++; }
 
-static void prepare(void) {
+/* When the library is loaded, so that asking costs a load only: every read of L1 does. */
+__attribute__((constructor)) static void prepare(void) {
   self.generation = 1;
   pthread_atfork(NULL, NULL, after_fork);
 }
 
-uint64_t gorge_process_generation(void) {
-  pthread_once(&once, prepare);
-  return self.generation;
-}
+uint64_t gorge_process_generation(void) { return self.generation; }
 
 static void on_bell(struct ev_loop *loop, ev_io *io, int events) {
   (void)loop, (void)events;
