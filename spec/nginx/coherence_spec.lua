@@ -102,10 +102,11 @@ local READER = [[
   return reads
 ]]
 
-local function race(n, how)
+--- With many readers there is always one that supersedes an old fill, with few an old fill may end undisturbed.
+local function race(n, how, reader_count)
   n:run [[counts:set("database", 0) counts:set("committed", 0) counts:delete "over" cache:delete "k"]]
-  local readers = n:start(9, READER)
-  local writer = n:start(1, WRITER, how, 1)
+  local readers = n:start(reader_count, READER)
+  local writer = n:start(1, WRITER, how, 0.7)
   local written = writer:results()[1]
   assert.is_nil(written.err or written[2])
   assert.is_true(written[1] > 20, written[1] .. " writes")
@@ -114,7 +115,7 @@ local function race(n, how)
     assert.is_nil(result.err or result[2])
     reads = reads + result[1]
   end
-  assert.is_true(reads > 200, reads .. " reads")
+  assert.is_true(reads > 100, reads .. " reads")
 end
 
 local function host_specs(start)
@@ -127,7 +128,8 @@ local function host_specs(start)
   for _, how in ipairs { "set", "delete", "invalidate_tags" } do
     it("no read of any worker goes back behind a " .. how .. " that had returned", function()
       local n = start()
-      race(n, how)
+      race(n, how, 9)
+      race(n, how, 2)
       n:assert_clean_log()
     end)
   end

@@ -121,6 +121,29 @@ describe("a stampede of 1,000", function()
   end)
 end)
 
+describe("a loader that fails in one node", function()
+  it("lets another node go on at once, although nobody else waits beside it", function()
+    local a, b = node.pair(helper.redis(), { options = OPTIONS })
+    local slow, rounds = 0, 6
+    for round = 1, rounds do
+      local key = "key " .. round
+      local failing = a:start(1, FETCH:format "fail_at_gate", key)
+      a:wait_count("at loader", round)
+      local waits = b:stats().waits
+      local waiting = b:start(1, FETCH:format "load", key)
+      -- a second look at Redis would come after lock_sleep
+      helper.wait_until(function() return b:run [[return cache:stats().waits]] > waits end)
+      a:run 'open "loader"'
+      assert.equal("the database is down", failing:results()[1][2])
+      local result = waiting:results()[1]
+      assert.same({ "value of " .. key, nil, "fn" }, { result[1], result[2], result[3] })
+      slow = slow + (result[4] - a:counted "loaded" > 0.1 and 1 or 0)
+      a:run [[counts:delete "open loader"]]
+    end
+    assert.is_true(slow <= 1, slow .. " of " .. rounds .. " waited for something else")
+  end)
+end)
+
 describe("waves", function()
   -- Each wave begins when the one before has ended: the loader runs once a wave, not once for each waiter.
   it("of failures run the loader once each", function()
