@@ -20,14 +20,6 @@ uint32_t gorge_entry_units(const struct gorge_head *h, const uint32_t *at, uint6
   return units <= limit ? units : 0;
 }
 
-uint64_t gorge_entry_version(const struct gorge_head *h, const uint32_t *at) {
-  if (!gorge_head_versioned(h)) {
-    return 0;
-  }
-  at += gorge_head_extra_at(h);
-  return gorge_relaxed_load32(&at[-2]) | (uint64_t)gorge_relaxed_load32(&at[-1]) << 32;
-}
-
 uint32_t gorge_entry_plan(const struct gorge_key *key, const struct gorge_entry *entry, uint32_t *extra_units) {
   *extra_units = 0;
   if (key->len == 0 || key->len > GORGE_KEY_MAX || entry->value_len > GORGE_HEAD_VALUE_MAX ||

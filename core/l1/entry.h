@@ -51,17 +51,15 @@ struct gorge_head {
 };
 
 static inline struct gorge_head gorge_head_load(const uint32_t *at) {
-  struct gorge_head h;
-  for (int i = 0; i < GORGE_HEAD_UNITS; i++) {
-    h.unit[i] = gorge_relaxed_load32(&at[i]);
-  }
-  return h;
+  return (struct gorge_head){{gorge_relaxed_load32(&at[0]), gorge_relaxed_load32(&at[1]), gorge_relaxed_load32(&at[2]),
+                              gorge_relaxed_load32(&at[3])}};
 }
 
 static inline void gorge_head_store(uint32_t *at, const struct gorge_head *h) {
-  for (int i = 0; i < GORGE_HEAD_UNITS; i++) {
-    gorge_relaxed_store32(&at[i], h->unit[i]);
-  }
+  gorge_relaxed_store32(&at[0], h->unit[0]);
+  gorge_relaxed_store32(&at[1], h->unit[1]);
+  gorge_relaxed_store32(&at[2], h->unit[2]);
+  gorge_relaxed_store32(&at[3], h->unit[3]);
 }
 
 static inline uint32_t gorge_head_key_len(const struct gorge_head *h) { return (h->unit[0] & 0x1fff) + 1; }
@@ -110,7 +108,13 @@ static inline uint32_t gorge_extra_tags(uint32_t unit) { return unit >> 16 & 0xf
 uint32_t gorge_entry_units(const struct gorge_head *h, const uint32_t *at, uint64_t limit);
 
 /* Version of the entry; 0: none. The entry was range-checked. */
-uint64_t gorge_entry_version(const struct gorge_head *h, const uint32_t *at);
+static inline uint64_t gorge_entry_version(const struct gorge_head *h, const uint32_t *at) {
+  if (!gorge_head_versioned(h)) {
+    return 0;
+  }
+  at += gorge_head_extra_at(h);
+  return gorge_relaxed_load32(&at[-2]) | (uint64_t)gorge_relaxed_load32(&at[-1]) << 32;
+}
 
 /* What an entry will take. Returns its units, and in *extra_units those of its tags; 0: the lengths are out of range. */
 uint32_t gorge_entry_plan(const struct gorge_key *key, const struct gorge_entry *entry, uint32_t *extra_units);

@@ -66,6 +66,38 @@ static void advance(struct gorge_shard *v, const struct gorge_resident *r) {
   gorge_log_release(v, r->ring, r->at + r->units);
 }
 
+/* Whether a slot leads to an offset of a ring. Only one slot of a shard does. */
+static bool leads_to(uint64_t word, int ring, uint64_t offset) {
+  uint64_t bits = GORGE_SLOT_OFFSET | GORGE_SLOT_RING;
+  return word != 0 && ((word ^ ((uint64_t)ring << GORGE_SLOT_RING_BIT | offset)) & bits) == 0;
+}
+
+/*
+ * Finds hash and slot of an entry. The hash of main's oldest, which is looked at again and again, is left to be found out when it is
+ * needed (0), as long as its slot is known.
+ */
+static void find_slot(struct gorge_shard *v, struct gorge_resident *r) {
+  struct gorge_l1_shard *s = v->shared;
+  if (r->ring == GORGE_RING_MAIN && s->victim_at == r->at &&
+      s->victim_slot < (uint64_t)v->buckets * GORGE_BUCKET_SLOTS &&
+      leads_to(__atomic_load_n(&v->slots[s->victim_slot], __ATOMIC_RELAXED), r->ring, r->at)) {
+    r->slot = &v->slots[s->victim_slot];
+    r->hash = 0;
+    return;
+  }
+  bool known = r->ring == GORGE_RING_SMALL && v->ahead_at == r->at;
+  r->hash = known ? v->ahead_hash : hash_of(v, &r->head, gorge_shard_unit(v, r->at));
+  r->slot = gorge_index_at(v, r->hash, r->ring, r->at);
+  if (r->ring == GORGE_RING_MAIN && r->slot != NULL) {
+    s->victim_at = r->at;
+    s->victim_slot = (uint64_t)(r->slot - v->slots);
+  }
+}
+
+static uint64_t hash_of_resident(const struct gorge_shard *v, const struct gorge_resident *r) {
+  return r->hash != 0 ? r->hash : hash_of(v, &r->head, gorge_shard_unit(v, r->at));
+}
+
 /* The oldest entry of a ring. Drops it instead if nothing leads to it or nobody may see it any more. */
 static enum found oldest(struct gorge_shard *v, int ring, struct gorge_resident *r) {
   v->steps -= v->steps > 0;
@@ -74,16 +106,14 @@ static enum found oldest(struct gorge_shard *v, int ring, struct gorge_resident 
   if (r->units == 0) {
     return NOTHING;
   }
-  const uint32_t *at = gorge_shard_unit(v, r->at);
-  r->hash = hash_of(v, &r->head, at);
-  r->slot = gorge_index_at(v, r->hash, ring, r->at);
+  find_slot(v, r);
   if (r->slot == NULL) {
     advance(v, r);
     return DROPPED;
   }
   r->word = __atomic_load_n(r->slot, __ATOMIC_RELAXED);
   bool expired = gorge_head_expires(&r->head) <= v->now_ms;
-  if (expired || gorge_evict_invalid(v, &r->head, at)) {
+  if (expired || gorge_evict_invalid(v, &r->head, gorge_shard_unit(v, r->at))) {
     unlink_entry(v, r->slot);
     advance(v, r);
     if (expired) {
@@ -96,9 +126,10 @@ static enum found oldest(struct gorge_shard *v, int ring, struct gorge_resident 
 
 /* Evicts the oldest entry of its ring. */
 static void evict(struct gorge_shard *v, const struct gorge_resident *r, uint32_t f) {
+  uint64_t hash = hash_of_resident(v, r);
   unlink_entry(v, r->slot);
   advance(v, r);
-  gorge_ghost_put(v, r->hash, f);
+  gorge_ghost_put(v, hash, f);
   gorge_shard_count(v, gorge_head_ns(&r->head), GORGE_COUNT_EVICTIONS);
 }
 
@@ -121,7 +152,8 @@ static bool reappend(struct gorge_shard *v, const struct gorge_resident *r, uint
   uint64_t seen = __atomic_load_n(r->slot, __ATOMIC_RELAXED), word;
   do { /* Readers raise the frequency, three times at most. */
     uint32_t freq = gorge_slot_freq(seen);
-    word = gorge_slot_word(r->hash, GORGE_RING_MAIN, freq > spent ? freq - spent : 0, at);
+    word = (seen & GORGE_SLOT_FINGERPRINT) | GORGE_SLOT_RING | (at & GORGE_SLOT_OFFSET) |
+           (freq > spent ? freq - spent : 0) * GORGE_SLOT_FREQ_ONE;
     /* release: partner of the acquire load of the slot in read.c. */
   } while (!__atomic_compare_exchange_n(r->slot, &seen, word, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
   advance(v, r);
@@ -220,5 +252,36 @@ void gorge_evict_slot(struct gorge_shard *v, uint64_t *slot) {
     uint32_t f = gorge_evict_raise(v, gorge_evict_frequency(v, &head), gorge_slot_freq(word));
     gorge_ghost_put(v, hash_of(v, &head, at), f);
     gorge_shard_count(v, gorge_head_ns(&head), GORGE_COUNT_EVICTIONS);
+  }
+}
+
+static void prefetch_hash(const struct gorge_shard *v, uint64_t hash) {
+  __builtin_prefetch(gorge_index_bucket(v, hash, 0), 1);
+  __builtin_prefetch(gorge_index_bucket(v, hash, 1), 1);
+  __builtin_prefetch(gorge_ghost_bucket(v, hash), 1);
+}
+
+void gorge_evict_prefetch(const struct gorge_shard *v, uint64_t hash) {
+  const struct gorge_l1_shard *s = v->shared;
+  prefetch_hash(v, hash);
+  for (int ring = 0; ring < GORGE_RINGS; ring++) {
+    /* relaxed: hints. An address beyond the area is none of ours, but to prefetch it does no harm. */
+    __builtin_prefetch(gorge_shard_unit(v, __atomic_load_n(&s->tail[ring], __ATOMIC_RELAXED)));
+    __builtin_prefetch(gorge_shard_unit(v, __atomic_load_n(&s->head[ring], __ATOMIC_RELAXED)), 1);
+  }
+}
+
+void gorge_evict_look_ahead(struct gorge_shard *v) {
+  const struct gorge_l1_shard *s = v->shared;
+  struct gorge_head head;
+  uint64_t at;
+  v->ahead_at = 0;
+  if (gorge_log_oldest(v, GORGE_RING_SMALL, &at, &head) > 0) {
+    v->ahead_at = at;
+    v->ahead_hash = hash_of(v, &head, gorge_shard_unit(v, at));
+    prefetch_hash(v, v->ahead_hash);
+  }
+  if (s->victim_slot < (uint64_t)v->buckets * GORGE_BUCKET_SLOTS) {
+    __builtin_prefetch(&v->slots[s->victim_slot], 1);
   }
 }

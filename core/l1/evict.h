@@ -32,6 +32,11 @@ struct gorge_resident {
  * lock go and go on.
  */
 bool gorge_evict_make_room(struct gorge_shard *v, int ring, uint32_t units, uint64_t *at);
+/* Fetches what an insert of `hash` will touch. Without the lock, and needs none: hints only. */
+void gorge_evict_prefetch(const struct gorge_shard *v, uint64_t hash);
+/* Under the lock, before there is something else to do: fetches what evicting the small ring's oldest entry will touch. */
+void gorge_evict_look_ahead(struct gorge_shard *v);
+
 /* Units that an append to the ring must leave free. */
 uint32_t gorge_evict_keep(const struct gorge_shard *v, int ring);
 /* Evicts the entry of a slot, wherever it stands in its ring. */

@@ -22,7 +22,7 @@ uint64_t *gorge_index_at(const struct gorge_shard *v, uint64_t hash, int ring, u
 uint64_t *gorge_index_vacant(const struct gorge_shard *v, uint64_t hash) {
   uint64_t *one = gorge_index_bucket(v, hash, 0), *two = gorge_index_bucket(v, hash, 1);
   uint32_t free_one = gorge_index_match(one, 0), free_two = gorge_index_match(two, 0);
-  if (__builtin_popcount(free_one) >= __builtin_popcount(free_two)) {
+  if (gorge_match_count(free_one) >= gorge_match_count(free_two)) {
     return free_one != 0 ? &one[gorge_match_first(free_one)] : NULL;
   }
   return &two[gorge_match_first(free_two)];

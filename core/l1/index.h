@@ -13,11 +13,6 @@
 
 #include "l1/shard.h"
 
-#if defined(__SSE2__) && !defined(__SANITIZE_THREAD__) && !defined(__clang_analyzer__)
-#include <emmintrin.h>
-#define GORGE_INDEX_SSE2 1
-#endif
-
 /* Never 0: a slot in use has no fingerprint 0. */
 static inline uint32_t gorge_hash_fingerprint(uint64_t hash) {
   uint32_t f = (uint32_t)(hash >> GORGE_SLOT_TAG_BIT);
@@ -62,19 +57,18 @@ static inline bool gorge_slot_passed(const struct gorge_l1_shard *s, uint64_t wo
  * who follows a slot loads it again.
  */
 static inline uint32_t gorge_index_match(const uint64_t *bucket, uint32_t fingerprint) {
-#ifdef GORGE_INDEX_SSE2
+#ifdef GORGE_RELAXED_SSE2
   /* The highest of the four 16-bit parts of a slot is its fingerprint. */
-  const __m128i want = _mm_set1_epi16((short)fingerprint);
-  const __m128i *at = (const __m128i *)(const void *)bucket;
-  __m128i two[4];
-  for (int i = 0; i < 4; i++) {
-    /* In assembler, since what others write at the same time is no plain object to C. */
-    __asm__ volatile("movdqa %1, %0" : "=x"(two[i]) : "m"(at[i]));
-    two[i] = _mm_cmpeq_epi16(two[i], want);
-  }
-  uint32_t low = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(two[0], two[1]));
-  uint32_t high = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(two[2], two[3]));
-  return (low | high << 16) & 0x88888888U;
+  const __m128i *at = (const __m128i *)(const void *)bucket, want = _mm_set1_epi16((short)fingerprint);
+  __m128i a, b, c, d;
+  /* In assembler, since what others write at the same time is no plain object to C. */
+  __asm__ volatile("movdqa %1, %0" : "=x"(a) : "m"(at[0]));
+  __asm__ volatile("movdqa %1, %0" : "=x"(b) : "m"(at[1]));
+  __asm__ volatile("movdqa %1, %0" : "=x"(c) : "m"(at[2]));
+  __asm__ volatile("movdqa %1, %0" : "=x"(d) : "m"(at[3]));
+  a = _mm_packs_epi16(_mm_cmpeq_epi16(a, want), _mm_cmpeq_epi16(b, want));
+  c = _mm_packs_epi16(_mm_cmpeq_epi16(c, want), _mm_cmpeq_epi16(d, want));
+  return ((uint32_t)_mm_movemask_epi8(a) | (uint32_t)_mm_movemask_epi8(c) << 16) & 0x88888888U;
 #else
   uint32_t match = 0;
   for (int i = 0; i < GORGE_BUCKET_SLOTS; i++) {
@@ -89,6 +83,7 @@ static inline uint32_t gorge_index_match(const uint64_t *bucket, uint32_t finger
 /* The first slot of a match, and the match without it. */
 static inline int gorge_match_first(uint32_t match) { return __builtin_ctz(match) / 4; }
 static inline uint32_t gorge_match_rest(uint32_t match) { return match & (match - 1); }
+static inline uint32_t gorge_match_count(uint32_t match) { return (match >> 3) * 0x11111111U >> 28; }
 
 /* --- holder of the lock --- */
 

@@ -47,6 +47,7 @@ enum {
 
 static const uint64_t GORGE_SLOT_OFFSET = ((uint64_t)1 << GORGE_SLOT_RING_BIT) - 1;
 static const uint64_t GORGE_SLOT_RING = (uint64_t)1 << GORGE_SLOT_RING_BIT;
+static const uint64_t GORGE_SLOT_FINGERPRINT = (uint64_t)0xffff << GORGE_SLOT_TAG_BIT;
 static const uint64_t GORGE_SLOT_FREQ_ONE = (uint64_t)1 << GORGE_SLOT_FREQ_BIT;
 static const uint64_t GORGE_SLOT_FREQ = (uint64_t)GORGE_FREQ_MAX << GORGE_SLOT_FREQ_BIT;
 
@@ -94,7 +95,9 @@ struct gorge_l1_shard {
   uint64_t frequency_ticks;
   uint64_t counted_lap; /* of the main ring, in which the entries were counted last */
   uint32_t largest[2];  /* main ring, this lap and the last: units of the largest entry to keep room for */
-  uint64_t reserved2[3];
+  uint64_t victim_at;   /* an entry of the main ring that was looked at as its oldest, */
+  uint64_t victim_slot; /* and the slot that led to it then */
+  uint64_t reserved2;
 };
 
 _Static_assert(sizeof(struct gorge_stamp_cell) == 16, "stamp cells do not straddle cache lines");

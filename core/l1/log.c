@@ -5,13 +5,13 @@ static uint64_t lap_of(const struct gorge_shard *v, uint64_t offset) { return of
 
 /* The range of a ring, never beyond the area. */
 static uint64_t ring_end(const struct gorge_shard *v, int ring) {
-  uint64_t end = v->shared->end[ring];
+  uint32_t end = v->shared->end[ring];
   return end < v->area_units ? end : v->area_units;
 }
 
 static uint64_t ring_start(const struct gorge_shard *v, int ring) {
-  uint64_t start = v->shared->start[ring], end = ring_end(v, ring);
-  return start < end ? start : end;
+  uint32_t start = v->shared->start[ring];
+  return start < v->area_units ? start : v->area_units;
 }
 
 /* relaxed: only the holder of the lock moves them. */
@@ -22,16 +22,20 @@ static uint64_t load_head(const struct gorge_shard *v, int ring) {
   return __atomic_load_n(&v->shared->head[ring], __ATOMIC_RELAXED);
 }
 
-static bool place(const struct gorge_shard *v, int ring, uint64_t head, uint64_t tail, uint32_t units, uint64_t *at) {
+static inline bool place(const struct gorge_shard *v, int ring, uint64_t head, uint64_t tail, uint32_t units,
+                         uint64_t *at) {
   uint64_t position = gorge_shard_position(v, head), oldest = gorge_shard_position(v, tail);
-  uint64_t start = ring_start(v, ring), end = ring_end(v, ring);
-  bool same_lap = lap_of(v, head) == lap_of(v, tail);
+  uint64_t end = ring_end(v, ring);
+  bool same_lap = position - oldest == head - tail;
+  oldest = oldest < end ? oldest : end;
   /* The pad record that will end the lap needs its place, too. */
-  if (position + units + GORGE_PAD_UNITS <= end && (same_lap || position + units <= oldest)) {
+  uint64_t last = same_lap ? end - GORGE_PAD_UNITS : oldest;
+  if (position + units <= last) {
     *at = head;
     return true;
   }
-  if (same_lap && start + units <= oldest && start + units + GORGE_PAD_UNITS <= end) {
+  uint64_t start = ring_start(v, ring);
+  if (same_lap && start + units <= oldest) {
     *at = (lap_of(v, head) + 1) << v->lap_shift | start;
     return true;
   }
@@ -73,7 +77,7 @@ static void note_size(const struct gorge_shard *v, uint32_t units, bool new_lap)
 void gorge_log_commit(const struct gorge_shard *v, int ring, uint64_t at, uint32_t units) {
   uint64_t head = load_head(v, ring);
   bool new_lap = lap_of(v, at) != lap_of(v, head);
-  if (new_lap) {
+  if (new_lap && gorge_shard_position(v, head) + GORGE_PAD_UNITS <= v->area_units) {
     uint32_t *pad = gorge_shard_unit(v, head);
     gorge_relaxed_store32(&pad[0], (uint32_t)GORGE_KIND_PAD << GORGE_HEAD_KIND_BIT);
     gorge_relaxed_store32(&pad[1], (uint32_t)gorge_shard_position(v, at));

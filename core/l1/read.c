@@ -20,6 +20,9 @@
 
 enum { ATTEMPTS = 8 };
 
+/* One function of the whole way: what lies between would go through memory. */
+#define HOT static inline __attribute__((always_inline))
+
 /* What was found for a key, not yet known to be whole. */
 struct probe {
   const uint64_t *slot;
@@ -32,7 +35,7 @@ struct probe {
 enum verdict { VALID, OTHER, CHANGED, GONE };
 
 /* Whether all that was copied since the slot was loaded is the entry. OTHER: the slot leads nowhere. GONE: nobody may see it. */
-static inline enum verdict judge(const struct gorge_shard *v, const struct probe *p) {
+HOT enum verdict judge(const struct gorge_shard *v, const struct probe *p) {
   const struct gorge_l1_shard *s = v->shared;
   /* acquire: partner of the release fence in gorge_log_begin. */
   __atomic_thread_fence(__ATOMIC_ACQUIRE);
@@ -51,8 +54,7 @@ static inline enum verdict judge(const struct gorge_shard *v, const struct probe
 }
 
 /* Whether the slot's entry seems to be that of the key. */
-static inline bool probe_slot(const struct gorge_shard *v, const struct gorge_key *key, const uint64_t *slot,
-                              struct probe *p) {
+HOT bool probe_slot(const struct gorge_shard *v, const struct gorge_key *key, const uint64_t *slot, struct probe *p) {
   p->slot = slot;
   /* acquire: partner of the release in gorge_index_publish and of the CAS in evict.c. */
   p->word = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
@@ -72,10 +74,11 @@ static inline bool probe_slot(const struct gorge_shard *v, const struct gorge_ke
  * Finds the slot of a key. Returns VALID (the header and key are its, when the slot was loaded), GONE (no such key), or
  * CHANGED (look again).
  */
-static inline enum verdict find(const struct gorge_shard *v, const struct gorge_key *key, struct probe *p) {
+HOT enum verdict find(const struct gorge_shard *v, const struct gorge_key *key, struct probe *p) {
   uint32_t fingerprint = gorge_hash_fingerprint(key->hash);
-  for (int choice = 0; choice < 2; choice++) {
-    const uint64_t *bucket = gorge_index_bucket(v, key->hash, choice);
+  const uint64_t *bucket = gorge_index_bucket(v, key->hash, 0), *other = gorge_index_bucket(v, key->hash, 1);
+  __builtin_prefetch(other);
+  for (int choice = 0; choice < 2; choice++, bucket = other) {
     uint32_t match = gorge_index_match(bucket, fingerprint);
     for (; match != 0; match = gorge_match_rest(match)) {
       if (probe_slot(v, key, &bucket[gorge_match_first(match)], p)) {
@@ -111,14 +114,15 @@ static bool tags_current(const struct gorge_shard *v, const struct probe *p, uin
 }
 
 /* Whether entry and key are of the namespace's epoch. The bits in the entry alone come round again after 256 epochs. */
-static inline bool epoch_current(const struct gorge_shard *v, const struct probe *p, const struct gorge_key *key) {
-  uint32_t epoch = gorge_global_epoch(gorge_stamps_global(v->zone, key->ns));
+HOT bool epoch_current(const struct gorge_words *words, const struct probe *p, const struct gorge_key *key) {
+  /* acquire: partner of the release additions in stamps.c. */
+  uint32_t epoch = gorge_global_epoch(__atomic_load_n(&words->global, __ATOMIC_ACQUIRE));
   return gorge_head_ns_epoch(&p->head) == (uint8_t)epoch && gorge_global_epoch(key->global) == epoch;
 }
 
 /* Copies what the entry says. Returns GORGE_HIT, GORGE_SPACE or GORGE_MISS, to be believed when the probe is valid. */
-static inline int copy(const struct gorge_shard *v, const struct probe *p, const struct gorge_key *key, uint64_t now_ms,
-                       struct gorge_read *out) {
+HOT int copy(const struct gorge_shard *v, const struct gorge_words *words, const struct probe *p,
+             const struct gorge_key *key, uint64_t now_ms, struct gorge_read *out) {
   const struct gorge_head *head = &p->head;
   uint64_t expires = gorge_head_expires(head);
   uint32_t len = gorge_head_value_len(head);
@@ -138,7 +142,7 @@ static inline int copy(const struct gorge_shard *v, const struct probe *p, const
   if (gorge_head_extra(head) && !tags_current(v, p, &out->ntags)) {
     return GORGE_MISS;
   }
-  return epoch_current(v, p, key) ? status : GORGE_MISS;
+  return epoch_current(words, p, key) ? status : GORGE_MISS;
 }
 
 static inline void raise_frequency(const uint64_t *slot, uint64_t word) {
@@ -160,9 +164,9 @@ int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, ui
   out->slot = NULL;
   out->word = 0;
   out->global = key->global;
+  const struct gorge_words *words = gorge_zone_words(zone, key->ns);
   /* acquire: an expiry that was brought forward is seen together with what was stored before it. */
-  if (now_ms >= __atomic_load_n(&gorge_zone_words(zone, key->ns)->fresh_until_ms, __ATOMIC_ACQUIRE) ||
-      !gorge_shard_of(zone, key->hash, &v)) {
+  if (now_ms >= __atomic_load_n(&words->fresh_until_ms, __ATOMIC_ACQUIRE) || !gorge_shard_of(zone, key->hash, &v)) {
     return GORGE_MISS;
   }
   for (int i = 0; i < ATTEMPTS; i++) {
@@ -173,7 +177,7 @@ int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, ui
     if (verdict == CHANGED) {
       continue;
     }
-    int status = copy(&v, &p, key, now_ms, out);
+    int status = copy(&v, words, &p, key, now_ms, out);
     verdict = judge(&v, &p);
     if (verdict == VALID && status != GORGE_MISS) {
       out->slot = p.slot;
@@ -239,7 +243,7 @@ uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *ke
       break;
     }
     if (verdict == VALID) {
-      uint32_t n = epoch_current(&v, &p, key) ? copy_names(&p, buf, size, len) : 0;
+      uint32_t n = epoch_current(gorge_zone_words(zone, key->ns), &p, key) ? copy_names(&p, buf, size, len) : 0;
       verdict = judge(&v, &p);
       if (verdict == VALID) {
         return n;

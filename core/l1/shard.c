@@ -113,7 +113,18 @@ void gorge_shard_forget(struct gorge_zone *zone, struct gorge_shard *v, uint32_t
   }
 }
 
+void gorge_shard_write(struct gorge_shard *v, const struct gorge_owner *owner, uint32_t ns, uint64_t now_ms) {
+  v->worker = owner->worker;
+  v->ns = ns;
+  v->counters = gorge_zone_counters(v->zone, ns, owner->worker);
+  v->now_ms = now_ms;
+  v->epoch = 0;
+  v->steps = 0;
+  v->ahead_at = 0;
+}
+
 void gorge_shard_count(const struct gorge_shard *v, uint32_t ns, enum gorge_counter counter) {
+  uint64_t *counters = ns == v->ns ? v->counters : gorge_zone_counters(v->zone, ns, v->worker);
   /* relaxed: a counter on its own. */
-  __atomic_fetch_add(&gorge_zone_counters(v->zone, ns, v->worker)[counter], 1, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&counters[counter], 1, __ATOMIC_RELAXED);
 }

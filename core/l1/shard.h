@@ -31,11 +31,13 @@ struct gorge_shard {
   uint32_t *area;
   uint32_t area_units, lap_shift, buckets;
 
-  /* of a writer */
-  uint32_t worker, ns; /* whose counters are raised */
+  /* of a writer, see gorge_shard_write */
+  uint32_t worker, ns; /* who writes, and for whom */
+  uint64_t *counters;  /* of that pair */
   uint64_t now_ms;
-  uint32_t epoch; /* set by gorge_shard_enter */
-  uint32_t steps; /* log entries that may still be looked at before the lock is to be let go */
+  uint32_t epoch;                /* set by gorge_shard_enter */
+  uint32_t steps;                /* log entries that may still be looked at before the lock is to be let go */
+  uint64_t ahead_at, ahead_hash; /* the small ring's oldest entry, if it was looked at already, and its hash; or 0 */
 };
 
 /*
@@ -66,6 +68,9 @@ static inline bool gorge_shard_at(const struct gorge_zone *zone, uint32_t number
 static inline bool gorge_shard_of(const struct gorge_zone *zone, uint64_t hash, struct gorge_shard *out) {
   return gorge_shard_at(zone, (uint32_t)(hash >> 32) & (gorge_l1_header(zone)->shards - 1), out);
 }
+
+/* Fills in the part of a writer. */
+void gorge_shard_write(struct gorge_shard *v, const struct gorge_owner *owner, uint32_t ns, uint64_t now_ms);
 
 /*
  * Takes the lock and leaves the log in order. Returns GORGE_OK or GORGE_BUSY; then *sequence is the acquisition that was in

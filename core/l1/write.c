@@ -174,15 +174,15 @@ int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, co
   in.units = gorge_entry_plan(key, entry, &in.extra_units);
   in.units = in.units <= v.l1->max_units ? in.units : 0;
   in.ring = in.units > v.l1->small_max_units ? GORGE_RING_MAIN : GORGE_RING_SMALL;
-  v.worker = owner->worker;
-  v.ns = key->ns;
-  v.now_ms = now_ms;
+  gorge_shard_write(&v, owner, key->ns, now_ms);
+  gorge_evict_prefetch(&v, in.key->hash);
   for (int turn = 0; turn < TURNS_MAX; turn++) {
     uint32_t sequence;
     if (gorge_shard_enter(zone, &v, owner, GORGE_FILL_BUDGET_US, &sequence) != GORGE_OK) {
       break;
     }
     v.steps = STEPS_PER_TURN;
+    gorge_evict_look_ahead(&v);
     int status = insert_locked(&v, &in, out);
     gorge_shard_leave(&v, owner);
     if (status != GORGE_PENDING) {
@@ -221,9 +221,7 @@ static void invalidate_fresh(struct gorge_zone *zone, const struct gorge_owner *
     gorge_stamps_raise_floor(zone, cell, version);
   }
   if (gorge_shard_of(zone, key->hash, &v)) {
-    v.worker = owner->worker;
-    v.ns = key->ns;
-    v.now_ms = 0;
+    gorge_shard_write(&v, owner, key->ns, 0);
     if (gorge_shard_enter(zone, &v, owner, GORGE_INVALIDATE_BUDGET_US, &sequence) == GORGE_OK) {
       invalidate_locked(&v, key, version, cell, &changes);
       gorge_shard_leave(&v, owner);
