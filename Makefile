@@ -2,6 +2,9 @@
 # gorge: builds libgorge.so and the Lua declarations of its ABI, and runs every check. `make help` lists the targets.
 
 BUILD ?= build
+# V=1 shows the commands.
+V ?=
+Q := $(if $(V),,@)
 DEPS ?= yes
 ifeq ($(origin CC),default)
 CC := gcc
@@ -58,7 +61,8 @@ PROGRAMS_$(1) := $$(TESTS:%=$$(BUILD)/test/$(1)/%)
 
 $$(BUILD)/obj/$(1)/%.o: core/%.c Makefile
 	@mkdir -p $$(@D)
-	$$(CC_$(1)) $$(GORGE_CPPFLAGS) $$(CPPFLAGS) $$(GORGE_CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c $$< -o $$@
+	@echo 'cc   $$<'
+	$$(Q)$$(CC_$(1)) $$(GORGE_CPPFLAGS) $$(CPPFLAGS) $$(GORGE_CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c $$< -o $$@
 
 # The list of objects is an input too: a source that was removed must leave the library.
 $$(BUILD)/obj/$(1)/objects: FORCE
@@ -72,7 +76,8 @@ $$(BUILD)/obj/$(1)/libgorge.a: $$(OBJS_$(1)) $$(BUILD)/obj/$(1)/objects
 
 $$(BUILD)/test/$(1)/%: $$(BUILD)/obj/$(1)/test/%.o $$(SUPPORT_$(1)) $$(BUILD)/obj/$(1)/libgorge.a
 	@mkdir -p $$(@D)
-	$$(CC_$(1)) $$(FLAGS_$(1)) -pthread $$(filter %.o %.a,$$^) -lcmocka $$(LIBS) -o $$@
+	@echo 'link $$@'
+	$$(Q)$$(CC_$(1)) $$(FLAGS_$(1)) -pthread $$(filter %.o %.a,$$^) -lcmocka $$(LIBS) -o $$@
 
 .SECONDARY: $$(TESTS:%=$$(BUILD)/obj/$(1)/test/%.o) $$(SUPPORT_$(1))
 -include $$(OBJS_$(1):.o=.d) $$(SUPPORT_$(1):.o=.d) $$(TESTS:%=$$(BUILD)/obj/$(1)/test/%.d)
@@ -81,11 +86,13 @@ $(foreach v,opt asan tsan,$(eval $(call variant,$(v))))
 
 $(LIBRARY): $(OBJS_opt) $(BUILD)/obj/opt/objects
 	@mkdir -p $(@D)
-	$(CC) $(FLAGS_opt) $(GORGE_LDFLAGS) $(LDFLAGS) $(OBJS_opt) $(LIBS) -o $@
+	@echo 'link $@'
+	$(Q)$(CC) $(FLAGS_opt) $(GORGE_LDFLAGS) $(LDFLAGS) $(OBJS_opt) $(LIBS) -o $@
 
 $(CDEF): core/include/gorge_ffi.h core/tools/cdef.sh
 	@mkdir -p $(@D)
-	core/tools/cdef.sh $< > $@
+	@echo 'cdef $@'
+	$(Q)core/tools/cdef.sh $< > $@
 
 .PHONY: install
 install: build  ## copy the Lua modules to LUADIR and the library to LIBDIR
