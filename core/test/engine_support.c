@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "test/drive_support.h"
 #include "test/engine_support.h"
 
 static char zone_name[GORGE_NAME_MAX + 1];
@@ -177,6 +178,18 @@ int engine_finish(gorge_cache *c, uint64_t op, int status) {
   status = engine_await(c, op).status;
   gorge_op_free(c, op);
   return status;
+}
+
+bool engine_follows(gorge_cache *c) {
+  return c->process->control != NULL && gorge_control_subscribed(c->process->control, c->watch);
+}
+
+gorge_cache *engine_node(const char *zone, const char *redis_path) {
+  struct gorge_config config = engine_config(zone, redis_path, GORGE_CONFIG_INLINE);
+  gorge_cache *c = engine_cache(&config);
+  assert_int_equal(gorge_cache_enter(c, 1), GORGE_OK);
+  assert_true(WAIT_UNTIL(engine_follows(c)));
+  return c;
 }
 
 const char *engine_get_or_fill(gorge_cache *c, const char *key, const char *value, int *status) {

@@ -55,6 +55,14 @@ const char *engine_get_or_fill(gorge_cache *c, const char *key, const char *valu
 uint64_t engine_counter(gorge_cache *c, enum gorge_counter counter);
 uint64_t engine_flights(gorge_cache *c);
 
+/*
+ * A node: a cache in a zone of its own (of `zone` if not NULL) with a control thread, which has caught up with the journal of the Redis
+ * at that path; its bytes are moved by engine_turn.
+ */
+gorge_cache *engine_node(const char *zone, const char *redis_path);
+/* Whether its control thread follows the journal now. */
+bool engine_follows(gorge_cache *c);
+
 /* ---- a Redis made of bytes, behind gorge_io_* ---- */
 
 enum { PEER_ARGS = 64 };

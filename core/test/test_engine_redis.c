@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT */
+/* Two nodes over a real Redis: they fill for one another, hear of each other's writes, and go on when it is gone. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "test/drive_support.h"
+#include "test/engine_support.h"
+
+static struct support_redis redis;
+static gorge_cache *a, *b;
+
+static int start(void **state) {
+  (void)state;
+  return support_redis_start(&redis) ? 0 : -1;
+}
+
+static int stop(void **state) {
+  (void)state;
+  support_redis_stop(&redis);
+  return 0;
+}
+
+static int begin(void **state) {
+  (void)state;
+  a = engine_node(NULL, redis.path);
+  b = engine_node(NULL, redis.path);
+  return 0;
+}
+
+static int end(void **state) {
+  (void)state;
+  char answer[64];
+  for (int i = 0; i < 1000 && gorge_pending(a) + gorge_pending(b) > 0; i++) {
+    engine_turn(a, b, 5);
+  }
+  bool clean = engine_flights(a) + engine_flights(b) == 0 && gorge_pending(a) + gorge_pending(b) == 0;
+  gorge_cache_destroy(a);
+  gorge_cache_destroy(b);
+  return clean && support_redis_command(&redis, "FLUSHALL", answer, sizeof answer) ? 0 : -1;
+}
+
+#define TURN_UNTIL(condition)                            \
+  ({                                                     \
+    uint64_t until_ms_ = gorge_clock_ms() + 5000;        \
+    while (!(condition) && gorge_clock_ms() < until_ms_) \
+      engine_turn(a, b, 2);                              \
+    (condition);                                         \
+  })
+
+static const char *get(gorge_cache *c, const char *key, const char *loaded) {
+  int status;
+  const char *value = engine_get_or_fill(c, key, loaded, &status);
+  assert_true(status == GORGE_HIT || status == GORGE_STORED);
+  return value;
+}
+
+static bool l1_is(gorge_cache *c, const char *key, const char *value) {
+  const char *seen = engine_l1(c, key);
+  return value == NULL ? seen == NULL : seen != NULL && strcmp(seen, value) == 0;
+}
+
+static int set(gorge_cache *c, const char *key, const char *value, const char *tags) {
+  uint64_t op;
+  int status = engine_set(c, key, value, tags, &op);
+  return engine_finish(c, op, status);
+}
+
+static int delete_key(gorge_cache *c, const char *key) {
+  uint64_t op;
+  int status = engine_delete(c, key, &op);
+  return engine_finish(c, op, status);
+}
+
+static int invalidate(gorge_cache *c, const char *tags) {
+  uint64_t op;
+  int status = engine_invalidate(c, tags, &op);
+  return engine_finish(c, op, status);
+}
+
+static void what_one_node_fills_the_other_finds(void **state) {
+  (void)state;
+  assert_string_equal(get(a, "k", "from a"), "from a");
+  assert_string_equal(get(b, "k", "from b"), "from a");
+  assert_true(l1_is(b, "k", "from a"));
+  assert_int_equal(engine_counter(b, GORGE_COUNT_LOADS), 0);
+  assert_int_equal(engine_counter(b, GORGE_COUNT_L2_HITS), 1);
+}
+
+/* Nobody polls in this test: messages wake those who wait. */
+static void nodes_wait_for_each_others_fill(void **state) {
+  (void)state;
+  uint64_t first, second, third;
+  a->lock_sleep_ms = b->lock_sleep_ms = 60000;
+  assert_int_equal(engine_fetch(a, "k", NULL, &first), GORGE_PENDING);
+  assert_true(TURN_UNTIL(engine_status(a, first).status == GORGE_LEASE));
+  assert_int_equal(engine_fetch(b, "k", NULL, &second), GORGE_PENDING);
+  assert_int_equal(engine_fetch(b, "k", NULL, &third), GORGE_PENDING);
+  assert_true(TURN_UNTIL(engine_counter(b, GORGE_COUNT_WAITS) == 2));
+  assert_int_equal(engine_fill(a, first, "v"), GORGE_PENDING);
+  assert_true(TURN_UNTIL(engine_status(b, second).status != GORGE_PENDING));
+  struct answer answer = engine_status(b, second);
+  assert_int_equal(answer.status, GORGE_HIT);
+  assert_string_equal(answer.value, "v");
+  assert_true(TURN_UNTIL(engine_status(b, third).status == GORGE_OK));
+  assert_int_equal(engine_status(a, first).status, GORGE_STORED);
+  gorge_op_free(a, first);
+  gorge_op_free(b, second);
+  gorge_op_free(b, third);
+}
+
+static void a_loader_that_fails_on_one_node_lets_the_other_try(void **state) {
+  (void)state;
+  uint64_t first, second;
+  b->lock_sleep_ms = 60000;
+  for (int how = 0; how < 3; how++) {
+    assert_int_equal(engine_fetch(a, "k", NULL, &first), GORGE_PENDING);
+    assert_true(TURN_UNTIL(engine_status(a, first).status == GORGE_LEASE));
+    assert_int_equal(engine_fetch(b, "k", NULL, &second), GORGE_PENDING);
+    assert_true(TURN_UNTIL(b->slots[second & 0xfffff]->state == GORGE_OP_PARKED));
+    if (how == 0) {
+      assert_int_equal(gorge_fetch_fail(a, first, "no", 2), GORGE_OK);
+    } else if (how == 1) {
+      assert_int_equal(gorge_fetch_skip(a, first), GORGE_OK);
+    }
+    gorge_op_free(a, first); /* with 2: the caller is cut off */
+    assert_true(TURN_UNTIL(engine_status(b, second).status == GORGE_LEASE));
+    gorge_op_free(b, second);
+    assert_true(TURN_UNTIL(gorge_pending(a) + gorge_pending(b) == 0));
+  }
+}
+
+static void writes_are_heard_on_the_other_node(void **state) {
+  (void)state;
+  get(a, "k", "old");
+  get(b, "k", "?");
+  get(b, "unrelated", "stays");
+  uint64_t resyncs = engine_counter(b, GORGE_COUNT_RESYNCS);
+  assert_int_equal(set(a, "k", "new", NULL), GORGE_OK);
+  assert_true(l1_is(a, "k", "new"));
+  assert_true(TURN_UNTIL(l1_is(b, "k", NULL)));
+  assert_string_equal(get(b, "k", "?"), "new");
+  assert_int_equal(delete_key(b, "k"), GORGE_OK);
+  assert_true(l1_is(b, "k", NULL));
+  assert_true(TURN_UNTIL(l1_is(a, "k", NULL)));
+  assert_string_equal(get(a, "k", "newest"), "newest");
+  assert_true(l1_is(b, "unrelated", "stays"));
+  assert_int_equal(engine_counter(b, GORGE_COUNT_RESYNCS), resyncs);
+}
+
+static void tags_are_heard_on_the_other_node_whoever_named_them(void **state) {
+  (void)state;
+  uint64_t op;
+  assert_int_equal(set(a, "named", "v", "t1 t2"), GORGE_OK);
+  assert_int_equal(engine_fetch(a, "late", NULL, &op), GORGE_PENDING);
+  assert_int_equal(engine_await(a, op).status, GORGE_LEASE);
+  assert_int_equal(engine_finish(a, op, engine_fill_tagged(a, op, "v", "t2")), GORGE_STORED);
+  assert_int_equal(set(a, "other", "v", "t3"), GORGE_OK);
+  const char *keys[] = {"named", "late", "other"};
+  for (int i = 0; i < 3; i++) { /* node b names no tags: the value brings them */
+    assert_string_equal(get(b, keys[i], "?"), "v");
+    assert_true(l1_is(b, keys[i], "v"));
+  }
+  assert_int_equal(invalidate(a, "t2"), GORGE_OK);
+  for (int i = 0; i < 2; i++) {
+    assert_true(l1_is(a, keys[i], NULL));
+    assert_true(TURN_UNTIL(l1_is(b, keys[i], NULL)));
+    assert_string_equal(get(b, keys[i], "anew"), "anew");
+  }
+  assert_true(l1_is(a, "other", "v"));
+  assert_true(l1_is(b, "other", "v"));
+}
+
+/* I1 between nodes: a fill that began before the invalidation is stored nowhere. */
+static void an_invalidation_on_one_node_refuses_the_fill_of_the_other(void **state) {
+  (void)state;
+  uint64_t op;
+  for (int how = 0; how < 4; how++) {
+    assert_int_equal(engine_fetch(a, "k", how == 2 ? "tag" : NULL, &op), GORGE_PENDING);
+    assert_int_equal(engine_await(a, op).status, GORGE_LEASE);
+    if (how == 0) {
+      assert_int_equal(delete_key(b, "k"), GORGE_OK);
+    } else if (how == 1) {
+      assert_int_equal(set(b, "k", "set", NULL), GORGE_OK);
+    } else {
+      assert_int_equal(invalidate(b, "tag"), GORGE_OK);
+    }
+    int status = how == 3 ? engine_fill_tagged(a, op, "old", "tag") : engine_fill(a, op, "old");
+    assert_int_equal(engine_finish(a, op, status), GORGE_REFUSED);
+    assert_true(l1_is(a, "k", NULL));
+    if (how == 1) {
+      assert_string_equal(get(a, "k", "?"), "set");
+      assert_int_equal(delete_key(b, "k"), GORGE_OK);
+      assert_true(TURN_UNTIL(l1_is(a, "k", NULL)));
+    }
+    assert_int_equal(engine_lookup(b, "k", &op), GORGE_PENDING);
+    assert_int_equal(engine_finish(b, op, GORGE_PENDING), GORGE_MISS);
+  }
+}
+
+/* The process that held the lease has gone without a word: its lease runs out in Redis, nobody waits for longer. */
+static void a_lease_of_a_node_that_vanished_runs_out(void **state) {
+  (void)state;
+  uint64_t first, second;
+  assert_int_equal(engine_fetch_for(a, "k", 300, 5000, &first), GORGE_PENDING);
+  assert_true(TURN_UNTIL(engine_status(a, first).status == GORGE_LEASE));
+  gorge_cache_destroy(a);
+  a = engine_node(NULL, redis.path);
+  assert_int_equal(engine_fetch_for(b, "k", 300, 5000, &second), GORGE_PENDING);
+  struct answer answer = engine_await(b, second);
+  assert_true(answer.status == GORGE_LEASE || answer.status == GORGE_ERR_TIMEOUT);
+  gorge_op_free(b, second);
+}
+
+/* Every call answers while Redis is killed, gone and back; then the nodes find one another again. */
+static void redis_comes_and_goes(void **state) {
+  (void)state;
+  char key[16], value[16];
+  assert_string_equal(get(a, "k", "v"), "v");
+  for (int i = 0; i < 30; i++) {
+    snprintf(key, sizeof key, "k%d", i % 7);
+    snprintf(value, sizeof value, "v%d", i);
+    if (i == 5 || i == 20) {
+      support_redis_kill(&redis);
+    } else if (i == 12 || i == 25) {
+      assert_true(support_redis_restart(&redis));
+    }
+    int status;
+    (void)engine_get_or_fill(a, key, value, &status);
+    assert_true(status == GORGE_HIT || status == GORGE_STORED || status == GORGE_REFUSED);
+    assert_true(set(b, key, value, NULL) <= GORGE_OK);
+    assert_true(l1_is(b, key, value));
+    assert_true(delete_key(b, key) <= GORGE_OK);
+    assert_true(l1_is(b, key, NULL));
+  }
+  assert_true(TURN_UNTIL(set(b, "k", "again", NULL) == GORGE_OK));
+  assert_true(TURN_UNTIL(engine_follows(a) && engine_follows(b)));
+  assert_true(TURN_UNTIL(!l1_is(a, "k", "v"))); /* the journal is new: what was before is not trusted */
+  assert_string_equal(get(a, "k", "?"), "again");
+  assert_true(engine_counter(a, GORGE_COUNT_DROPPED_WRITES) + engine_counter(b, GORGE_COUNT_DROPPED_WRITES) > 0);
+}
+
+/* Redis stands still: deadlines end the calls; what it does afterwards with what it was asked changes no outcome. */
+static void redis_stands_still(void **state) {
+  (void)state;
+  struct gorge_config config = engine_config(engine_zone_name(), redis.path, GORGE_CONFIG_INLINE);
+  gorge_cache_destroy(b);
+  config.timeout_ms = 60;
+  b = engine_cache(&config);
+  assert_string_equal(get(b, "k", "old"), "old");
+  assert_int_equal(delete_key(b, "k"), GORGE_OK);
+  kill(redis.pid, SIGSTOP);
+  uint64_t op;
+  assert_int_equal(engine_fetch(b, "k", NULL, &op), GORGE_PENDING);
+  assert_int_equal(engine_await(b, op).status, GORGE_LEASE);
+  assert_int_equal(engine_finish(b, op, engine_fill(b, op, "here")), GORGE_STORED);
+  assert_true(l1_is(b, "k", "here"));
+  assert_int_equal(set(b, "k", "newer", NULL), GORGE_ERR_TIMEOUT);
+  assert_true(l1_is(b, "k", "newer"));
+  kill(redis.pid, SIGCONT);
+  assert_true(TURN_UNTIL(set(b, "k", "newest", NULL) == GORGE_OK));
+  assert_true(l1_is(b, "k", "newest"));
+  assert_int_equal(engine_lookup(a, "k", &op), GORGE_PENDING);
+  struct answer answer = engine_await(a, op);
+  assert_string_equal(answer.value, "newest");
+  gorge_op_free(a, op);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(what_one_node_fills_the_other_finds),
+      TEST(nodes_wait_for_each_others_fill),
+      TEST(a_loader_that_fails_on_one_node_lets_the_other_try),
+      TEST(writes_are_heard_on_the_other_node),
+      TEST(tags_are_heard_on_the_other_node_whoever_named_them),
+      TEST(an_invalidation_on_one_node_refuses_the_fill_of_the_other),
+      TEST(a_lease_of_a_node_that_vanished_runs_out),
+      TEST(redis_comes_and_goes),
+      TEST(redis_stands_still),
+  };
+  return cmocka_run_group_tests_name("engine, nodes", tests, start, stop);
+}
