@@ -137,7 +137,7 @@ end
 
 -- Between nodes: what `a` has written, `b` reads within a moment, and for ever after. The database is a file.
 local NODE_WRITER = [[
-  local how, path, seconds = ...
+  local key, how, path, seconds = ...
   local i, till = 0, now() + seconds
   while now() < till do
     i = i + 1
@@ -145,9 +145,9 @@ local NODE_WRITER = [[
     assert(os.rename(path .. ".new", path))
     local ok, err
     if how == "set" then
-      ok, err = cache:set("k", i, 60, "t")
+      ok, err = cache:set(key, i, 60, "t")
     elseif how == "delete" then
-      ok, err = cache:delete "k"
+      ok, err = cache:delete(key)
     else
       ok, err = cache:invalidate_tags "t"
     end
@@ -163,7 +163,7 @@ local NODE_WRITER = [[
 
 -- Remembers what had been committed a while ago: that much must be in what is read now.
 local NODE_READER = [[
-  local path, bound = ...
+  local key, path, bound = ...
   local function load()
     local value = tonumber(read_file(path))
     ngx.sleep(0.001)
@@ -178,7 +178,7 @@ local NODE_READER = [[
       known = seen[first].committed
       first = first + 1
     end
-    local value, err = cache:fetch("k", 60, load, "t")
+    local value, err = cache:fetch(key, 60, load, "t")
     if err then
       return nil, err
     elseif value < known then
@@ -193,11 +193,10 @@ local NODE_READER = [[
 ]]
 
 local function race_of_nodes(a, b, how)
-  local path = helper.temp_dir() .. "/database"
+  local key, path = helper.unique_name "raced", helper.temp_dir() .. "/database"
   helper.write_file(path, "0")
-  a:run [[cache:delete "k"]]
-  local readers = { b:start(6, NODE_READER, path, 0.25), a:start(3, NODE_READER, path, 0.25) }
-  local written = a:start(1, NODE_WRITER, how, path, 1.2):results()[1]
+  local readers = { b:start(6, NODE_READER, key, path, 0.25), a:start(3, NODE_READER, key, path, 0.25) }
+  local written = a:start(1, NODE_WRITER, key, how, path, 1.2):results()[1]
   assert.is_nil(written.err or written[2])
   assert.is_true(written[1] > 20, written[1] .. " writes")
   for _, batch in ipairs(readers) do
@@ -210,7 +209,10 @@ local function race_of_nodes(a, b, how)
     for id = 0, 1 do
       local worker = n:worker(id)
       helper.wait_until(function()
-        return worker:run([[local path = ... return cache:fetch("k", 60, function() return tonumber(read_file(path)) end, "t")]], path) == written[1]
+        return written[1] == worker:run([[
+          local key, path = ...
+          return cache:fetch(key, 60, function() return tonumber(read_file(path)) end, "t")
+        ]], key, path)
       end, { timeout = 0.5, message = "an old value stayed" })
     end
   end

@@ -75,8 +75,9 @@ describe("a hit", function()
   local function trace(kind)
     local path = dir .. "/" .. kind:gsub("%W", "-")
     local grown = n:run(TRACE, kind, path)
-    -- what the tracer itself does when it is switched off does not count
+    -- What the tracer itself does when it is switched off does not count, nor where the spec's own loops stand.
     local traces = assert(helper.read_file(path)):gsub("[^\n]*[ /]v%.lua:[^\n]*\n", "")
+    traces = traces:gsub("[^\n]* posted:%d+ %-%- inner loop in root trace[^\n]*\n", "")
     assert.matches("%[TRACE +%d+ posted:%d+ loop%]", traces)
     assert.is_nil(traces:match "[^\n]*%-%-%-[^\n]*", "an aborted trace")
     assert.is_nil(traces:match "[^\n]*NYI[^\n]*")
