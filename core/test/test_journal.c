@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A node whose subscriber was away hears what it missed: from the journal where that still has it, and keeps all that was not
+ * touched; else it forgets its L1.
+ */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "test/drive_support.h"
+#include "test/engine_support.h"
+#include "test/procs.h"
+
+#define JOURNAL "{1:t:0}:j"
+
+static struct support_redis redis;
+static gorge_cache *a, *b; /* a misses what b does */
+
+static int start(void **state) {
+  (void)state;
+  return support_redis_start(&redis) ? 0 : -1;
+}
+
+static int stop(void **state) {
+  (void)state;
+  support_redis_stop(&redis);
+  return 0;
+}
+
+static int begin(void **state) {
+  (void)state;
+  a = engine_node(NULL, redis.path);
+  b = engine_node(NULL, redis.path);
+  return 0;
+}
+
+static int end(void **state) {
+  (void)state;
+  char answer[64];
+  gorge_cache_destroy(a);
+  gorge_cache_destroy(b);
+  return support_redis_command(&redis, "FLUSHALL", answer, sizeof answer) ? 0 : -1;
+}
+
+static long command(const char *text) {
+  char answer[256];
+  assert_true(support_redis_command(&redis, text, answer, sizeof answer));
+  assert_int_not_equal(answer[0], '-');
+  return strtol(answer + 1, NULL, 10);
+}
+
+static int listeners(void) {
+  char answer[256];
+  assert_true(support_redis_command(&redis, "PUBSUB NUMSUB gorge:1:t", answer, sizeof answer));
+  const char *number = strrchr(answer, ':');
+  return number == NULL ? -1 : atoi(number + 1);
+}
+
+static int set(gorge_cache *c, const char *key, const char *value, const char *tags) {
+  uint64_t op;
+  int status = engine_set(c, key, value, tags, &op);
+  return engine_finish(c, op, status);
+}
+
+static int delete_key(gorge_cache *c, const char *key) {
+  uint64_t op;
+  int status = engine_delete(c, key, &op);
+  return engine_finish(c, op, status);
+}
+
+static int invalidate(gorge_cache *c, const char *tags) {
+  uint64_t op;
+  int status = engine_invalidate(c, tags, &op);
+  return engine_finish(c, op, status);
+}
+
+static const char *get(gorge_cache *c, const char *key) {
+  int status;
+  const char *value = engine_get_or_fill(c, key, "?", &status);
+  return status == GORGE_HIT ? value : NULL;
+}
+
+/* What a has in L1 before it is cut off. */
+static void fill_node_a(void) {
+  assert_int_equal(set(b, "deleted", "old", NULL), GORGE_OK);
+  assert_int_equal(set(b, "replaced", "old", NULL), GORGE_OK);
+  assert_int_equal(set(b, "tagged", "old", "t1"), GORGE_OK);
+  assert_int_equal(set(b, "unrelated", "stays", "t2"), GORGE_OK);
+  assert_int_equal(delete_key(b, "last"), GORGE_OK);
+  assert_true(WAIT_UNTIL(engine_counter(a, GORGE_COUNT_MESSAGES) >= 5)); /* else a late one removes what is read now */
+  const char *keys[] = {"deleted", "replaced", "tagged", "unrelated"};
+  for (int i = 0; i < 4; i++) {
+    assert_non_null(get(a, keys[i]));
+    assert_non_null(engine_l1(a, keys[i]));
+  }
+}
+
+/* Cuts every subscriber off, and does something before any of them is back. */
+static void unheard(void (*what)(void)) {
+  bool alone = false;
+  for (int i = 0; i < 20 && !alone; i++) {
+    assert_true(WAIT_UNTIL(engine_follows(a) && engine_follows(b)));
+    command("CLIENT KILL TYPE pubsub");
+    what();
+    alone = listeners() == 0;
+  }
+  assert_true(alone);
+}
+
+static void change(void) {
+  assert_int_equal(delete_key(b, "deleted"), GORGE_OK);
+  assert_int_equal(set(b, "replaced", "new", NULL), GORGE_OK);
+  assert_int_equal(invalidate(b, "t1"), GORGE_OK);
+}
+
+static void nothing_old_is_left(void) {
+  assert_true(WAIT_UNTIL(engine_l1(a, "deleted") == NULL));
+  assert_true(WAIT_UNTIL(engine_l1(a, "replaced") == NULL || strcmp(engine_l1(a, "replaced"), "new") == 0));
+  assert_true(WAIT_UNTIL(engine_l1(a, "tagged") == NULL));
+  assert_string_equal(get(a, "replaced"), "new");
+}
+
+static void what_was_missed_is_read_in_the_journal(void **state) {
+  (void)state;
+  fill_node_a();
+  uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
+  unheard(change);
+  nothing_old_is_left();
+  assert_true(WAIT_UNTIL(engine_follows(a)));
+  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
+  assert_int_equal(delete_key(b, "unrelated"), GORGE_OK); /* and it hears again */
+  assert_true(WAIT_UNTIL(engine_l1(a, "unrelated") == NULL));
+}
+
+/* More than one answer of the journal holds. */
+static void change_much(void) {
+  enum { MANY = 900 };
+  static uint64_t ops[MANY];
+  char key[16];
+  for (int i = 0; i < MANY; i++) {
+    snprintf(key, sizeof key, "x%d", i);
+    assert_int_equal(engine_delete(b, key, &ops[i]), GORGE_PENDING);
+  }
+  for (int i = 0; i < MANY; i++) {
+    assert_int_equal(engine_finish(b, ops[i], GORGE_PENDING), GORGE_OK);
+  }
+  change();
+}
+
+static void many_are_read_in_pages(void **state) {
+  (void)state;
+  fill_node_a();
+  uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
+  unheard(change_much);
+  nothing_old_is_left();
+  assert_true(WAIT_UNTIL(engine_follows(a)));
+  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
+}
+
+static void change_and_lose_the_journal(void) {
+  change();
+  command("DEL " JOURNAL);
+}
+
+static void change_and_trim(void) {
+  change();
+  assert_int_equal(set(b, "x", "x", NULL), GORGE_OK);
+  command("XTRIM " JOURNAL " MAXLEN 1");
+}
+
+static void change_and_empty_the_journal(void) {
+  change();
+  command("XTRIM " JOURNAL " MAXLEN 0");
+}
+
+static void change_and_lose_all(void) {
+  change();
+  command("FLUSHALL");
+  assert_int_equal(set(b, "replaced", "new", NULL), GORGE_OK);
+}
+
+static void a_gap_in_the_journal_forgets_l1(void **state) {
+  (void)state;
+  void (*const losses[])(void) = {change_and_lose_the_journal, change_and_trim, change_and_empty_the_journal,
+                                  change_and_lose_all};
+  for (size_t i = 0; i < sizeof losses / sizeof losses[0]; i++) {
+    fill_node_a();
+    uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS), epoch = gorge_cache_words(a)->epoch;
+    unheard(losses[i]);
+    nothing_old_is_left();
+    assert_true(WAIT_UNTIL(engine_follows(a)));
+    assert_true(engine_counter(a, GORGE_COUNT_RESYNCS) > resyncs);
+    assert_true(gorge_cache_words(a)->epoch > epoch);
+    assert_null(engine_l1(a, "unrelated"));
+    /* The next time it goes on from there. */
+    assert_string_equal(get(a, "replaced"), "new");
+    resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
+    unheard(change);
+    nothing_old_is_left();
+    assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
+    gorge_cache_destroy(a);
+    gorge_cache_destroy(b);
+    a = engine_node(NULL, redis.path);
+    b = engine_node(NULL, redis.path);
+  }
+}
+
+/* ---- the role goes to another worker of the host ---- */
+
+static int hold_the_role(struct proc *self, void *arg) {
+  (void)arg;
+  CHILD_CHECK(gorge_cache_enter(a, 1) == GORGE_OK);
+  CHILD_CHECK(WAIT_UNTIL(engine_follows(a)));
+  fill_node_a();
+  proc_say(self, engine_counter(a, GORGE_COUNT_RESYNCS));
+  proc_hear(self);
+  proc_say(self, engine_follows(a));
+  gorge_cache_destroy(a);
+  return 0;
+}
+
+/* Another worker of a's host, that a child has the role of. */
+static struct proc child_with_the_role(uint64_t *resyncs) {
+  struct gorge_config config = engine_config(NULL, redis.path, GORGE_CONFIG_INLINE);
+  gorge_cache_destroy(a);
+  a = engine_cache(&config);
+  struct proc holder = proc_start(hold_the_role, NULL);
+  *resyncs = proc_hear(&holder);
+  assert_int_equal(gorge_cache_enter(a, 1), GORGE_OK);
+  assert_false(engine_follows(a));
+  return holder;
+}
+
+static void the_next_holder_goes_on_where_a_dead_one_stopped(void **state) {
+  (void)state;
+  uint64_t resyncs;
+  struct proc holder = child_with_the_role(&resyncs);
+  proc_kill(&holder);
+  change(); /* before the next election, or after it: both will do */
+  nothing_old_is_left();
+  assert_true(WAIT_UNTIL(engine_follows(a)));
+  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
+}
+
+static void the_next_holder_goes_on_where_one_left_in_order(void **state) {
+  (void)state;
+  uint64_t resyncs;
+  struct proc holder = child_with_the_role(&resyncs);
+  proc_say(&holder, 1);
+  change();
+  assert_int_equal(proc_hear(&holder), 1);
+  assert_int_equal(proc_wait(&holder), 0);
+  nothing_old_is_left();
+  assert_true(WAIT_UNTIL(engine_follows(a)));
+  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
+}
+
+static void a_holder_that_stood_still_gives_way_and_changes_nothing(void **state) {
+  (void)state;
+  uint64_t resyncs;
+  struct proc holder = child_with_the_role(&resyncs);
+  proc_stop(&holder);
+  change();
+  nothing_old_is_left();
+  assert_true(WAIT_UNTIL(engine_follows(a)));
+  assert_int_equal(set(b, "replaced", "newer", NULL), GORGE_OK);
+  assert_true(WAIT_UNTIL(engine_l1(a, "replaced") == NULL));
+  assert_string_equal(get(a, "replaced"), "newer");
+  uint64_t cursor = gorge_zone_journal(a->zone, a->ns)->cursor;
+  proc_continue(&holder); /* hears now what it had in its socket */
+  proc_say(&holder, 1);
+  proc_hear(&holder);
+  assert_int_equal(proc_wait(&holder), 0);
+  assert_true(gorge_zone_journal(a->zone, a->ns)->cursor >= cursor);
+  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  assert_string_equal(get(a, "replaced"), "newer");
+  assert_true(engine_follows(a));
+  assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
+}
+
+/* A host that nobody has followed the journal for: what it has may be old, and is not shown before that is known. */
+static void after_a_long_absence_l1_is_closed_until_the_journal_is_read(void **state) {
+  (void)state;
+  struct gorge_config config = engine_config(engine_zone_name(), redis.path, GORGE_CONFIG_INLINE);
+  gorge_cache *c = engine_cache(&config); /* of b's zone */
+  assert_int_equal(set(b, "deleted", "old", NULL), GORGE_OK);
+  assert_non_null(get(b, "deleted"));
+  assert_int_equal(set(b, "unrelated", "stays", NULL), GORGE_OK);
+  gorge_cache_destroy(b);
+  b = a;
+  change();
+  struct gorge_journal_words *journal = gorge_zone_journal(c->zone, c->ns);
+  assert_true(journal->synced_ms > 0);
+  assert_non_null(engine_l1(c, "deleted"));
+  journal->synced_ms = 1; /* at the beginning of time */
+  kill(redis.pid, SIGSTOP);
+  assert_int_equal(gorge_cache_enter(c, 1), GORGE_OK);
+  bool closed = engine_l1(c, "deleted") == NULL && engine_l1(c, "unrelated") == NULL;
+  kill(redis.pid, SIGCONT);
+  assert_true(closed);
+  assert_true(WAIT_UNTIL(engine_follows(c)));
+  assert_null(engine_l1(c, "deleted"));
+  assert_string_equal(engine_l1(c, "unrelated"), "stays");
+  a = c;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(what_was_missed_is_read_in_the_journal),
+      TEST(many_are_read_in_pages),
+      TEST(a_gap_in_the_journal_forgets_l1),
+      TEST(the_next_holder_goes_on_where_a_dead_one_stopped),
+      TEST(the_next_holder_goes_on_where_one_left_in_order),
+      TEST(a_holder_that_stood_still_gives_way_and_changes_nothing),
+      TEST(after_a_long_absence_l1_is_closed_until_the_journal_is_read),
+  };
+  return cmocka_run_group_tests_name("journal", tests, start, stop);
+}
