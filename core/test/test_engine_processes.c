@@ -188,6 +188,42 @@ static void the_end_of_a_fill_wakes_waiters_in_other_workers(void **state) {
   assert_int_equal(proc_wait(&filler), 0);
 }
 
+/* Deletes the key and begins a fill of its own, which the one that runs cannot be shared with any more. */
+static int supersede(struct proc *self, void *arg) {
+  uint64_t op;
+  (void)arg;
+  CHILD_CHECK(gorge_cache_enter(c, 1) == GORGE_OK);
+  CHILD_CHECK(engine_delete(c, "k", &op) == GORGE_OK);
+  CHILD_CHECK(engine_fetch(c, "k", NULL, &op) == GORGE_LEASE);
+  proc_say(self, 1);
+  proc_hear(self);
+  gorge_cache_destroy(c);
+  return 0;
+}
+
+static void who_waits_for_a_fill_that_was_superseded_is_woken(void **state) {
+  (void)state;
+  c->lock_sleep_ms = 60000;
+  struct proc filler = proc_start(fill_when_told, c);
+  proc_hear(&filler);
+  assert_int_equal(gorge_cache_enter(c, 1), GORGE_OK);
+  uint64_t op;
+  assert_int_equal(engine_fetch_for(c, "k", 5000, 20000, &op), GORGE_PENDING);
+  gorge_loop_wait(0);
+  struct proc other = proc_start(supersede, NULL);
+  proc_hear(&other);
+  uint64_t start_ms = gorge_clock_ms();
+  engine_turn(c, NULL, 4000);
+  assert_true(gorge_clock_ms() < start_ms + 2000);
+  gorge_op_free(c, op);
+  proc_say(&other, 1);
+  proc_say(&filler, 1);
+  assert_int_equal(proc_hear(&filler), GORGE_REFUSED);
+  assert_int_equal(proc_wait(&filler), 0);
+  assert_int_equal(proc_wait(&other), 0);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_TAKEOVERS), 0);
+}
+
 /* ---- after a fork ---- */
 
 static uint64_t parents_op;
@@ -282,6 +318,7 @@ int main(void) {
       TEST(a_filler_that_stands_still_is_replaced_after_its_lease),
       TEST(a_loader_that_takes_its_time_keeps_its_lease),
       TEST(the_end_of_a_fill_wakes_waiters_in_other_workers),
+      TEST(who_waits_for_a_fill_that_was_superseded_is_woken),
       TEST(a_child_leaves_alone_what_its_parent_runs),
       TEST(slots_of_workers_that_ended_are_used_again),
   };

@@ -167,6 +167,24 @@ static void many_are_read_in_pages(void **state) {
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
 }
 
+static void nothing(void) {}
+
+/* What is heard moves the cursor: the journal may forget it. */
+static void what_was_heard_need_not_be_in_the_journal_any_more(void **state) {
+  (void)state;
+  fill_node_a();
+  uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS), messages = engine_counter(a, GORGE_COUNT_MESSAGES);
+  change();
+  assert_true(WAIT_UNTIL(engine_counter(a, GORGE_COUNT_MESSAGES) >= messages + 3));
+  command("XTRIM " JOURNAL " MAXLEN 1");
+  messages = engine_counter(a, GORGE_COUNT_MESSAGES);
+  unheard(nothing);
+  assert_true(WAIT_UNTIL(engine_follows(a)));
+  assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
+  assert_true(engine_counter(a, GORGE_COUNT_MESSAGES) <= messages + 20); /* its own entry, each time it comes back */
+  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+}
+
 static void change_and_lose_the_journal(void) {
   change();
   command("DEL " JOURNAL);
@@ -322,6 +340,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(what_was_missed_is_read_in_the_journal),
       TEST(many_are_read_in_pages),
+      TEST(what_was_heard_need_not_be_in_the_journal_any_more),
       TEST(a_gap_in_the_journal_forgets_l1),
       TEST(the_next_holder_goes_on_where_a_dead_one_stopped),
       TEST(the_next_holder_goes_on_where_one_left_in_order),
