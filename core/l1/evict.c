@@ -4,7 +4,7 @@
 #include "l1/ghost.h"
 #include "l1/stamps.h"
 
-enum { PASSED_OVER_MAX = 8, AGING_SHARE = 15, AGING_ENTRIES_MIN = 256, AGE_BITS = 4 };
+enum { PASSED_OVER_MAX = 8, AGING_SHARE = 15, AGING_ENTRIES_MIN = 256, AGE_BITS = 4, AHEAD_LINES = 3 };
 
 enum found { NOTHING, DROPPED, LIVE };
 
@@ -85,8 +85,8 @@ static void find_slot(struct gorge_shard *v, struct gorge_resident *r) {
     r->hash = 0;
     return;
   }
-  bool known = r->ring == GORGE_RING_SMALL && v->ahead_at == r->at;
-  r->hash = known ? v->ahead_hash : hash_of(v, &r->head, gorge_shard_unit(v, r->at));
+  bool known = r->ring == GORGE_RING_SMALL && s->ahead_at == r->at;
+  r->hash = known ? s->ahead_hash : hash_of(v, &r->head, gorge_shard_unit(v, r->at));
   r->slot = gorge_index_at(v, r->hash, r->ring, r->at);
   if (r->ring == GORGE_RING_MAIN && r->slot != NULL) {
     s->victim_at = r->at;
@@ -255,33 +255,40 @@ void gorge_evict_slot(struct gorge_shard *v, uint64_t *slot) {
   }
 }
 
-static void prefetch_hash(const struct gorge_shard *v, uint64_t hash) {
+/* Inlined in any case: gcc takes a call that does nothing but prefetch for one without effect, and drops it. */
+#define FETCH static inline __attribute__((always_inline)) void
+
+FETCH prefetch_hash(const struct gorge_shard *v, uint64_t hash) {
   __builtin_prefetch(gorge_index_bucket(v, hash, 0), 1);
   __builtin_prefetch(gorge_index_bucket(v, hash, 1), 1);
   __builtin_prefetch(gorge_ghost_bucket(v, hash), 1);
 }
 
 void gorge_evict_prefetch(const struct gorge_shard *v, uint64_t hash) {
-  const struct gorge_l1_shard *s = v->shared;
   prefetch_hash(v, hash);
-  for (int ring = 0; ring < GORGE_RINGS; ring++) {
-    /* relaxed: hints. An address beyond the area is none of ours, but to prefetch it does no harm. */
-    __builtin_prefetch(gorge_shard_unit(v, __atomic_load_n(&s->tail[ring], __ATOMIC_RELAXED)));
-    __builtin_prefetch(gorge_shard_unit(v, __atomic_load_n(&s->head[ring], __ATOMIC_RELAXED)), 1);
+  __builtin_prefetch(&v->shared->entries, 1);
+  __builtin_prefetch(&v->shared->ahead_at, 1);
+}
+
+/* What is read or written next in a ring lies in these lines. Addresses beyond the area do no harm. */
+FETCH prefetch_area(const struct gorge_shard *v, uint64_t offset) {
+  const uint32_t *at = gorge_shard_unit(v, offset);
+  for (int line = 0; line < AHEAD_LINES; line++) {
+    __builtin_prefetch(at + line * (GORGE_L1_LINE / GORGE_L1_UNIT));
   }
 }
 
-void gorge_evict_look_ahead(struct gorge_shard *v) {
-  const struct gorge_l1_shard *s = v->shared;
+void gorge_evict_look_ahead(const struct gorge_shard *v) {
+  struct gorge_l1_shard *s = v->shared;
   struct gorge_head head;
   uint64_t at;
-  v->ahead_at = 0;
-  if (gorge_log_oldest(v, GORGE_RING_SMALL, &at, &head) > 0) {
-    v->ahead_at = at;
-    v->ahead_hash = hash_of(v, &head, gorge_shard_unit(v, at));
-    prefetch_hash(v, v->ahead_hash);
+  uint32_t units = gorge_log_oldest(v, GORGE_RING_SMALL, &at, &head);
+  if (units == 0 || s->ahead_at == at) {
+    return;
   }
-  if (s->victim_slot < (uint64_t)v->buckets * GORGE_BUCKET_SLOTS) {
-    __builtin_prefetch(&v->slots[s->victim_slot], 1);
-  }
+  s->ahead_at = at;
+  s->ahead_hash = hash_of(v, &head, gorge_shard_unit(v, at));
+  prefetch_hash(v, s->ahead_hash);
+  prefetch_area(v, at + units);
+  prefetch_area(v, s->head[GORGE_RING_SMALL]);
 }

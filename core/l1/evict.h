@@ -34,8 +34,8 @@ struct gorge_resident {
 bool gorge_evict_make_room(struct gorge_shard *v, int ring, uint32_t units, uint64_t *at);
 /* Fetches what an insert of `hash` will touch. Without the lock, and needs none: hints only. */
 void gorge_evict_prefetch(const struct gorge_shard *v, uint64_t hash);
-/* Under the lock, before there is something else to do: fetches what evicting the small ring's oldest entry will touch. */
-void gorge_evict_look_ahead(struct gorge_shard *v);
+/* At the end of an insert: finds the entry that the next one will look at first, and fetches what it will touch. */
+void gorge_evict_look_ahead(const struct gorge_shard *v);
 
 /* Units that an append to the ring must leave free. */
 uint32_t gorge_evict_keep(const struct gorge_shard *v, int ring);

@@ -77,6 +77,7 @@ struct gorge_l1_header {
  *   line 0  what readers compare a copy with; changes when entries are evicted
  *   line 1  lock and ring heads: writers only
  *   line 2  policy: holder of the lock only
+ *   line 3  the same
  */
 struct gorge_l1_shard {
   uint64_t tail[GORGE_RINGS]; /* logical offset of the oldest entry */
@@ -98,6 +99,9 @@ struct gorge_l1_shard {
   uint64_t victim_at;   /* an entry of the main ring that was looked at as its oldest, */
   uint64_t victim_slot; /* and the slot that led to it then */
   uint64_t reserved2;
+
+  uint64_t ahead_at, ahead_hash; /* the small ring's oldest entry, if it was looked at already, and its hash */
+  uint64_t reserved3[6];
 };
 
 _Static_assert(sizeof(struct gorge_stamp_cell) == 16, "stamp cells do not straddle cache lines");
@@ -105,7 +109,7 @@ _Static_assert(sizeof(struct gorge_l1_header) == 2 * GORGE_L1_LINE, "the header 
 _Static_assert(offsetof(struct gorge_l1_header, seed) == GORGE_L1_LINE, "the geometry is one cache line");
 _Static_assert(offsetof(struct gorge_l1_shard, lock) == 1 * GORGE_L1_LINE, "writers' line");
 _Static_assert(offsetof(struct gorge_l1_shard, entries) == 2 * GORGE_L1_LINE, "policy line");
-_Static_assert(sizeof(struct gorge_l1_shard) == 3 * GORGE_L1_LINE, "shards fill cache lines");
+_Static_assert(sizeof(struct gorge_l1_shard) == 4 * GORGE_L1_LINE, "shards fill cache lines");
 
 /* How L1 is to be cut; 0: computed from the size. Other values than 0 are for tests. */
 struct gorge_l1_shape {

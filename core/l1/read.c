@@ -65,6 +65,8 @@ HOT bool probe_slot(const struct gorge_shard *v, const struct gorge_key *key, co
   }
   p->at = v->area + position;
   p->limit = v->area_units - position;
+  __builtin_prefetch(p->at + GORGE_L1_LINE / GORGE_L1_UNIT);
+  __builtin_prefetch(p->at + 2 * (GORGE_L1_LINE / GORGE_L1_UNIT));
   p->head = gorge_head_load(p->at);
   return gorge_head_key_len(&p->head) == key->len && gorge_head_ns(&p->head) == key->ns &&
          gorge_head_value_at(&p->head) <= p->limit && gorge_relaxed_equal(p->at + GORGE_HEAD_UNITS, key->ptr, key->len);

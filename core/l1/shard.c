@@ -120,7 +120,6 @@ void gorge_shard_write(struct gorge_shard *v, const struct gorge_owner *owner, u
   v->now_ms = now_ms;
   v->epoch = 0;
   v->steps = 0;
-  v->ahead_at = 0;
 }
 
 void gorge_shard_count(const struct gorge_shard *v, uint32_t ns, enum gorge_counter counter) {

@@ -35,9 +35,8 @@ struct gorge_shard {
   uint32_t worker, ns; /* who writes, and for whom */
   uint64_t *counters;  /* of that pair */
   uint64_t now_ms;
-  uint32_t epoch;                /* set by gorge_shard_enter */
-  uint32_t steps;                /* log entries that may still be looked at before the lock is to be let go */
-  uint64_t ahead_at, ahead_hash; /* the small ring's oldest entry, if it was looked at already, and its hash; or 0 */
+  uint32_t epoch; /* set by gorge_shard_enter */
+  uint32_t steps; /* log entries that may still be looked at before the lock is to be let go */
 };
 
 /*

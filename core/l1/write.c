@@ -171,19 +171,19 @@ int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, co
   if (entry->ntags != s->ntags || !gorge_shard_of(zone, in.key->hash, &v)) {
     return GORGE_REFUSED;
   }
+  gorge_evict_prefetch(&v, in.key->hash);
   in.units = gorge_entry_plan(key, entry, &in.extra_units);
   in.units = in.units <= v.l1->max_units ? in.units : 0;
   in.ring = in.units > v.l1->small_max_units ? GORGE_RING_MAIN : GORGE_RING_SMALL;
   gorge_shard_write(&v, owner, key->ns, now_ms);
-  gorge_evict_prefetch(&v, in.key->hash);
   for (int turn = 0; turn < TURNS_MAX; turn++) {
     uint32_t sequence;
     if (gorge_shard_enter(zone, &v, owner, GORGE_FILL_BUDGET_US, &sequence) != GORGE_OK) {
       break;
     }
     v.steps = STEPS_PER_TURN;
-    gorge_evict_look_ahead(&v);
     int status = insert_locked(&v, &in, out);
+    gorge_evict_look_ahead(&v);
     gorge_shard_leave(&v, owner);
     if (status != GORGE_PENDING) {
       return status;
