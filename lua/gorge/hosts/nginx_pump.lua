@@ -151,8 +151,16 @@ local function serve(engine, pump)
   end
   pump.link = link
   C.gorge_io_opened(engine.handle)
-  ngx.thread.spawn(read, engine, pump, link)
+  local reader = ngx.thread.spawn(read, engine, pump, link)
   write(engine, pump, link)
+  if exiting() and not link.closed then
+    pump.wake:wait(LOOK_AROUND)
+    -- A silent Redis would keep the old worker until the read times out.
+    if not link.closed and ngx.thread.kill(reader) then
+      link.closed = true
+      link.sock:close()
+    end
+  end
 end
 
 local function run(premature, engine, pump)
