@@ -213,6 +213,22 @@ describe("a reload", function()
     end)
   end)
 
+  it("ends old workers soon although Redis stands still", function()
+    local redis = helper.redis()
+    local n = node.start { options = { redis = redis.url } }
+    for _ = 1, 2 do
+      n:run [[cache:set("warm", 1, 600)]]
+      use(n)
+      redis:pause()
+      n.nginx:reload()
+      n.nginx:wait_drained(5)
+      assert.equal(1, n:run [[return cache:get "warm"]])
+      redis:resume()
+      helper.wait_until(function() return n:run [[return cache:set("k", 2, 600)]] end, { timeout = 5 })
+    end
+    n:assert_clean_log()
+  end)
+
   it("keeps the zone when its size stays, and is refused by name when it changes", function()
     local n = node.start { options = { namespace = "sized", l1_size = "4m" } }
     n:run [[cache:set("k", 1, 600)]]

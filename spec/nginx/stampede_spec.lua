@@ -104,6 +104,10 @@ describe("a stampede of 1,000", function()
     runs_once({ node.pair(helper.redis(), { options = OPTIONS }) }, 500)
   end)
 
+  it("right after the start of two nodes runs the loader once", function()
+    runs_once({ node.pair(helper.redis(), { options = OPTIONS, link = false }) }, 500)
+  end)
+
   it("over two workers of two nodes gives its failure to all", function()
     fails_once({ node.pair(helper.redis(), { options = OPTIONS }) }, 500)
   end)
