@@ -25,7 +25,6 @@ Cache.__index = Cache
 ---@field engine gorge.Engine|nil nil once closed
 ---@field codec gorge.Codec
 ---@field l0 gorge.L0
----@field now fun(): number milliseconds of the clock that all expiries are of, as cheap as the host can
 
 ---A look into L0: three loads from shared memory and the clock. JIT-compiled into whoever calls.
 ---@return boolean hit
@@ -37,18 +36,16 @@ local function look(self, key)
     return false
   end
   local record = l0s.records[place]
-  local engine = self.engine
-  local words = engine.words
   local word = record.slot[0]
-  local now = self.now()
-  if band(word, WORD) ~= record.word or words.global ~= record.global or now >= record.expires_ms
-    or now >= tonumber(words.fresh_until_ms) then
+  local now = l0s.now()
+  if band(word, WORD) ~= record.word or l0s.global[0] ~= record.global or now >= record.expires_ms
+    or now >= tonumber(l0s.fresh_until_ms[0]) then
     return false
   end
   if band(word, USES) ~= USES then
     use(record.slot, record.word)
   end
-  local counters = engine.counters
+  local counters = l0s.counters
   counters[L0_HITS] = counters[L0_HITS] + 1
   local value = l0s.values[place]
   if value == NIL then
@@ -177,7 +174,6 @@ function Cache:close()
   local host = self.host
   local engine = self.engine
   setmetatable(self, CLOSED)
-  l0.clear(self.l0)
   host.drain(engine, 1)
   host.close(engine)
   engine:close()
@@ -199,8 +195,7 @@ local function new(parsed, host, engine, codec)
     host = host,
     engine = engine,
     codec = codec,
-    now = host.now,
-    l0 = l0.new(parsed.l1_objects),
+    l0 = l0.new(parsed.l1_objects, engine, host.now),
     flights = {}, -- by key: fills that coroutines of this worker wait for together
     report = report.new(parsed.logger or host.log, host.now),
   }, Cache)

@@ -30,6 +30,7 @@ local mt = { __index = _M }
 ---@field counters ffi.cdata* uint64_t *
 ---@field read ffi.cdata* struct gorge_read: what the last call told
 ---@field host gorge.Host
+---@field l0 gorge.L0|nil of the cache
 
 local function text(value)
   return value and ffi.cast("const char *", value) or nil
@@ -107,6 +108,9 @@ function _M:enter(threads)
   end
   if threads then
     self.counters = C.gorge_cache_counters(self.handle)
+    if self.l0 then
+      self.l0.counters = self.counters
+    end
     self.entered = true
   end
   return true

@@ -28,18 +28,31 @@ _M.NIL = setmetatable({}, { __tostring = function() return "gorge.nil" end })
 ---@field keys table<integer, string>
 ---@field capacity integer 0: L0 is off
 ---@field next integer the place that is taken next
+---@field global ffi.cdata* the namespace's global word, in shared memory
+---@field fresh_until_ms ffi.cdata* in shared memory; as a signed number, which costs less to convert
+---@field counters ffi.cdata* this worker's counters
+---@field now fun(): number milliseconds of the clock that all expiries are of, as cheap as the host can
 
 ---@param capacity integer
+---@param engine gorge.Engine
+---@param now fun(): number
 ---@return gorge.L0
-function _M.new(capacity)
-  return {
+function _M.new(capacity, engine, now)
+  local words = engine.words
+  local self = {
     index = table_new(0, capacity),
     records = ffi.new("struct gorge_l0_record[?]", capacity + 1),
     values = table_new(capacity, 0),
     keys = table_new(capacity, 0),
     capacity = capacity,
     next = 0,
+    global = ffi.cast("const uint64_t *", words) + ffi.offsetof("struct gorge_words", "global") / 8,
+    fresh_until_ms = ffi.cast("const int64_t *", words) + ffi.offsetof("struct gorge_words", "fresh_until_ms") / 8,
+    counters = engine.counters,
+    now = now,
   }
+  engine.l0 = self -- to be told of the counters of another process
+  return self
 end
 
 ---Keeps a value that stands in L1 as `read` says.
@@ -74,15 +87,6 @@ function _M.store(l0, key, value, read)
     value = _M.NIL
   end
   l0.values[place] = value
-end
-
----Forgets everything.
----@param l0 gorge.L0
-function _M.clear(l0)
-  local fresh = _M.new(l0.capacity)
-  for name, field in pairs(fresh) do
-    l0[name] = field
-  end
 end
 
 ---A hot entry must not look cold to eviction because L0 answers for it.

@@ -14,7 +14,7 @@ local get_request = base.get_request
 local tonumber = tonumber
 
 ffi.cdef [[
-extern uintptr_t gorge_ngx_current_msec[1] __asm__("ngx_current_msec");
+extern intptr_t gorge_ngx_current_msec[1] __asm__("ngx_current_msec");
 struct gorge_ngx_cleanup { void (*handler)(void *data); void *data; };
 struct gorge_ngx_cleanup *gorge_ngx_http_cleanup_add(void *request, size_t size) __asm__("ngx_http_cleanup_add");
 ]]
