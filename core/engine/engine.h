@@ -244,6 +244,11 @@ void gorge_fill_finish_flight(struct gorge_op *op, int outcome, uint64_t now_ms)
 bool gorge_store_valid(const gorge_cache *c, const struct gorge_store *store);
 /* Takes copies of what is to be stored; it must be valid. Returns GORGE_OK or GORGE_ERR_MEMORY. */
 int gorge_op_take_store(struct gorge_op *op, const struct gorge_store *store);
+/*
+ * A value of that version is delivered, but not kept in L1: nor is what is older, so that no later reader of this host sees less. 0:
+ * not from Redis.
+ */
+void gorge_op_not_kept(struct gorge_op *op, uint64_t version);
 /* Gives a lease in Redis back; the op ends when Redis has answered. Returns false when there is nothing to give back. */
 bool gorge_fill_release(struct gorge_op *op, uint64_t now_ms);
 

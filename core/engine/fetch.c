@@ -189,9 +189,10 @@ static void deliver(struct gorge_op *op, const struct gorge_l2_result *r, bool k
         .tags = op->tags,
     };
     int status = gorge_l1_insert(c->zone, &c->process->owner, &op->key, &entry, &op->snapshot, now_ms, &op->read);
-    if (status != GORGE_STORED) {
-      op->read.slot = NULL;
-    }
+    keep = status == GORGE_STORED;
+  }
+  if (!keep) {
+    gorge_op_not_kept(op, r->version);
   }
   gorge_fill_finish_flight(op, GORGE_OK, now_ms);
   gorge_op_end(op, GORGE_HIT);

@@ -30,6 +30,14 @@ bool gorge_fill_release(struct gorge_op *op, uint64_t now_ms) {
   return true;
 }
 
+void gorge_op_not_kept(struct gorge_op *op, uint64_t version) {
+  const gorge_cache *c = op->cache;
+  op->read.slot = NULL;
+  if (version > 0) {
+    gorge_l1_invalidate(c->zone, &c->process->owner, &op->key, version, NULL);
+  }
+}
+
 /* Stores into L1 what the op carries. version 0: not from Redis. */
 static int keep(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
   gorge_cache *c = op->cache;
@@ -44,9 +52,6 @@ static int keep(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
   };
   int status = gorge_l1_insert(c->zone, &c->process->owner, &op->key, &entry, &op->snapshot, now_ms, &op->read);
   op->read.version = version;
-  if (status != GORGE_STORED) {
-    op->read.slot = NULL;
-  }
   return status == GORGE_BUSY ? GORGE_REFUSED : status;
 }
 
@@ -70,6 +75,9 @@ static void publish(struct gorge_op *op, uint64_t version, bool leased, uint64_t
     status = keep(op, version, now_ms);
   } else {
     gorge_count(op->cache, GORGE_COUNT_REFUSED_FILLS);
+  }
+  if (status != GORGE_STORED) {
+    gorge_op_not_kept(op, version);
   }
   conclude(op, status, leased, now_ms);
 }

@@ -153,6 +153,60 @@ static void a_damaged_value_is_a_miss(void **state) {
   assert_int_equal(engine_counter(c, GORGE_COUNT_DECODE_ERRORS), 1);
 }
 
+/* A key that shares its stamp with "k": what happens to it refuses what is to be kept of "k". */
+static void find_neighbour(char *name, size_t size) {
+  struct gorge_key key;
+  struct gorge_snapshot k, other;
+  gorge_key_init(c->zone, c->ns, "k", 1, &key);
+  gorge_l1_snapshot(c->zone, &key, NULL, 0, &k);
+  for (int i = 0; i < 1000000; i++) {
+    snprintf(name, size, "n%d", i);
+    gorge_key_init(c->zone, c->ns, name, (uint32_t)strlen(name), &key);
+    gorge_l1_snapshot(c->zone, &key, NULL, 0, &other);
+    if (other.cell == k.cell) {
+      return;
+    }
+  }
+  fail_msg("no key shares a stamp");
+}
+
+/* I4: a reader has seen the newer value, so nobody may find the older one in L1 from then on, nor bring it there. */
+static void a_value_that_is_not_kept_takes_older_ones_with_it(void **state) {
+  (void)state;
+  char neighbour[32];
+  uint64_t op[4];
+  find_neighbour(neighbour, sizeof neighbour);
+  assert_int_equal(engine_lookup(c, "k", &op[0]), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  struct gorge_key key;
+  gorge_key_init(c->zone, c->ns, neighbour, (uint32_t)strlen(neighbour), &key);
+  gorge_l1_invalidate(c->zone, &c->process->owner, &key, 0, NULL);
+  for (int i = 1; i < 3; i++) {
+    assert_int_equal(engine_lookup(c, "k", &op[i]), GORGE_PENDING);
+    peer_expect(&peer, "GET");
+  }
+  /* The answers reach this host by several connections, in any order. */
+  struct gorge_l2_result old = {.status = GORGE_HIT, .version = peer_version(1), .value = "old", .value_len = 3};
+  old.kind = GORGE_KIND_STRING;
+  old.remaining_ms = 60000;
+  struct gorge_l2_request *rq = &c->slots[op[1] & 0xfffff]->request;
+  rq->done(rq, &old, gorge_clock_ms());
+  gorge_l2_cancel(rq);
+  assert_string_equal(engine_l1(c, "k"), "old");
+  assert_int_equal(peer_say_value(&peer, peer_version(2), "new", NULL), GORGE_OK);
+  struct answer a = engine_status(c, op[0]);
+  assert_string_equal(a.value, "new");
+  assert_null(a.read.slot);
+  assert_null(engine_l1(c, "k"));
+  assert_int_equal(peer_say(&peer, "$-1\r\n"), GORGE_OK); /* that of op[1] */
+  assert_int_equal(peer_say_value(&peer, peer_version(1), "old", NULL), GORGE_OK);
+  assert_string_equal(engine_status(c, op[2]).value, "old"); /* it began before the other one ended */
+  assert_null(engine_l1(c, "k"));
+  for (int i = 0; i < 3; i++) {
+    gorge_op_free(c, op[i]);
+  }
+}
+
 /* ---- another node fills ---- */
 
 static uint64_t parked(const char *key, uint32_t wait_ms) {
@@ -261,7 +315,7 @@ static void an_epoch_that_begins_meanwhile_refuses_the_value(void **state) {
   assert_int_equal(peer_say_number(&peer, peer_version(3)), GORGE_OK);
   assert_int_equal(engine_status(c, op).status, GORGE_REFUSED); /* in Redis, not here */
   assert_int_equal(engine_status(c, other).status, GORGE_HIT);
-  assert_string_equal(engine_l1(c, "k"), "v2");
+  assert_null(engine_l1(c, "k")); /* v2 is older than what the caller of the fill has now */
   gorge_op_free(c, op);
   gorge_op_free(c, other);
 }
@@ -354,6 +408,7 @@ int main(void) {
       TEST(what_redis_refuses_is_not_kept_here_either),
       TEST(the_loaders_value_gets_the_tags_of_its_caller),
       TEST(a_damaged_value_is_a_miss),
+      TEST(a_value_that_is_not_kept_takes_older_ones_with_it),
       TEST(the_fill_of_another_node_is_waited_for_and_counted_once),
       TEST(a_message_asks_at_once),
       TEST(a_holder_without_a_sign_of_life_is_not_waited_for),

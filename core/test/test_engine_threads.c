@@ -6,6 +6,7 @@
  *   I3  a read that begins after a write of this host was acknowledged sees that write, or later
  *   I4  a read never sees less than a read of this host that had ended before it began
  *
+ * The bytes of each connection are moved by the test, a few now and a few later, so that writes and reads of the three overtake one another.
  * Then the same with a Redis that stands still, dies and comes back: values are judged when it is well again, but nothing may be left behind.
  */
 #include <setjmp.h>
@@ -15,6 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -29,6 +33,7 @@ static const int host_of[CACHES] = {0, 0, 1};
 
 static struct support_redis redis;
 static gorge_cache *caches[CACHES];
+static int sockets[CACHES]; /* -1: none */
 static uint64_t seed;
 static bool judging; /* whether values must be right */
 
@@ -211,9 +216,68 @@ static void advance(struct running *r) {
   finish(r);
 }
 
-static void turn(double ms) {
-  engine_turn(caches[0], caches[1], ms);
-  engine_turn(caches[2], NULL, 0);
+static void drop(int i, const char *reason) {
+  close(sockets[i]);
+  sockets[i] = -1;
+  gorge_io_closed(caches[i], reason);
+}
+
+static void connect_socket(int i) {
+  char host[256];
+  uint32_t port;
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (gorge_io_connect(caches[i], host, sizeof host, &port) != GORGE_OK) {
+    return;
+  }
+  memcpy(address.sun_path, redis.path, strlen(redis.path) + 1);
+  sockets[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  assert_true(sockets[i] >= 0);
+  if (connect(sockets[i], (struct sockaddr *)&address, sizeof address) != 0) {
+    drop(i, "connect");
+    return;
+  }
+  gorge_io_opened(caches[i]);
+}
+
+static void send_some(int i, uint32_t most) {
+  const char *ptr;
+  uint64_t len;
+  gorge_io_output(caches[i], &ptr, &len);
+  ssize_t n = len > 0 ? send(sockets[i], ptr, len < most ? len : most, MSG_NOSIGNAL) : 0;
+  if (n > 0) {
+    gorge_io_sent(caches[i], (uint64_t)n);
+  }
+}
+
+static void receive_some(int i, uint32_t most) {
+  static char bytes[65536];
+  ssize_t n = recv(sockets[i], bytes, most < sizeof bytes ? most : sizeof bytes, 0);
+  if (n == 0) {
+    drop(i, "closed");
+  } else if (n > 0 && gorge_io_input(caches[i], bytes, (uint64_t)n) != GORGE_OK) {
+    drop(i, "input");
+  }
+}
+
+/* Moves some bytes of some connections; all of them in the end, when there is no hurry. */
+static void turn(bool all) {
+  uint64_t ops[16];
+  for (int i = 0; i < CACHES; i++) {
+    if (sockets[i] < 0) {
+      connect_socket(i);
+    }
+    if (sockets[i] >= 0 && (all || roll(3) == 0)) {
+      send_some(i, all ? UINT32_MAX : 1 + roll(400));
+    }
+    if (sockets[i] >= 0 && (all || roll(3) == 0)) {
+      receive_some(i, all ? UINT32_MAX : 1 + roll(400));
+    }
+    if (sockets[i] >= 0 && gorge_io_tick(caches[i]) == 1) {
+      drop(i, "tick");
+    }
+    while (gorge_poll(caches[i], ops, 16) == 16) {
+    }
+  }
 }
 
 static void trouble(void) {
@@ -241,7 +305,10 @@ static void storm(bool troubled) {
     }
     peek((int)roll(CACHES), &keys[roll(KEYS)]);
     if (roll(3) == 0) {
-      turn(roll(20) == 0 ? 1 : 0);
+      turn(false);
+    }
+    if (roll(100) == 0) {
+      support_nap();
     }
     if (troubled) {
       trouble();
@@ -257,7 +324,8 @@ static bool drained(void) {
       idle = false;
     }
   }
-  turn(1);
+  turn(true);
+  support_nap();
   return idle && gorge_pending(caches[0]) + gorge_pending(caches[1]) + gorge_pending(caches[2]) == 0;
 }
 
@@ -277,6 +345,39 @@ static void nothing_is_left(void) {
   }
 }
 
+static int finish_now(int cache, uint64_t op, int status) {
+  uint64_t until_ms = gorge_clock_ms() + 2000;
+  while (op != 0 && (status = engine_status(caches[cache], op).status) == GORGE_PENDING &&
+         gorge_clock_ms() < until_ms) {
+    turn(true);
+  }
+  gorge_op_free(caches[cache], op);
+  if (status != GORGE_OK) {
+    support_nap();
+  }
+  return status;
+}
+
+static const char *get_or_fill(int cache, const char *key, const char *value) {
+  gorge_cache *c = caches[cache];
+  uint64_t op, until_ms = gorge_clock_ms() + 2000;
+  const char *seen = engine_l1(c, key);
+  if (seen != NULL) {
+    return seen;
+  }
+  int status = engine_fetch(c, key, NULL, &op);
+  while ((status = engine_status(c, op).status) == GORGE_PENDING && gorge_clock_ms() < until_ms) {
+    turn(true);
+  }
+  if (status == GORGE_LEASE) {
+    finish_now(cache, op, engine_fill(c, op, value));
+  } else {
+    gorge_op_free(c, op);
+  }
+  seen = engine_l1(c, key);
+  return seen != NULL ? seen : "";
+}
+
 /* After a write that Redis has taken every host comes to see it. */
 static void all_agree(void) {
   for (int i = 0; i < KEYS; i++) {
@@ -287,16 +388,14 @@ static void all_agree(void) {
     for (int tries = 0; tries < 500 && status != GORGE_OK; tries++) {
       uint64_t op;
       status = engine_delete(caches[i % CACHES], k->name, &op);
-      status = engine_finish(caches[i % CACHES], op, status);
-      turn(status == GORGE_OK ? 0 : 5);
+      status = finish_now(i % CACHES, op, status);
     }
     assert_int_equal(status, GORGE_OK);
     for (int c = 0; c < CACHES; c++) {
       uint64_t until_ms = gorge_clock_ms() + 5000;
       const char *seen;
       do {
-        turn(0);
-        seen = engine_get_or_fill(caches[c], k->name, value, &status);
+        seen = get_or_fill(c, k->name, value);
       } while (strcmp(seen, value) != 0 && gorge_clock_ms() < until_ms);
       assert_string_equal(seen, value);
     }
@@ -313,13 +412,14 @@ static void begin(uint64_t with, uint32_t timeout_ms) {
   }
   assert_true(support_redis_restart(&redis));
   for (int i = 0; i < CACHES; i++) {
-    struct gorge_config config = engine_config(i == 1 ? engine_zone_name() : NULL, redis.path, GORGE_CONFIG_INLINE);
+    struct gorge_config config = engine_config(i == 1 ? engine_zone_name() : NULL, redis.path, 0);
     config.timeout_ms = timeout_ms;
     config.connect_timeout_ms = 200;
     config.lock_sleep_ms = 2;
     config.breaker_max_failures = judging ? 0 : 5;
     config.breaker_timeout_ms = 30;
     caches[i] = engine_cache(&config);
+    sockets[i] = -1;
     assert_int_equal(gorge_cache_enter(caches[i], 1), GORGE_OK);
     assert_true(WAIT_UNTIL(i == 1 || engine_follows(caches[i])));
   }
@@ -327,6 +427,9 @@ static void begin(uint64_t with, uint32_t timeout_ms) {
 
 static void end(void) {
   for (int i = 0; i < CACHES; i++) {
+    if (sockets[i] >= 0) {
+      close(sockets[i]);
+    }
     gorge_cache_destroy(caches[i]);
   }
 }
