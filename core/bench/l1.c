@@ -198,6 +198,9 @@ int main(int argc, char **argv) {
       gorge_zone_open("bench", 5, size, 0, gorge_l1_init, &b.zone, NULL) != GORGE_OK ||
       gorge_owner_claim(b.zone, GORGE_THREAD_MAIN, &b.owner) != GORGE_OK) {
     fprintf(stderr, "no zone\n");
+    free(b.value);
+    free(b.buf);
+    free(b.order);
     return 1;
   }
   draw_order(&b);

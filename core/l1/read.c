@@ -206,7 +206,7 @@ void gorge_l1_touch_frequency(const uint64_t *slot, uint64_t word) {
 
 /* Copies the names of the tags. Returns their number; 0: none, or they do not fit. */
 static uint32_t copy_names(const struct probe *p, char *buf, uint32_t size, uint32_t *len) {
-  char names[GORGE_TAGS_MAX * (GORGE_TAG_MAX + 1)];
+  char names[GORGE_TAGS_MAX * (GORGE_TAG_MAX + 1)] = {0};
   uint32_t at = gorge_head_extra_at(&p->head);
   if (!gorge_head_extra(&p->head) || at >= p->limit) {
     return 0;
