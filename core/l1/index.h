@@ -32,8 +32,8 @@ static inline uint64_t gorge_slot_identity(uint64_t word) { return word & ~GORGE
 static inline uint64_t gorge_slot_word(uint64_t hash, int ring, uint32_t freq, uint64_t offset) {
   uint64_t tag = gorge_hash_fingerprint(hash); /* 16 bits: fit above GORGE_SLOT_TAG_BIT */
   /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): the analyzer takes them for 32 */
-  return tag << GORGE_SLOT_TAG_BIT | (uint64_t)freq << GORGE_SLOT_FREQ_BIT |
-         (uint64_t)ring << GORGE_SLOT_RING_BIT | (offset & GORGE_SLOT_OFFSET);
+  return tag << GORGE_SLOT_TAG_BIT | (uint64_t)freq << GORGE_SLOT_FREQ_BIT | (uint64_t)ring << GORGE_SLOT_RING_BIT |
+         (offset & GORGE_SLOT_OFFSET);
 }
 
 /*
