@@ -219,6 +219,29 @@ static void a_lease_of_a_node_that_vanished_runs_out(void **state) {
   gorge_op_free(b, second);
 }
 
+/* Two caches of one worker and namespace: the one that goes takes nothing with it that the other needs. */
+static void a_cache_that_is_destroyed_leaves_the_journal_to_another(void **state) {
+  (void)state;
+  struct gorge_config config = engine_config(engine_zone_name(), redis.path, GORGE_CONFIG_INLINE);
+  for (int first = 0; first < 2; first++) {
+    gorge_cache *other = engine_cache(&config); /* of b's zone */
+    assert_int_equal(gorge_cache_enter(other, 1), GORGE_OK);
+    get(b, "k", "v");
+    if (first == 0) {
+      gorge_cache *gone = b;
+      b = other;
+      other = gone;
+    }
+    gorge_cache_destroy(other);
+    char answer[64];
+    assert_true(support_redis_command(&redis, "CLIENT KILL TYPE pubsub", answer, sizeof answer));
+    assert_true(l1_is(b, "k", "v"));
+    assert_int_equal(delete_key(a, "k"), GORGE_OK);
+    assert_true(TURN_UNTIL(l1_is(b, "k", NULL)));
+    assert_true(TURN_UNTIL(engine_follows(a) && engine_follows(b)));
+  }
+}
+
 /* Every call answers while Redis is killed, gone and back; then the nodes find one another again. */
 static void redis_comes_and_goes(void **state) {
   (void)state;
@@ -284,6 +307,7 @@ int main(void) {
       TEST(tags_are_heard_on_the_other_node_whoever_named_them),
       TEST(an_invalidation_on_one_node_refuses_the_fill_of_the_other),
       TEST(a_lease_of_a_node_that_vanished_runs_out),
+      TEST(a_cache_that_is_destroyed_leaves_the_journal_to_another),
       TEST(redis_comes_and_goes),
       TEST(redis_stands_still),
   };

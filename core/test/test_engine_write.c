@@ -216,6 +216,35 @@ static void a_tag_is_invalidated_before_and_after_redis_is_told(void **state) {
   assert_int_equal(engine_counter(c, GORGE_COUNT_INVALIDATED_TAGS), 2);
 }
 
+/* A neighbour read the new generation of the tag, but the old value in Redis. */
+static void what_a_neighbour_reads_under_a_tag_meanwhile_does_not_stay(void **state) {
+  (void)state;
+  uint64_t tags;
+  assert_int_equal(engine_invalidate(c, "tag", &tags), GORGE_PENDING);
+  peer_expect_script(&peer, GORGE_SCRIPT_INVALIDATE);
+  struct gorge_op *op;
+  assert_int_equal(gorge_op_create(c, "k", 1, "\3tag", 4, &op), GORGE_OK);
+  uint64_t id = op->id;
+  gorge_fetch_lookup(op, gorge_clock_ms());
+  struct gorge_l2_request *rq = &op->request;
+  struct gorge_l2_result old = {
+      .status = GORGE_HIT, .version = peer_version(1), .value = "old", .value_len = 3, .remaining_ms = 60000};
+  old.kind = GORGE_KIND_STRING;
+  old.ntags = 1;
+  old.tags[0] = (struct gorge_l2_tag){"tag", 3};
+  rq->done(rq, &old, gorge_clock_ms());
+  gorge_l2_cancel(rq);
+  assert_string_equal(engine_l1(c, "k"), "old");
+  assert_int_equal(peer_say_number(&peer, peer_version(2)), GORGE_OK);
+  assert_int_equal(engine_status(c, tags).status, GORGE_OK);
+  assert_null(engine_l1(c, "k"));
+  gorge_op_free(c, tags);
+  gorge_op_free(c, id);
+  peer_expect(&peer, "GET");
+  peer_expect(&peer, "MGET");
+  assert_int_equal(peer_say(&peer, "$-1\r\n*1\r\n$-1\r\n"), GORGE_OK);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void) {
@@ -227,6 +256,7 @@ int main(void) {
       TEST(a_fill_that_began_before_a_write_does_not_undo_it),
       TEST(a_write_without_an_answer_holds_on_this_host),
       TEST(a_tag_is_invalidated_before_and_after_redis_is_told),
+      TEST(what_a_neighbour_reads_under_a_tag_meanwhile_does_not_stay),
   };
   return cmocka_run_group_tests_name("engine, writes", tests, NULL, NULL);
 }

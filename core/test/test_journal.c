@@ -167,6 +167,22 @@ static void many_are_read_in_pages(void **state) {
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
 }
 
+/* Where it began is remembered, too. */
+static void a_node_that_has_heard_nothing_yet_goes_on_from_its_beginning(void **state) {
+  (void)state;
+  fill_node_a();
+  gorge_cache_destroy(a);
+  a = engine_node(NULL, redis.path); /* another host, which reads what is in Redis */
+  assert_string_equal(get(a, "deleted"), "old");
+  assert_string_equal(get(a, "unrelated"), "stays");
+  assert_int_equal(engine_counter(a, GORGE_COUNT_MESSAGES), 0);
+  uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
+  unheard(change);
+  nothing_old_is_left();
+  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
+}
+
 static void nothing(void) {}
 
 /* What is heard moves the cursor: the journal may forget it. */
@@ -340,6 +356,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(what_was_missed_is_read_in_the_journal),
       TEST(many_are_read_in_pages),
+      TEST(a_node_that_has_heard_nothing_yet_goes_on_from_its_beginning),
       TEST(what_was_heard_need_not_be_in_the_journal_any_more),
       TEST(a_gap_in_the_journal_forgets_l1),
       TEST(the_next_holder_goes_on_where_a_dead_one_stopped),
