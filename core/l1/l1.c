@@ -11,7 +11,7 @@
 enum {
   /* What the index and the history are made for: 20 bytes of key and 100 of value. */
   ENTRY_TYPICAL = GORGE_HEAD_UNITS * GORGE_L1_UNIT + 120,
-  LOAD_PERCENT = 85,
+  LOAD_PERCENT = 78,
   SMALL_PERCENT = 10,
   SMALL_MAX_SHARE = 4, /* entries above this part of the small ring go to main */
   MAIN_MAX_SHARE = 4,  /* entries above this part of the main ring are too large */

@@ -21,17 +21,22 @@ static void recount(const struct gorge_shard *v, uint64_t lap) {
   v->shared->counted_lap = lap;
 }
 
-/* An acquisition as it stands in the fence: never 0, which is none. Unique, since the next acquisition takes it away. */
+/* An acquisition as it stands in the fence: never 0, which is none. The next acquisition takes it away. */
 static uint32_t mark(uint32_t sequence) { return sequence | 0x80000000U; }
 
-/* Empties index and log. Killed in between, the next one does it again. Returns false when this acquisition was given up. */
-static bool start_clean(struct gorge_shard *v, uint64_t fence) {
+/* Empties index and log of what older epochs left. Killed in between, the next one does it again. */
+static void start_clean(struct gorge_shard *v, uint64_t fence) {
   struct gorge_l1_shard *s = v->shared;
-  /* relaxed: only the epoch matters to readers, and that stays. */
-  if (!__atomic_compare_exchange_n(&s->fence, &fence, (uint64_t)v->epoch << 32, false, __ATOMIC_RELAXED,
-                                   __ATOMIC_RELAXED)) {
-    return false;
-  }
+  /*
+   * relaxed: only the epoch matters to readers, and that stays. It fails when the epoch was raised once more, against this
+   * acquisition: then nothing that is done from here on will be seen.
+   */
+  __atomic_compare_exchange_n(&s->fence, &fence, (uint64_t)v->epoch << 32, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  /*
+   * seq_cst: partner of the fence in gorge_shard_forget. Either who gives up on this acquisition sees that its mark is gone, or
+   * what it had invalidated before is seen by what this holder reads from now on.
+   */
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
   for (uint64_t i = 0; i < (uint64_t)v->buckets * GORGE_BUCKET_SLOTS; i++) {
     /* relaxed: ordered by the stores below; no reader takes entries of this epoch. */
     __atomic_store_n(&v->slots[i], 0, __ATOMIC_RELAXED);
@@ -42,7 +47,6 @@ static bool start_clean(struct gorge_shard *v, uint64_t fence) {
   }
   __atomic_store_n(&s->entries, 0, __ATOMIC_RELAXED);
   s->clean_epoch = v->epoch;
-  return true;
 }
 
 int gorge_shard_enter(struct gorge_zone *zone, struct gorge_shard *v, const struct gorge_owner *owner,
@@ -64,14 +68,11 @@ int gorge_shard_enter(struct gorge_zone *zone, struct gorge_shard *v, const stru
    * one in the lock's word, or what it had invalidated before is seen by what this holder reads from now on.
    */
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
-  uint32_t mine = (uint32_t)(__atomic_load_n(&s->lock.word, __ATOMIC_RELAXED) >> 32);
-  /* acquire: partner of the CAS in gorge_shard_forget. An epoch that was raised against this acquisition comes with its sequence. */
+  /* acquire: partner of the CAS in gorge_shard_forget; who finds the raised epoch finds what was invalidated before it. */
   fence = __atomic_load_n(&s->fence, __ATOMIC_ACQUIRE);
   v->epoch = gorge_fence_epoch(fence);
-  if ((uint32_t)fence == mark(mine) || (v->epoch != s->clean_epoch && !start_clean(v, fence))) {
-    gorge_shard_leave(v, owner);
-    *sequence = mine;
-    return GORGE_BUSY;
+  if (v->epoch != s->clean_epoch) {
+    start_clean(v, fence);
   }
   uint64_t lap = s->head[GORGE_RING_MAIN] >> v->lap_shift;
   if (taken_over || lap != s->counted_lap) {
@@ -87,24 +88,22 @@ void gorge_shard_leave(struct gorge_shard *v, const struct gorge_owner *owner) {
   gorge_lock_release(&v->shared->lock, owner->id);
 }
 
-/* The epoch is current when this acquisition is written down and still holds the lock: nothing was published since then. */
-static bool given_up(const struct gorge_l1_shard *s, uint64_t fence, uint32_t sequence) {
-  /* seq_cst: partner of the fence in gorge_shard_enter; the caller's own invalidation comes before the look at the lock. */
-  __atomic_thread_fence(__ATOMIC_SEQ_CST);
-  uint64_t word = __atomic_load_n(&s->lock.word, __ATOMIC_RELAXED);
-  return (uint32_t)fence == mark(sequence) && (uint32_t)(word >> 32) == sequence;
-}
-
 void gorge_shard_forget(struct gorge_zone *zone, struct gorge_shard *v, uint32_t sequence) {
   struct gorge_l1_shard *s = v->shared;
+  /*
+   * seq_cst: partner of the fences in gorge_shard_enter and start_clean. What the caller has invalidated comes before the look at
+   * fence and lock: whoever holds the lock now or later without being seen here sees that.
+   */
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
   /* acquire: partner of the CAS below, by another one who gave up. */
   uint64_t fence = __atomic_load_n(&s->fence, __ATOMIC_ACQUIRE);
-  while (!given_up(s, fence, sequence)) {
-    uint64_t raised = (uint64_t)(gorge_fence_epoch(fence) + 1) << 32 | mark(sequence);
+  uint32_t now = (uint32_t)(__atomic_load_n(&s->lock.word, __ATOMIC_RELAXED) >> 32);
+  /* Raised against this acquisition already, and no other one since: what it may still publish is not to be seen. */
+  bool raised = (uint32_t)fence == mark(sequence) && now == sequence;
+  while (!raised) {
+    uint64_t next = (uint64_t)(gorge_fence_epoch(fence) + 1) << 32 | mark(sequence);
     /* acq_rel: partner of the loads in gorge_shard_enter and, by way of the reader's acquire fence, of read.c. */
-    if (__atomic_compare_exchange_n(&s->fence, &fence, raised, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-      break;
-    }
+    raised = __atomic_compare_exchange_n(&s->fence, &fence, next, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
   }
   /* L0 compares slot and global word, not the epoch. Done by each, since the one who raised the epoch may have died here. */
   for (uint32_t ns = 0; ns < GORGE_NAMESPACES; ns++) {

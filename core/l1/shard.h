@@ -7,8 +7,9 @@
  *
  *  - Every entry carries the epoch that its writer found in the fence after taking the lock; readers take only entries
  *    of the current epoch. So all that was there is gone, and so is what the stopped holder publishes when it moves again.
- *  - A holder stopped before it has read the fence finds its own acquisition there and gives up.
- *  - One raise per acquisition is enough: the acquisition written down can publish nothing visible any more.
+ *  - A holder that reads the fence only afterwards also reads what was invalidated before; it takes the mark away.
+ *  - While the mark of an acquisition stands and no other one has followed, it can publish nothing visible any more: one
+ *    raise per acquisition is enough.
  *  - Who takes the lock next finds an epoch that the log does not have, and starts with an empty index and log. More than
  *    one old epoch is never in a log at a time, so 8 bits of it do.
  */

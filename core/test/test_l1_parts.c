@@ -188,6 +188,32 @@ static void test_room_that_is_kept_is_there(void **state) {
   }
 }
 
+static void test_room_is_kept_for_the_largest_of_two_laps(void **state) {
+  (void)state;
+  struct l1 l1 = l1_open(SIZE, 1, 0);
+  struct gorge_shard v = shard_of(&l1);
+  struct gorge_head head;
+  uint64_t at, first_lap = v.shared->head[GORGE_RING_MAIN] >> v.lap_shift;
+  assert_int_equal(gorge_log_reserve(&v), 0);
+  assert_true(append(&v, GORGE_RING_MAIN, 300, 0, &at));
+  while (v.shared->head[GORGE_RING_MAIN] >> v.lap_shift < first_lap + 2) {
+    assert_int_equal(gorge_log_reserve(&v), 300);
+    while (!append(&v, GORGE_RING_MAIN, 50, 0, &at)) {
+      uint32_t oldest = gorge_log_oldest(&v, GORGE_RING_MAIN, &at, &head);
+      gorge_log_release(&v, GORGE_RING_MAIN, at + oldest);
+    }
+  }
+  assert_int_equal(gorge_log_reserve(&v), 50);
+  /* Not for one that would cost too much. */
+  uint32_t large = (v.shared->end[GORGE_RING_MAIN] - v.shared->start[GORGE_RING_MAIN]) / 8 + 1;
+  gorge_log_release(&v, GORGE_RING_MAIN, v.shared->head[GORGE_RING_MAIN]);
+  for (uint32_t written = 0; written < large; written += 2000) {
+    assert_true(append(&v, GORGE_RING_MAIN, 2000, 0, &at));
+  }
+  gorge_log_commit(&v, GORGE_RING_MAIN, v.shared->head[GORGE_RING_MAIN], large);
+  assert_int_equal(gorge_log_reserve(&v), 2000);
+}
+
 static void test_a_damaged_log_is_given_up(void **state) {
   (void)state;
   struct l1 l1 = l1_open(SIZE, 1, 0);
@@ -330,6 +356,7 @@ int main(void) {
       cmocka_unit_test(test_offset_of_a_slot_beyond_the_range_of_its_bits),
       cmocka_unit_test(test_a_ring_keeps_order_over_many_laps),
       cmocka_unit_test(test_room_that_is_kept_is_there),
+      cmocka_unit_test(test_room_is_kept_for_the_largest_of_two_laps),
       cmocka_unit_test(test_a_damaged_log_is_given_up),
       cmocka_unit_test(test_geometry_that_does_not_fit_is_not_followed),
       cmocka_unit_test(test_buckets_fill_evenly),

@@ -27,8 +27,9 @@ enum { PLACES = 16 };
 #endif
 enum {
   STEPS_MAX = 1 << 20,
-  KEYS = 2600, /* more than fits: inserts evict */
-  VALUE = 500
+  KEYS = 2000, /* more than fits: inserts evict */
+  VALUE = 700,
+  BUCKETS = 250 /* few, since they are counted now and then, instruction by instruction */
 };
 
 struct scene {
@@ -186,12 +187,50 @@ static pid_t stop_at(struct scene *scene, const struct action *action, uint32_t 
 
 static struct scene *open_scene(void) {
   struct scene *scene = proc_shared(sizeof *scene);
-  scene->l1 = l1_open(GORGE_ZONE_SIZE_MIN, 1, 0);
+  scene->l1 = l1_open(GORGE_ZONE_SIZE_MIN, 1, BUCKETS);
   fill_up(&scene->l1, 1);
   return scene;
 }
 
+static uint64_t slots_in_use(const struct l1 *l1) {
+  struct gorge_shard v;
+  uint64_t n = 0;
+  for (uint64_t i = 0; gorge_shard_at(l1->zone, 0, &v) && i < (uint64_t)v.buckets * GORGE_BUCKET_SLOTS; i++) {
+    n += v.slots[i] != 0;
+  }
+  return n;
+}
+
+static struct gorge_shard only_shard(const struct l1 *l1) {
+  struct gorge_shard v = {0};
+  assert_true(gorge_shard_at(l1->zone, 0, &v));
+  return v;
+}
+
+/* From tail to head of both rings there is one entry or pad record after another. */
+static void walk_log(const struct l1 *l1) {
+  struct gorge_shard v = only_shard(l1);
+  for (int ring = 0; ring < GORGE_RINGS; ring++) {
+    uint64_t at = v.shared->tail[ring], head = v.shared->head[ring];
+    while (at != head) {
+      uint64_t position = gorge_shard_position(&v, at);
+      struct gorge_head h = gorge_head_load(v.area + position);
+      if (gorge_head_kind(&h) == GORGE_KIND_PAD) {
+        at = ((at >> v.lap_shift) + 1) << v.lap_shift | h.unit[1];
+      } else {
+        uint32_t units = gorge_entry_units(&h, v.area + position, v.area_units - position);
+        assert_true(units > 0);
+        assert_int_equal(gorge_head_check(&h), gorge_offset_check(at));
+        at += units;
+      }
+      assert_true(at <= head);
+    }
+  }
+}
+
 static void works_again(const struct l1 *l1) {
+  walk_log(l1);
+  assert_int_equal(l1_entries(l1), slots_in_use(l1));
   read_all(l1);
   assert_int_equal(l1_put(l1, NAME, "new", 1 << 30), GORGE_STORED);
   assert_string_equal(l1_get(l1, NAME), "new");
@@ -273,10 +312,56 @@ static void test_stopped_anywhere_holds_up_nobody(void **state) {
   assert_true(l1_count(l1, GORGE_COUNT_LOCK_TIMEOUTS) > 0);
 }
 
+/*
+ * Stopped before it knows that it was given up, it goes on, and is stopped again: what it is about then was given up, too,
+ * and an invalidation that comes now needs no other sign.
+ */
+static void test_stopped_twice_in_one_critical_section(void **state) {
+  (void)state;
+  struct scene *scene = open_scene();
+  const struct l1 *l1 = &scene->l1;
+  uint32_t steps = measure(scene, &actions[0]);
+  for (uint32_t place = 0; place < PLACES; place++) {
+    pid_t pid = stop_at(scene, &actions[0], steps, 0);
+    l1_delete(l1, "key:1", 0);
+    for (uint32_t i = 0; i < steps * place / (PLACES - 1) && has_lock(scene); i++) {
+      assert_true(step(pid));
+    }
+    l1_delete(l1, NAME, 0);
+    assert_false(l1_has(l1, NAME));
+    assert_int_equal(ptrace(PTRACE_DETACH, pid, NULL, NULL), 0);
+    int end;
+    assert_int_equal(waitpid(pid, &end, 0), pid);
+    assert_true(WIFEXITED(end) && WEXITSTATUS(end) == 0);
+    assert_false(l1_has(l1, NAME));
+    works_again(l1);
+  }
+}
+
+/* The bits of the epoch in an entry come round, the entry does not. */
+static void test_forgotten_again_and_again(void **state) {
+  (void)state;
+  struct scene *scene = open_scene();
+  const struct l1 *l1 = &scene->l1;
+  struct gorge_shard v;
+  for (int i = 0; i < 600; i++) {
+    if (i % 300 == 0) {
+      assert_int_equal(l1_put(l1, NAME, "old", 1 << 30), GORGE_STORED);
+    }
+    assert_true(gorge_shard_at(l1->zone, 0, &v));
+    gorge_shard_forget(l1->zone, &v, (uint32_t)(v.shared->lock.word >> 32));
+    assert_false(l1_has(l1, NAME));
+    assert_int_equal(l1_put(l1, "another", "value", 1 << 30), GORGE_STORED);
+    assert_int_equal(l1_entries(l1), 1);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_killed_anywhere_leaves_all_whole),
       cmocka_unit_test(test_stopped_anywhere_holds_up_nobody),
+      cmocka_unit_test(test_stopped_twice_in_one_critical_section),
+      cmocka_unit_test(test_forgotten_again_and_again),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
