@@ -309,6 +309,103 @@ static void slots_of_workers_that_ended_are_used_again(void **state) {
   assert_int_equal(engine_counter(c, GORGE_COUNT_WORKER_DEATHS), claimed); /* the one before was no death */
 }
 
+/* ---- workers that are killed at any moment ---- */
+
+enum { CROWD = 4, CHAOS_MS = 1500, CHAOS_WAIT_MS = 1000 };
+
+/* Shared. Worker i alone writes key i, numbers that only grow; all read and load all of them. */
+static struct chaos { uint64_t database[CROWD], acked[CROWD], over, reads, loads; } * chaos;
+
+static uint64_t look(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
+
+/* I3: a read that begins after a write returned sees that write, or a later one, in every worker of the host. */
+static void read_number(const char *key, int i) {
+  uint64_t op, least = look(&chaos->acked[i]);
+  char value[32];
+  struct gorge_read read = {.buf = value, .buf_size = sizeof value - 1};
+  if (gorge_get(c, key, 2, &read) == GORGE_HIT) {
+    value[read.len] = '\0';
+    CHILD_CHECK(strtoull(value, NULL, 10) >= least);
+    __atomic_add_fetch(&chaos->reads, 1, __ATOMIC_RELAXED);
+    return;
+  }
+  uint64_t start_ms = gorge_clock_ms();
+  CHILD_CHECK(engine_fetch_for(c, key, 50, CHAOS_WAIT_MS, &op) >= 0);
+  struct answer a = engine_await(c, op);
+  CHILD_CHECK(gorge_clock_ms() - start_ms < CHAOS_WAIT_MS * 3); /* I8; the machine may be busy */
+  if (a.status == GORGE_LEASE) {
+    uint64_t number = look(&chaos->database[i]);
+    usleep(number % 3 * 1000);
+    snprintf(value, sizeof value, "%llu", (unsigned long long)number);
+    engine_fill(c, op, value);
+    __atomic_add_fetch(&chaos->loads, 1, __ATOMIC_RELAXED);
+  }
+  gorge_op_free(c, op);
+}
+
+static void write_number(const char *key, int i, bool deleting) {
+  char value[32];
+  uint64_t op, number = __atomic_add_fetch(&chaos->database[i], 1, __ATOMIC_SEQ_CST);
+  snprintf(value, sizeof value, "%llu", (unsigned long long)number);
+  CHILD_CHECK((deleting ? engine_delete(c, key, &op) : engine_set(c, key, value, NULL, &op)) == GORGE_OK);
+  __atomic_store_n(&chaos->acked[i], number, __ATOMIC_SEQ_CST);
+}
+
+static int crowd(struct proc *self, void *arg) {
+  int mine = (int)(intptr_t)arg;
+  uint64_t seed = (uint64_t)self->pid;
+  char key[3] = "k0";
+  CHILD_CHECK(gorge_cache_enter(c, (int)(seed & 1)) == GORGE_OK);
+  while (look(&chaos->over) == 0) {
+    uint32_t what = proc_random(&seed) % 16;
+    int i = what < 3 ? mine : (int)(proc_random(&seed) % CROWD);
+    key[1] = (char)('0' + i);
+    if (what < 3) {
+      write_number(key, i, what == 0);
+    } else {
+      read_number(key, i);
+    }
+  }
+  gorge_cache_destroy(c);
+  return 0;
+}
+
+static void workers_killed_at_any_moment_leave_nothing_behind(void **state) {
+  (void)state;
+  struct proc worker[CROWD];
+  uint64_t seed = 1, start_ms = gorge_clock_ms();
+  int killed = 0;
+  chaos = proc_shared(sizeof *chaos);
+  for (intptr_t i = 0; i < CROWD; i++) {
+    worker[i] = proc_start(crowd, (void *)i);
+  }
+  while (gorge_clock_ms() < start_ms + CHAOS_MS) {
+    intptr_t i = (intptr_t)(proc_random(&seed) % CROWD);
+    usleep(5000 + proc_random(&seed) % 20000);
+    proc_kill(&worker[i]);
+    worker[i] = proc_start(crowd, (void *)i);
+    killed++;
+  }
+  __atomic_store_n(&chaos->over, 1, __ATOMIC_SEQ_CST);
+  for (int i = 0; i < CROWD; i++) {
+    assert_int_equal(proc_wait(&worker[i]), 0);
+  }
+  assert_true(killed > 10);
+  assert_true(look(&chaos->reads) > 1000 && look(&chaos->loads) > 100);
+  assert_int_equal(engine_flights(c), 0);
+  for (int i = 0; i < CROWD; i++) { /* every key can be had, and no lock is in the way */
+    char key[3] = {'k', (char)('0' + i), '\0'}, value[32];
+    uint64_t op, begun_ms = gorge_clock_ms();
+    assert_int_equal(engine_delete(c, key, &op), GORGE_OK);
+    assert_int_equal(engine_fetch(c, key, NULL, &op), GORGE_LEASE);
+    snprintf(value, sizeof value, "end %d", i);
+    assert_int_equal(engine_fill(c, op, value), GORGE_STORED);
+    gorge_op_free(c, op);
+    assert_string_equal(engine_l1(c, key), value);
+    assert_true(gorge_clock_ms() - begun_ms < 500);
+  }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void) {
@@ -321,6 +418,7 @@ int main(void) {
       TEST(who_waits_for_a_fill_that_was_superseded_is_woken),
       TEST(a_child_leaves_alone_what_its_parent_runs),
       TEST(slots_of_workers_that_ended_are_used_again),
+      TEST(workers_killed_at_any_moment_leave_nothing_behind),
   };
   return cmocka_run_group_tests_name("engine, processes", tests, NULL, NULL);
 }

@@ -416,6 +416,7 @@ static void begin(uint64_t with, uint32_t timeout_ms) {
     config.timeout_ms = timeout_ms;
     config.connect_timeout_ms = 200;
     config.lock_sleep_ms = 2;
+    config.l1_ttl_ms = with % 2 == 0 ? 10 : 60000; /* the shorter, the more is read in Redis */
     config.breaker_max_failures = judging ? 0 : 5;
     config.breaker_timeout_ms = 30;
     caches[i] = engine_cache(&config);
