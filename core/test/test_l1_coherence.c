@@ -58,7 +58,7 @@ static void play(const char *key, const char *steps) {
       case 'd': l1_delete(&l1, key, 0); break;
       case 'a':
       case 'b':
-      case 'c': l1_delete(&l1, key, (uint64_t)(*steps - 'a' + 4)); break;
+      case 'c': l1_delete(&l1, key, (uint64_t)(unsigned char)*steps - 'a' + 4); break;
       case 'E': gorge_l1_bump_epoch(l1.zone, l1.ns); break;
       case 'x': l1.now_ms += 10 * TTL; break;
       default: assert_int_equal(l1_put_version(&l1, key, value, (uint64_t)(*steps - '0')), GORGE_STORED);
