@@ -196,6 +196,7 @@ static void forget_process(gorge_cache *c) {
   c->counters = NULL;
   c->l2 = NULL;
   c->link = NULL;
+  c->connects = 0;
   c->watch = -1;
   c->threads = false;
   c->sync_until_ms = 0;
@@ -321,8 +322,11 @@ void gorge_cache_wake(gorge_cache *c, const struct gorge_worker_set *set) {
 }
 
 void gorge_cache_turn(gorge_cache *c, uint64_t now_ms) {
-  if (c->l2 != NULL && c->link == NULL) {
-    gorge_remote_tick(c, now_ms);
+  if (c->l2 != NULL) {
+    if (c->link == NULL) {
+      gorge_remote_tick(c, now_ms);
+    }
+    gorge_remote_look(c);
   }
   struct gorge_op *next;
   for (struct gorge_op *op = c->waiting; op != NULL; op = next) {

@@ -124,6 +124,7 @@ struct gorge_cache {
   struct gorge_process *process;
   uint64_t *counters;
   struct gorge_l2 *l2;
+  uint64_t connects;          /* how often l2 was found connected anew */
   struct gorge_ev_link *link; /* with GORGE_CONFIG_INLINE */
   int watch;                  /* handle of the control thread, or -1 */
   bool dropped;               /* the transport of a pump is to be closed */
@@ -208,6 +209,8 @@ void gorge_blob_free(struct gorge_blob *blob);
 /* Makes the process's connection. Returns GORGE_OK or GORGE_ERR_MEMORY. */
 int gorge_remote_open(gorge_cache *c);
 void gorge_remote_close(gorge_cache *c);
+/* Counts what became of the connection since the last call. */
+void gorge_remote_look(gorge_cache *c);
 /* Expires deadlines of a connection that is moved from outside; sends a PING when it is due. */
 void gorge_remote_tick(gorge_cache *c, uint64_t now_ms);
 /* Whether this process has a way to ask Redis. */

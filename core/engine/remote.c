@@ -65,6 +65,15 @@ void gorge_remote_tick(gorge_cache *c, uint64_t now_ms) {
   ping(c, conn, now_ms);
 }
 
+void gorge_remote_look(gorge_cache *c) {
+  uint64_t connects = gorge_conn_connects(gorge_l2_conn(c->l2));
+  for (; c->connects < connects; c->connects++) {
+    if (c->connects > 0) {
+      gorge_count(c, GORGE_COUNT_RECONNECTS);
+    }
+  }
+}
+
 bool gorge_remote_reachable(const gorge_cache *c) {
   /* a process without threads that is driven from outside is nginx's master: nobody moves its bytes */
   return c->l2 != NULL && (c->threads || c->link != NULL);

@@ -84,9 +84,12 @@ static void after_a_drop_the_next_attempt_is_heard_of(void **state) {
   assert_int_equal(redis_state(), GORGE_CONN_DOWN); /* at once, not when connecting has taken too long */
   assert_string_equal(reason(), "connection refused");
   await_connect();
+  assert_int_equal(gorge_io_tick(c), 0);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_RECONNECTS), 0); /* not yet, and the first one was none */
   peer_connect(&peer, c);
   assert_int_equal(redis_state(), GORGE_CONN_READY);
   assert_int_equal(gorge_io_tick(c), 0);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_RECONNECTS), 1);
 }
 
 /* The socket was had, but later than anybody waited for it: it must not be sat upon. */
