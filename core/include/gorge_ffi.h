@@ -101,13 +101,13 @@ enum gorge_histogram_id {
 
 /*
  * One cache line per namespace, in shared memory; Lua reads it with plain loads on every L0 hit.
- * `global` changes with every tag invalidation and every epoch change.
+ * `global` changes with every tag invalidation and every epoch change; it is epoch:32 | changes:32, changed by addition only.
  */
 struct gorge_words {
   uint64_t global;
   uint64_t fresh_until_ms; /* no L1 or L0 hit at or after this time */
-  uint64_t salt;           /* hashed into every key; changes with the epoch */
-  uint64_t epoch;
+  uint64_t salt;           /* hashed into every key, together with the epoch in `global` */
+  uint64_t epoch;          /* counts epoch changes, for people */
   uint64_t reserved[4];
 };
 
@@ -121,7 +121,7 @@ struct gorge_read {
   double expires_ms;    /* end of life in L1 */
   uint64_t version;     /* 0: not from Redis */
   const uint64_t *slot; /* the index word of the entry, or NULL when it is not in L1 */
-  uint64_t word;        /* its value when read, frequency bits cleared */
+  uint64_t word;        /* its value when read, frequency bits (45 and 46; both set: the maximum) cleared */
   uint64_t global;      /* the global word, as loaded before everything else */
 };
 

@@ -14,6 +14,16 @@
  * An insert with snapshot s is accepted iff  epoch, tag generations and hard are those of s, and (soft is that of s, or the
  * entry's version > 0 and >= floor), and no resident entry of the key has a higher version. An accepted insert bumps soft.
  * Cells are shared by keys by hash: a collision can only refuse an insert.
+ *
+ * The global word is  epoch:32 | changes:32  and is changed by addition only. The epoch is hashed into every key; one addition
+ * forgets a namespace.
+ *
+ * All functions may be called by any thread of any process that has the zone. Readers take no lock and never wait. Writers take
+ * a shard's lock as the owner that they pass; whoever is killed at whatever moment leaves what readers can rely on. After a
+ * fork, the child claims an owner of its own before it writes. Nothing here is async-signal-safe.
+ *
+ * Files: layout.h what stands where; entry.h, log.h, index.h, ghost.h, stamps.h its parts; shard.h the lock, and what happens when
+ * its holder is stopped; evict.h which entries stay; read.c and write.c the operations.
  */
 #ifndef GORGE_L1_L1_H
 #define GORGE_L1_L1_H
@@ -24,8 +34,8 @@ struct gorge_key {
   const char *ptr;
   uint32_t len; /* 1..GORGE_KEY_MAX */
   uint32_t ns;
-  uint64_t hash;   /* of the bytes, under the namespace's salt at the time of gorge_key_init */
-  uint64_t global; /* the namespace's global word, loaded (acquire) before the salt */
+  uint64_t hash;   /* of the bytes, under the epoch in `global` */
+  uint64_t global; /* the namespace's global word, loaded (acquire) before anything else */
 };
 
 struct gorge_tag {
@@ -59,11 +69,19 @@ struct gorge_l1_usage {
   uint64_t entries, bytes_used, bytes_total;
 };
 
-/* Lays out GORGE_REGION_L1 of a fresh, zeroed zone; called once by its creator, before anybody else can see it. Returns GORGE_OK or GORGE_ERR_ARGUMENT (too small). */
+/*
+ * Lays out GORGE_REGION_L1 of a fresh, zeroed zone; called once by its creator, before anybody else can see it. Returns GORGE_OK,
+ * GORGE_ERR_ARGUMENT (too small) or GORGE_ERR_SYSTEM (no random numbers).
+ */
 int gorge_l1_init(struct gorge_zone *zone);
 
+/*
+ * A key, to be used soon: one made before the namespace's epoch changed finds nothing. ptr stays the caller's and is read by the
+ * calls that take the key. ns < GORGE_NAMESPACES.
+ */
 void gorge_key_init(const struct gorge_zone *zone, uint32_t ns, const char *ptr, uint32_t len, struct gorge_key *key);
 
+/* What a fill of the key with these tags (at most GORGE_TAGS_MAX) begins with. */
 void gorge_l1_snapshot(const struct gorge_zone *zone, const struct gorge_key *key, const struct gorge_tag *tags,
                        uint32_t ntags, struct gorge_snapshot *out);
 /*
@@ -79,7 +97,10 @@ bool gorge_l1_snapshot_current(const struct gorge_zone *zone, uint32_t ns, const
  */
 int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use,
                   struct gorge_read *out);
-/* Raises the frequency in a slot found by an earlier read, if the slot still holds `word`. */
+/*
+ * Raises the frequency in a slot found by an earlier read, if the slot still holds `word` (frequency bits aside). Worth a call while
+ * bits 45 and 46 of *slot are not both set.
+ */
 void gorge_l1_touch_frequency(const uint64_t *slot, uint64_t word);
 /* The tag names of a resident entry, each as one length byte and its bytes, into buf. Returns their number, or 0. */
 uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *key, char *buf, uint32_t size,
@@ -87,8 +108,14 @@ uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *ke
 
 /*
  * Stores, replacing an older entry of the key. `out` (may be NULL) receives slot, word, global (from key->global), expires_ms
- * of the new entry. Returns GORGE_STORED, GORGE_REFUSED, GORGE_TOO_LARGE (an older entry of the key is removed), or GORGE_BUSY (lock
- * not to be had within its budget: nothing stored). Evicts as needed. Blocks at most the lock budget (about 1 ms).
+ * of the new entry; slot is NULL when nothing was stored. Returns
+ *   GORGE_STORED
+ *   GORGE_REFUSED    by the rule above; or entry and snapshot do not belong together
+ *   GORGE_TOO_LARGE  above a quarter of a shard's main ring, or 16 MB; an older entry of the key is removed
+ *   GORGE_BUSY       the lock was not to be had in its budget: nothing stored
+ * Evicts as needed. Waits at most 1 ms for the lock; a large entry evicts in several turns of it. Counts
+ * INSERTS, REFUSED_FILLS, TOO_LARGE, LOCK_TIMEOUTS for the key's namespace, EVICTIONS and EXPIRED for that of the entry dropped.
+ * A resident entry that has expired still refuses lower versions, but not an entry without a version.
  */
 int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
                     const struct gorge_entry *entry, const struct gorge_snapshot *s, uint64_t now_ms,
@@ -97,14 +124,16 @@ int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, co
 /*
  * Invalidates one key. version 0: bumps hard, removes whatever is there. version > 0: raises floor, bumps soft, and removes an entry with
  * a lower version; an entry with that version or a higher one survives (and then soft is left alone).
- * When the shard lock cannot be had within its budget, the shard's epoch is bumped instead, which forgets the whole shard: an
- * invalidation always holds. If `after` is not NULL it receives the cell's state after the bump (cell, hard, soft, floor; nothing else of it is written), for an insert that belongs to it.
+ * When the shard lock cannot be had within its budget (6 ms; at once while the same holder stays stopped), the shard's epoch
+ * is bumped instead, which forgets the whole shard, and the global words of all namespaces, which sends L0 there: an
+ * invalidation always holds. If `after` is not NULL it receives the cell's state after the bump (cell, hard, soft, floor; nothing else
+ * of it is written), for an insert that belongs to it.
  */
 void gorge_l1_invalidate(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
                          uint64_t version, struct gorge_snapshot *after);
 /* Invalidates a tag of a namespace: a new global word, a new generation (release), and a new global word again. */
 void gorge_l1_invalidate_tag(struct gorge_zone *zone, uint32_t ns, const char *tag, uint32_t len);
-/* Forgets everything of a namespace: new salt and epoch (release), then a new global word. O(1). */
+/* Forgets everything of a namespace: a new epoch, and with it a new global word. O(1), one atomic addition. */
 void gorge_l1_bump_epoch(struct gorge_zone *zone, uint32_t ns);
 
 /* Sums over shards, without locks: a snapshot for people. Whole zone. */
