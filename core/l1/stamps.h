@@ -29,10 +29,12 @@ uint32_t gorge_stamps_cell(const struct gorge_zone *zone, uint64_t hash);
 /* hard:32 | soft:32 */
 uint64_t gorge_stamps_changes(const struct gorge_zone *zone, uint32_t cell);
 uint64_t gorge_stamps_floor(const struct gorge_zone *zone, uint32_t cell);
+uint64_t gorge_stamps_newest(const struct gorge_zone *zone, uint32_t cell);
 /* Raise what the name says. Return the cell's changes afterwards. */
 uint64_t gorge_stamps_bump_hard(const struct gorge_zone *zone, uint32_t cell);
 uint64_t gorge_stamps_bump_soft(const struct gorge_zone *zone, uint32_t cell);
 void gorge_stamps_raise_floor(const struct gorge_zone *zone, uint32_t cell, uint64_t version);
+void gorge_stamps_raise_newest(const struct gorge_zone *zone, uint32_t cell, uint64_t version);
 
 uint32_t gorge_stamps_tag_cell(const struct gorge_zone *zone, uint32_t ns, const char *tag, uint32_t len);
 uint64_t gorge_stamps_generation(const struct gorge_zone *zone, uint32_t tag_cell);

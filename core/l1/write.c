@@ -5,7 +5,7 @@
  *   check   the snapshot against stamps, tags and epoch: an invalidator bumps these before it asks for the lock, so
  *           either its bump is seen here, or its removal comes after this insert
  *   room    slots of what is evicted are cleared, then tails moved
- *   bump    soft, before the entry can be seen: killed after it, the next fill is refused, never wrongly accepted
+ *   bump    newest and soft, before the entry can be seen: killed after it, the next fill is refused, never wrongly accepted
  *   write   entry beyond the head, head
  *   publish slot; from here on the entry exists, and the older one of the key does not
  */
@@ -79,7 +79,8 @@ static bool accepted(const struct gorge_shard *v, const struct insert *in, const
       !gorge_stamps_current(v->zone, in->key->ns, s)) {
     return false;
   }
-  if ((uint32_t)changes != s->soft && (version == 0 || version < gorge_stamps_floor(v->zone, s->cell))) {
+  if ((uint32_t)changes != s->soft && (version == 0 || version < gorge_stamps_floor(v->zone, s->cell) ||
+                                       version < gorge_stamps_newest(v->zone, s->cell))) {
     return false;
   }
   if (r == NULL) {
@@ -89,6 +90,14 @@ static bool accepted(const struct gorge_shard *v, const struct insert *in, const
   /* What nobody may see any more does not keep a value without a version out; one with a version is still compared with it. */
   bool visible = gorge_head_expires(&r->head) > v->now_ms && !gorge_evict_invalid(v, &r->head, at);
   return gorge_entry_version(&r->head, at) <= version || (version == 0 && !visible);
+}
+
+/* Tells the cell of an accepted insert. What it stores is seen later than this, and by then keeps out what is older. */
+static void bump(const struct gorge_shard *v, const struct insert *in) {
+  if (in->entry->version != 0) {
+    gorge_stamps_raise_newest(v->zone, in->snapshot->cell, in->entry->version);
+  }
+  gorge_stamps_bump_soft(v->zone, in->snapshot->cell);
 }
 
 /* The slot for the new entry, and where its frequencies start. `before`: the key's slot before room was made, or NULL. */
@@ -121,7 +130,7 @@ static void store(struct gorge_shard *v, const struct insert *in, uint64_t *befo
   gorge_head_set_f(&head, f, v->shared->frequency_age);
   gorge_head_set_check(&head, at);
   uint64_t word = gorge_slot_word(in->key->hash, in->ring, freq, at);
-  gorge_stamps_bump_soft(v->zone, in->snapshot->cell);
+  bump(v, in);
   gorge_entry_write(gorge_log_begin(v, at), &head, in->key, in->entry, in->snapshot, in->extra_units);
   gorge_log_commit(v, in->ring, at, in->units);
   gorge_index_publish(slot, word);
@@ -142,7 +151,7 @@ static int insert_locked(struct gorge_shard *v, const struct insert *in, struct 
     return GORGE_REFUSED;
   }
   if (in->units == 0) {
-    gorge_stamps_bump_soft(v->zone, in->snapshot->cell);
+    bump(v, in);
     if (resident) {
       remove_resident(v, &r);
     }

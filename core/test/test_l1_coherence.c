@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "l1/evict.h"
 #include "test/l1_support.h"
 
 enum { SIZE = GORGE_ZONE_SIZE_MIN, TTL = 1000 };
@@ -42,7 +43,7 @@ static bool record_valid(const struct gorge_read *r) {
  * A fill with a snapshot from the beginning meets what happened since. Steps, one letter each:
  *   0-9  insert of that version (0: not from Redis) with a snapshot of its own moment
  *   d    invalidation without a version;  a-c: with version 4, 5, 6
- *   E    new epoch;  x: time passes beyond every expiry
+ *   E    new epoch;  x: time passes beyond every expiry;  v: eviction of what is there
  */
 struct fill_case {
   const char *before, *between; /* the snapshot */
@@ -50,6 +51,20 @@ struct fill_case {
   int status;
   const char *then; /* what is there afterwards: "fill", a version that was inserted, or NULL */
 };
+
+static void evict(const char *name) {
+  struct gorge_key key = l1_key(&l1, name, strlen(name));
+  struct gorge_read read;
+  struct gorge_shard v;
+  uint32_t sequence;
+  assert_int_equal(l1_read(&l1, name, strlen(name), false, &read), GORGE_HIT);
+  assert_true(gorge_shard_of(l1.zone, key.hash, &v));
+  gorge_shard_write(&v, &l1.owner, l1.ns, l1.now_ms);
+  assert_int_equal(gorge_shard_enter(l1.zone, &v, &l1.owner, 1000, &sequence), GORGE_OK);
+  gorge_evict_slot(&v, v.slots + (read.slot - v.slots));
+  gorge_shard_leave(&v, &l1.owner);
+  assert_false(l1_has(&l1, name));
+}
 
 static void play(const char *key, const char *steps) {
   for (; *steps != '\0'; steps++) {
@@ -61,6 +76,7 @@ static void play(const char *key, const char *steps) {
       case 'c': l1_delete(&l1, key, (uint64_t)(unsigned char)*steps - 'a' + 4); break;
       case 'E': gorge_l1_bump_epoch(l1.zone, l1.ns); break;
       case 'x': l1.now_ms += 10 * TTL; break;
+      case 'v': evict(key); break;
       default: assert_int_equal(l1_put_version(&l1, key, value, (uint64_t)(*steps - '0')), GORGE_STORED);
     }
   }
@@ -103,6 +119,14 @@ static void test_fills_table(void **state) {
       {"7x", "", 6, GORGE_REFUSED, NULL},
       {"7x", "", 7, GORGE_STORED, "fill"},
       {"7x", "", 0, GORGE_STORED, "fill"},
+      /* stored meanwhile by somebody else, and evicted again: a reader may have seen it */
+      {"", "5v", 0, GORGE_REFUSED, NULL},
+      {"", "5v", 4, GORGE_REFUSED, NULL},
+      {"", "5v", 5, GORGE_STORED, "fill"},
+      {"", "5v", 6, GORGE_STORED, "fill"},
+      {"", "0v", 6, GORGE_STORED, "fill"},
+      {"", "4v5v", 4, GORGE_REFUSED, NULL},
+      {"5v", "", 5, GORGE_STORED, "fill"},
       /* a message that is no news */
       {"5", "b", 6, GORGE_STORED, "fill"},
       {"5", "a", 5, GORGE_STORED, "fill"},
