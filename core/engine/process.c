@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/hash.h"
+
 static struct {
   uint64_t generation; /* plain: written before main and, in the child of a fork, before that goes on */
   struct gorge_process *list;
@@ -13,6 +16,7 @@ static struct {
   uint64_t loop_generation;
   ev_timer timer;
   struct gorge_bell *bells;
+  uint64_t random, random_generation;
 } self;
 
 /* The notify descriptor of a zone's control thread, watched by the main loop. */
@@ -31,6 +35,18 @@ __attribute__((constructor)) static void prepare(void) {
 }
 
 uint64_t gorge_process_generation(void) { return self.generation; }
+
+double gorge_process_random(void) {
+  if (self.random_generation != self.generation) {
+    if (gorge_random(&self.random, sizeof self.random) != GORGE_OK) {
+      self.random = gorge_clock_us() ^ (uint64_t)getpid() << 32; /* spreads, which is all that is asked of it */
+    }
+    self.random_generation = self.generation;
+  }
+  /* A Weyl sequence, mixed by the hash. */
+  self.random += UINT64_C(0x9E3779B97F4A7C15);
+  return (double)(gorge_hash(&self.random, sizeof self.random, 0) >> 11) / (double)(UINT64_C(1) << 53);
+}
 
 static void on_bell(struct ev_loop *loop, ev_io *io, int events) {
   (void)loop, (void)events;

@@ -24,6 +24,9 @@ struct gorge_process {
 /* Differs in every process of a family: changes in the child of each fork. Never 0. */
 uint64_t gorge_process_generation(void);
 
+/* A random number in [0, 1), from a sequence of the process's own: workers of one parent do not draw the same ones. */
+double gorge_process_random(void);
+
 /* Claims this process's worker slot in the zone, or finds it. Counts a user. Returns GORGE_OK, GORGE_ERR_FULL or GORGE_ERR_MEMORY. */
 int gorge_process_enter(struct gorge_zone *zone, struct gorge_process **out);
 /* One user less; the last one stops the thread and releases the slot. */

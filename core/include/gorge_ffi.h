@@ -89,7 +89,7 @@ enum gorge_counter {
   GORGE_COUNT_BREAKER_OPENS,
   GORGE_COUNT_DECODE_ERRORS,
   GORGE_COUNT_DROPPED_WRITES, /* writes that reached this host but not Redis */
-  GORGE_COUNTERS = 32
+  GORGE_COUNTERS = 64
 };
 
 enum gorge_histogram_id {
@@ -143,6 +143,8 @@ uint32_t gorge_abi_sizeof(uint32_t which);
 const char *gorge_status_phrase(int status);
 /* Milliseconds of the clock that all times here are of (coarse). */
 double gorge_now_ms(void);
+/* A random number, at least 0 and below 1, from a sequence of this process's own. Main thread. */
+double gorge_random_unit(void);
 
 /* ------------------------------------------------------------------ caches */
 

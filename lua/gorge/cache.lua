@@ -66,7 +66,7 @@ end
 ---@param ttl number|nil seconds, greater than 0; nil: `l1_ttl`
 ---@param fn fun(key: string, ...): any, any, table|number|nil returns value, or nil for "no such thing" (kept for `negative_cache_ttl`), or nil and an error
 ---@param tags string|string[]|nil at most 16, each 1 to 255 bytes
----@param opts table|nil overrides for this call: negative_cache_ttl, lock_ttl, on_lock_timeout, args, clone, blocking
+---@param opts table|nil overrides for this call: negative_cache_ttl, lock_ttl, on_lock_timeout, expiration_jitter, args, clone, blocking
 ---@return any value nil: there is no such thing, or an error
 ---@return any err nil unless something failed; what `fn` returned as its error comes back as it is
 ---@return string|nil source "l0", "l1", "l2" or "fn"; nil with an error

@@ -43,6 +43,18 @@ function _M.seconds(max)
   end
 end
 
+---A number from 0 to 1.
+function _M.share(value, name)
+  if _M.is_share(value) then
+    return value
+  end
+  return nil, _M.mismatch(name, "a number from 0 to 1", value)
+end
+
+function _M.is_share(value)
+  return type(value) == "number" and value >= 0 and value <= 1 -- false for NaN
+end
+
 function _M.integer(least, most)
   local accepts = ("an integer from %d to %d"):format(least, most)
   return function(value, name)

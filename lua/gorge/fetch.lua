@@ -91,6 +91,7 @@ end
 ---@field lock_ms integer
 ---@field on_timeout "run"|"error"
 ---@field args table|nil
+---@field jitter number expiration_jitter
 ---@field engine gorge.Engine
 ---@field deadline_ms number
 
@@ -293,7 +294,7 @@ end
 function _M.fetch(self, key, ttl, fn, tags, opts)
   check.key_type(key, 3)
   local parsed = self.options
-  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking = parse_call(opts, 2)
+  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter = parse_call(opts, 2)
   local ttl_ms = check.ttl_ms(ttl, parsed.l1_ttl_ms, 3)
   local problem = check.key_problem(key)
   if problem then
@@ -322,6 +323,7 @@ function _M.fetch(self, key, ttl, fn, tags, opts)
     wait_ms = parsed.wait_timeout_ms,
     on_timeout = on_timeout or parsed.on_lock_timeout,
     args = args,
+    jitter = jitter or parsed.expiration_jitter,
     engine = engine,
     deadline_ms = C.gorge_now_ms() + parsed.wait_timeout_ms,
   }

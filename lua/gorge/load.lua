@@ -3,6 +3,7 @@
 
 local C = require "gorge.ffi.lib"
 local l0 = require "gorge.ffi.l0"
+local life = require "gorge.life"
 local report = require "gorge.report"
 local tags = require "gorge.tags"
 local text = require "gorge.text"
@@ -96,8 +97,9 @@ local function store(self, call, op, value, overrides)
     return failed(call, op, "gorge: key " .. text.quote(call.key) .. ": " .. bytes)
   end
   ttl_ms = ttl_ms or (type(value) == "nil" and call.negative_ms) or call.ttl_ms
-  local l1_max = self.options.l1_ttl_ms
-  local status = engine:fill(op, packed, ttl_ms, ttl_ms < l1_max and ttl_ms or l1_max, kind, bytes, l2_kind, l2_bytes)
+  local l1_ttl_ms
+  ttl_ms, l1_ttl_ms = life.of(ttl_ms, self.options.l1_ttl_ms, call.jitter)
+  local status = engine:fill(op, packed, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
   if status == PENDING then
     status = engine:wait(op, status)
   end

@@ -12,6 +12,7 @@ local find = string.find
 local floor = math.floor
 local integer = check.integer
 local is_seconds = check.is_seconds
+local is_share = check.is_share
 local lower = string.lower
 local match = string.match
 local mismatch = check.mismatch
@@ -68,6 +69,7 @@ _M.to_ms = check.to_ms
 ---@field lock_retries? integer default 10
 ---@field wait_timeout? number seconds, default 30
 ---@field on_lock_timeout? "run"|"error" default "run"
+---@field expiration_jitter? number 0 to 1, default 0
 ---@field serializer? "auto"|"json"|"string"|gorge.Serializer default "auto"
 ---@field circuit_breaker? boolean|gorge.CircuitBreakerOptions default false
 ---@field logger? fun(level: string, message: string, fields: table?)
@@ -105,6 +107,7 @@ _M.to_ms = check.to_ms
 ---@field wait_timeout number
 ---@field wait_timeout_ms integer
 ---@field on_lock_timeout "run"|"error"
+---@field expiration_jitter number
 ---@field serializer "auto"|"json"|"string"|gorge.Serializer
 ---@field circuit_breaker false|{ max_failures: integer, timeout: number, timeout_ms: integer }
 ---@field logger function|nil
@@ -273,6 +276,7 @@ local RULES = {
   lock_retries = { check = integer(1, 1000000), default = 10 },
   wait_timeout = { check = seconds(MAX_WAIT), default = 30, ms = true },
   on_lock_timeout = { check = check_timeout_choice, default = "run" },
+  expiration_jitter = { check = check.share, default = 0 },
   serializer = { check = check_serializer, default = "auto" },
   circuit_breaker = { check = check_breaker, default = false },
   logger = { check = check_function },
@@ -280,8 +284,8 @@ local RULES = {
 }
 
 local REFUSED = set {
-  "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "expiration_jitter",
-  "schema", "freshness_bound", "disconnected_ttl", "origin", "cache_read_disabled", "cache_delete_disabled", "metrics", "on_event",
+  "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "schema",
+  "freshness_bound", "disconnected_ttl", "origin", "cache_read_disabled", "cache_delete_disabled", "metrics", "on_event",
 }
 
 ---Raises as if the function that called `parse` or `parse_call` had called `error(message, level)` itself.
@@ -310,8 +314,8 @@ function _M.parse(opts, level)
   return out
 end
 
-local CALL_KNOWN = set { "negative_cache_ttl", "lock_ttl", "on_lock_timeout", "args", "clone", "blocking" }
-local CALL_REFUSED = set { "stale_ttl", "stale_if_error", "soft_timeout", "expiration_jitter" }
+local CALL_KNOWN = set { "negative_cache_ttl", "lock_ttl", "on_lock_timeout", "args", "clone", "blocking", "expiration_jitter" }
+local CALL_REFUSED = set { "stale_ttl", "stale_if_error", "soft_timeout" }
 
 ---What is wrong with the options of one call; the slow half of `parse_call`.
 ---@return string problem
@@ -344,7 +348,7 @@ local function is_args(value)
   return type(n) == "number" and n >= 0 and n <= MAX_ARGS and floor(n) == n
 end
 
----Checks the options of one call. Creates no object: the result comes as six values, nil where the call does not override.
+---Checks the options of one call. Creates no object: the result comes as several values, nil where the call does not override.
 ---Raises on misuse like `parse`, and takes `level` in the same way. Never yields; any phase.
 ---@param opts table|nil
 ---@param level? integer default 2
@@ -354,6 +358,7 @@ end
 ---@return table|nil args arguments for `fn` after the key: `unpack(args, 1, args.n or #args)`
 ---@return boolean|nil clone
 ---@return boolean|nil blocking
+---@return number|nil expiration_jitter
 function _M.parse_call(opts, level)
   if opts == nil then
     return
@@ -362,7 +367,7 @@ function _M.parse_call(opts, level)
   if type(opts) ~= "table" then
     fail(level, "the options of a call must be a table, got " .. describe(opts))
   end
-  local negative_ms, lock_ms, on_timeout, args, clone, blocking
+  local negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter
   for name, value in next, opts do
     if name == "args" and is_args(value) then
       args = value
@@ -376,11 +381,13 @@ function _M.parse_call(opts, level)
       lock_ms = to_ms(value)
     elseif name == "on_lock_timeout" and (value == "run" or value == "error") then
       on_timeout = value
+    elseif name == "expiration_jitter" and is_share(value) then
+      jitter = value
     else
       fail(level, call_problem(name, value))
     end
   end
-  return negative_ms, lock_ms, on_timeout, args, clone, blocking
+  return negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter
 end
 
 return _M

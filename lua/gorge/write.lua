@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 local check = require "gorge.arguments"
+local life = require "gorge.life"
 local text = require "gorge.text"
 
 local OK = tonumber(C.GORGE_OK)
@@ -70,7 +71,8 @@ function _M.set(self, key, value, ttl, tags)
   if not kind then
     return nil, "gorge: key " .. text.quote(key) .. ": " .. bytes
   end
-  local l1_ttl_ms = ttl_ms < options.l1_ttl_ms and ttl_ms or options.l1_ttl_ms
+  local l1_ttl_ms
+  ttl_ms, l1_ttl_ms = life.of(ttl_ms, options.l1_ttl_ms, options.expiration_jitter)
   local op, status = engine:start_set(key, packed, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
   return finish(self, engine, "set", op, status)
 end

@@ -28,7 +28,7 @@ describe("options.parse", function()
         assert.same({
           namespace = "gorge", zone = "gorge", l1_size = 67108864, l1_ttl = 300, l1_ttl_ms = 300000, l1_objects = 10000,
           negative_cache_ttl = 60, negative_cache_ttl_ms = 60000, lock_ttl = 10, lock_ttl_ms = 10000, lock_sleep = 0.05, lock_sleep_ms = 50,
-          lock_retries = 10, wait_timeout = 30, wait_timeout_ms = 30000, on_lock_timeout = "run", serializer = "auto",
+          lock_retries = 10, wait_timeout = 30, wait_timeout_ms = 30000, on_lock_timeout = "run", expiration_jitter = 0, serializer = "auto",
           circuit_breaker = false, host = "auto",
         }, parse(opts or nil))
       end
@@ -224,8 +224,8 @@ describe("options.parse", function()
 
   describe("options of the API that this version lacks", function()
     it("are refused by name, even with their default value", function()
-      local names = { "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "expiration_jitter",
-        "schema", "freshness_bound", "disconnected_ttl", "origin", "cache_read_disabled", "cache_delete_disabled", "metrics", "on_event" }
+      local names = { "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "schema",
+        "freshness_bound", "disconnected_ttl", "origin", "cache_read_disabled", "cache_delete_disabled", "metrics", "on_event" }
       for _, name in ipairs(names) do
         for _, value in ipairs { false, 0, {} } do
           assert.equal("gorge: option '" .. name .. "' is not supported by this version", refusal { [name] = value })
@@ -362,15 +362,16 @@ describe("options.parse_call", function()
 
   it("overrides nothing without options", function()
     assert.equal(0, select("#", call(nil)))
-    assert.same({ n = 6 }, { n = select("#", call {}), call {} })
+    assert.same({ n = 7 }, { n = select("#", call {}), call {} })
   end)
 
   it("gives each override in its place", function()
     local args = { 1, 2 }
-    local negative_ms, lock_ms, on_timeout, got, clone, blocking = call {
+    local negative_ms, lock_ms, on_timeout, got, clone, blocking, jitter = call {
       negative_cache_ttl = 0.25, lock_ttl = 3, on_lock_timeout = "error", args = args, clone = true, blocking = false,
+      expiration_jitter = 0.5,
     }
-    assert.same({ 250, 3000, "error", true, false }, { negative_ms, lock_ms, on_timeout, clone, blocking })
+    assert.same({ 250, 3000, "error", true, false, 0.5 }, { negative_ms, lock_ms, on_timeout, clone, blocking, jitter })
     assert.equal(args, got)
     assert.equal("run", (select(3, call { on_lock_timeout = "run" })))
   end)
@@ -401,7 +402,8 @@ describe("options.parse_call", function()
       { { stale_ttl = 1 }, "^gorge: option 'stale_ttl' is not supported by this version$" },
       { { stale_if_error = 1 }, "^gorge: option 'stale_if_error' is not supported by this version$" },
       { { soft_timeout = 1 }, "^gorge: option 'soft_timeout' is not supported by this version$" },
-      { { expiration_jitter = 0 }, "^gorge: option 'expiration_jitter' is not supported by this version$" },
+      { { expiration_jitter = -0.1 }, "^gorge: option 'expiration_jitter' must be a number from 0 to 1, got %-0.1$" },
+      { { expiration_jitter = 0 / 0 }, "^gorge: option 'expiration_jitter' must be a number from 0 to 1, got nan$" },
       { { l1_ttl = 1 }, "^gorge: option 'l1_ttl' belongs to gorge.new, it cannot be set for one call$" },
       { { metrics = {} }, "^gorge: option 'metrics' belongs to gorge.new, it cannot be set for one call$" },
       { { arg = {} }, "^gorge: unknown option 'arg', did you mean 'args'%?$" },
