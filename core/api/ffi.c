@@ -68,7 +68,7 @@ int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorg
   gorge_key_init(cache->zone, cache->ns, key, key_len, &k);
   int status = gorge_l1_read(cache->zone, &k, gorge_clock_ms(), true, out);
   if (status != GORGE_SPACE) {
-    gorge_count_read(cache, status == GORGE_HIT ? GORGE_COUNT_L1_HITS : GORGE_COUNT_L1_MISSES);
+    gorge_count_main(cache, status == GORGE_HIT ? GORGE_COUNT_L1_HITS : GORGE_COUNT_L1_MISSES);
   }
   return status;
 }
@@ -262,8 +262,12 @@ static int create_write(gorge_cache *cache, const char *key, uint32_t key_len, c
 int gorge_set_start(gorge_cache *cache, const struct gorge_store *store, uint64_t *op) {
   struct gorge_op *o;
   *op = 0;
-  if (store->key_len == 0 || !gorge_store_valid(cache, store)) {
+  if (store->key_len == 0 || store->key_len > GORGE_KEY_MAX || !gorge_store_valid(cache, store)) {
     return GORGE_ERR_ARGUMENT;
+  }
+  if (!cache->has_redis) {
+    int ready = gorge_cache_ready(cache, false);
+    return ready == GORGE_OK ? gorge_write_put(cache, store, gorge_clock_ms()) : ready;
   }
   int status = create_write(cache, store->key, store->key_len, store->tags, store->tags_len, &o);
   if (status != GORGE_OK) {

@@ -157,10 +157,10 @@ static inline void gorge_count(gorge_cache *c, enum gorge_counter counter) {
   __atomic_fetch_add(&c->counters[counter], 1, __ATOMIC_RELAXED);
 }
 /*
- * The same for L1_HITS and L1_MISSES, which only the worker's main thread counts: relaxed load and store, since a locked addition
+ * The same for what only the worker's main thread counts (L1_HITS, L1_MISSES, SETS): relaxed load and store, since a locked addition
  * would be a tenth of the read that is counted. Workers for whom no block was left share one, and may lose counts there.
  */
-static inline void gorge_count_read(gorge_cache *c, enum gorge_counter counter) {
+static inline void gorge_count_main(gorge_cache *c, enum gorge_counter counter) {
   uint64_t n = __atomic_load_n(&c->counters[counter], __ATOMIC_RELAXED);
   __atomic_store_n(&c->counters[counter], n + 1, __ATOMIC_RELAXED);
 }
@@ -179,6 +179,8 @@ int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const cha
                     struct gorge_op **out);
 /* Whether packed tags are well-formed, and not too many. */
 bool gorge_op_tags_valid(const char *packed, uint32_t len);
+/* Points `tags` (room for GORGE_TAGS_MAX) into valid packed tags. Returns their number. */
+uint32_t gorge_tags_unpack(const char *packed, uint32_t len, struct gorge_tag *tags);
 /* Replaces the op's tags. Returns GORGE_OK, GORGE_ERR_ARGUMENT or GORGE_ERR_MEMORY; then they are what they were. */
 int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len);
 /* Takes the tags of a value found in Redis instead of the caller's, until gorge_op_own_tags. Returns as set_tags does. */
@@ -257,9 +259,12 @@ bool gorge_fill_release(struct gorge_op *op, uint64_t now_ms);
 
 /* --- write.c --- */
 /* Each applies to this host and, with Redis, sends; the op ends at once when there is no Redis to ask. */
+/* With Redis only, see gorge_write_put. */
 void gorge_write_set(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms);
 void gorge_write_delete(struct gorge_op *op, uint64_t now_ms);
 void gorge_write_invalidate(struct gorge_op *op, uint64_t now_ms);
+/* A set without Redis: done when it returns, GORGE_OK; no op. The store must be valid. */
+int gorge_write_put(gorge_cache *c, const struct gorge_store *store, uint64_t now_ms);
 /* The caller of a write does not wait for the reply: from now on it reads what it wrote. */
 void gorge_write_leave(struct gorge_op *op, uint64_t now_ms);
 void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);

@@ -69,16 +69,22 @@ bool gorge_op_tags_valid(const char *packed, uint32_t len) {
   return true;
 }
 
-/* Points op->tags into valid packed tags that the op owns. */
-static void unpack_tags(struct gorge_op *op, const char *packed, uint32_t len) {
+uint32_t gorge_tags_unpack(const char *packed, uint32_t len, struct gorge_tag *tags) {
   uint32_t n = 0;
-  for (uint32_t at = 0; at < len; n++) {
+  for (uint32_t at = 0; at < len && n < GORGE_TAGS_MAX; n++) {
     uint32_t tag_len = (unsigned char)packed[at];
-    op->tags[n] = (struct gorge_tag){packed + at + 1, tag_len};
-    op->l2_tags[n] = (struct gorge_l2_tag){packed + at + 1, tag_len};
+    tags[n] = (struct gorge_tag){packed + at + 1, tag_len};
     at += 1 + tag_len;
   }
-  op->ntags = n;
+  return n;
+}
+
+/* Points op->tags into valid packed tags that the op owns. */
+static void unpack_tags(struct gorge_op *op, const char *packed, uint32_t len) {
+  op->ntags = gorge_tags_unpack(packed, len, op->tags);
+  for (uint32_t i = 0; i < op->ntags; i++) {
+    op->l2_tags[i] = (struct gorge_l2_tag){op->tags[i].ptr, op->tags[i].len};
+  }
 }
 
 int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len) {

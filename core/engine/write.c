@@ -36,10 +36,27 @@ static void insert(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
   }
 }
 
-/* Keeps the value without a version: there is no Redis, it does not answer, or nobody waits until it does. */
+/* Keeps the value without a version: Redis does not answer, or nobody waits until it does. */
 static void keep_here(struct gorge_op *op, uint64_t now_ms) {
   open_here(op);
   insert(op, 0, now_ms);
+}
+
+int gorge_write_put(gorge_cache *c, const struct gorge_store *store, uint64_t now_ms) {
+  struct gorge_tag tags[GORGE_TAGS_MAX];
+  struct gorge_key key;
+  struct gorge_entry entry = {
+      .value = store->value,
+      .value_len = store->value_len,
+      .kind = store->kind,
+      .expires_ms = now_ms + gorge_whole_ms(store->l1_ttl_ms),
+      .ntags = gorge_tags_unpack(store->tags, store->tags_len, tags),
+      .tags = tags,
+  };
+  gorge_count_main(c, GORGE_COUNT_SETS);
+  gorge_key_init(c->zone, c->ns, store->key, store->key_len, &key);
+  (void)gorge_l1_set(c->zone, &c->process->owner, &key, &entry, now_ms, NULL);
+  return GORGE_OK;
 }
 
 static void forget_here(struct gorge_op *op, uint64_t version) {
@@ -87,17 +104,12 @@ static void ask_redis(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
 }
 
 void gorge_write_set(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms) {
-  gorge_count(op->cache, GORGE_COUNT_SETS);
+  gorge_count_main(op->cache, GORGE_COUNT_SETS);
   if (gorge_op_take_store(op, store) != GORGE_OK) {
     gorge_op_end(op, GORGE_ERR_MEMORY);
     return;
   }
   op->verb = GORGE_L2_SET;
-  if (!op->cache->has_redis) {
-    keep_here(op, now_ms);
-    gorge_op_end(op, GORGE_OK);
-    return;
-  }
   open_here(op);
   ask_redis(op, GORGE_L2_SET, now_ms);
 }

@@ -47,7 +47,7 @@ struct gorge_flight_record {
 
 struct gorge_flight_set {
   struct gorge_lock lock;
-  uint64_t reserved[7];
+  uint64_t reserved[6];
   struct gorge_flight_record record[GORGE_FLIGHT_WAYS];
 };
 _Static_assert(offsetof(struct gorge_flight_record, waiters) == 64, "what a waiter polls is one cache line");

@@ -114,14 +114,28 @@ uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *ke
  *   GORGE_STORED
  *   GORGE_REFUSED    by the rule above; or entry and snapshot do not belong together
  *   GORGE_TOO_LARGE  above a quarter of a shard's main ring, or 16 MB; an older entry of the key is removed
- *   GORGE_BUSY       the lock was not to be had in its budget: nothing stored
- * Evicts as needed. Waits at most 1 ms for the lock; a large entry evicts in several turns of it. Counts
+ *   GORGE_BUSY       the lock was not to be had in its budget, or room could not be made in time: nothing stored
+ * Evicts as needed. Waits at most 1 ms for the lock. A large entry evicts in several turns of it, for at most 10 ms and a turn in all;
+ * others who wait for the lock get it in between. Counts
  * INSERTS, REFUSED_FILLS, TOO_LARGE, LOCK_TIMEOUTS for the key's namespace, EVICTIONS and EXPIRED for that of the entry dropped.
  * A resident entry that has expired still refuses lower versions, but not an entry without a version.
  */
 int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
                     const struct gorge_entry *entry, const struct gorge_snapshot *s, uint64_t now_ms,
                     struct gorge_read *out);
+
+/*
+ * What a caller sets, without a version: gorge_l1_invalidate with version 0 and the insert that belongs to it, in one turn of the
+ * lock. No fill that began before the call is seen after it, nor is what was there before, whatever is returned. The tags' generations are
+ * those of the moment it is stored. Returns
+ *   GORGE_STORED
+ *   GORGE_TOO_LARGE  as gorge_l1_insert
+ *   GORGE_BUSY       the lock was not to be had in the budget of an invalidation, or room could not be made in time: the older entry
+ *                    is gone, nothing stored
+ * Waits and counts as gorge_l1_insert does, but up to 6 ms for the lock.
+ */
+int gorge_l1_set(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                 const struct gorge_entry *entry, uint64_t now_ms, struct gorge_read *out);
 
 /*
  * Invalidates one key. version 0: bumps hard, removes whatever is there. version > 0: raises floor, bumps soft, and removes an entry with

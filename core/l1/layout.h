@@ -89,7 +89,7 @@ struct gorge_l1_shard {
   uint64_t head[GORGE_RINGS];  /* logical offset of the next entry */
   uint32_t start[GORGE_RINGS]; /* position where a lap of the ring begins */
   uint32_t end[GORGE_RINGS];   /* and where it ends */
-  uint64_t reserved1[3];
+  uint64_t reserved1[2];
 
   uint64_t entries;       /* slots in use; kept up to date by adding, and counted now and then */
   uint32_t clean_epoch;   /* epoch whose entries the log holds */

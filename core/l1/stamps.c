@@ -84,6 +84,10 @@ uint64_t gorge_stamps_bump_soft(const struct gorge_zone *zone, uint32_t cell) {
   return __atomic_add_fetch(&cell_at(zone, cell)->changes, 1, __ATOMIC_ACQ_REL);
 }
 
+uint64_t gorge_stamps_bump_both(const struct gorge_zone *zone, uint32_t cell) {
+  return __atomic_add_fetch(&cell_at(zone, cell)->changes, HARD_ONE + 1, __ATOMIC_ACQ_REL);
+}
+
 static void raise_to(uint64_t *word, uint64_t version) {
   uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
   /* Each turn another one has raised it: it ends. acq_rel: partner of gorge_stamps_floor and gorge_stamps_newest. */

@@ -33,6 +33,7 @@ uint64_t gorge_stamps_newest(const struct gorge_zone *zone, uint32_t cell);
 /* Raise what the name says. Return the cell's changes afterwards. */
 uint64_t gorge_stamps_bump_hard(const struct gorge_zone *zone, uint32_t cell);
 uint64_t gorge_stamps_bump_soft(const struct gorge_zone *zone, uint32_t cell);
+uint64_t gorge_stamps_bump_both(const struct gorge_zone *zone, uint32_t cell);
 void gorge_stamps_raise_floor(const struct gorge_zone *zone, uint32_t cell, uint64_t version);
 void gorge_stamps_raise_newest(const struct gorge_zone *zone, uint32_t cell, uint64_t version);
 

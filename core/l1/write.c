@@ -8,20 +8,26 @@
  *   bump    newest and soft, before the entry can be seen: killed after it, the next fill is refused, never wrongly accepted
  *   write   entry beyond the head, head
  *   publish slot; from here on the entry exists, and the older one of the key does not
+ *
+ * A set is an invalidation and an insert in one turn of the lock: it checks nothing, since nothing can come between, and bumps hard
+ * with soft first of all. When it needs more turns to make room, the first one removes the older entry.
  */
+#include "base/clock.h"
 #include "l1/evict.h"
 #include "l1/ghost.h"
 #include "l1/stamps.h"
 
 enum {
-  STEPS_PER_TURN = 512, /* log entries looked at before the lock is let go for a moment */
-  TURNS_MAX = 4096
+  STEPS_PER_TURN = 512,   /* log entries looked at before the lock is let go for a moment */
+  ROOM_BUDGET_US = 10000, /* longest time for making room, after the first turn of the lock */
+  EPOCHS_MAX = 8          /* how often an invalidation begins anew because the namespace's epoch changed meanwhile */
 };
 
 struct insert {
   const struct gorge_key *key;
   const struct gorge_entry *entry;
   const struct gorge_snapshot *snapshot;
+  struct gorge_snapshot *set;  /* of a set: the snapshot, which is taken under the lock; of a fill: NULL */
   uint32_t units, extra_units; /* 0 units: too large */
   int ring;
 };
@@ -94,6 +100,9 @@ static bool accepted(const struct gorge_shard *v, const struct insert *in, const
 
 /* Tells the cell of an accepted insert. What it stores is seen later than this, and by then keeps out what is older. */
 static void bump(const struct gorge_shard *v, const struct insert *in) {
+  if (in->set != NULL) {
+    return; /* done first of all */
+  }
   if (in->entry->version != 0) {
     gorge_stamps_raise_newest(v->zone, in->snapshot->cell, in->entry->version);
   }
@@ -142,11 +151,22 @@ static void store(struct gorge_shard *v, const struct insert *in, uint64_t *befo
   }
 }
 
+/* Under the lock: fills that began before are refused from now on, and what is stored next carries the generations of now. */
+static void begin_set(const struct gorge_shard *v, struct gorge_snapshot *s) {
+  gorge_stamps_bump_both(v->zone, s->cell);
+  for (uint32_t i = 0; i < s->ntags; i++) {
+    s->tag_gen[i] = gorge_stamps_generation(v->zone, s->tag_cell[i]);
+  }
+}
+
 /* Under the lock. GORGE_PENDING: another turn is needed to make room. */
 static int insert_locked(struct gorge_shard *v, const struct insert *in, struct gorge_read *out) {
   struct gorge_resident r;
+  if (in->set != NULL) {
+    begin_set(v, in->set);
+  }
   bool resident = lookup(v, in->key, &r);
-  if (!accepted(v, in, resident ? &r : NULL)) {
+  if (in->set == NULL && !accepted(v, in, resident ? &r : NULL)) {
     gorge_shard_count(v, in->key->ns, GORGE_COUNT_REFUSED_FILLS);
     return GORGE_REFUSED;
   }
@@ -160,10 +180,64 @@ static int insert_locked(struct gorge_shard *v, const struct insert *in, struct 
   }
   uint64_t at;
   if (!gorge_evict_make_room(v, in->ring, in->units, &at)) {
+    if (in->set != NULL && lookup(v, in->key, &r)) {
+      remove_resident(v, &r);
+    }
     return GORGE_PENDING;
   }
   store(v, in, resident ? r.slot : NULL, at, out);
   return GORGE_STORED;
+}
+
+/* Readies the view of the shard, and what is known of the entry before the lock is taken. Returns false when the zone is not sound. */
+static bool plan(struct gorge_zone *zone, const struct gorge_owner *owner, struct gorge_shard *v, struct insert *in,
+                 uint64_t now_ms) {
+  if (!gorge_shard_of(zone, in->key->hash, v)) {
+    return false;
+  }
+  gorge_evict_prefetch(v, in->key->hash);
+  in->units = gorge_entry_plan(in->key, in->entry, &in->extra_units);
+  in->units = in->units <= v->l1->max_units ? in->units : 0;
+  in->ring = in->units > v->l1->small_max_units ? GORGE_RING_MAIN : GORGE_RING_SMALL;
+  gorge_shard_write(v, owner, in->key->ns, now_ms);
+  return true;
+}
+
+/* One turn of the lock. */
+static int turn(struct gorge_shard *v, const struct gorge_owner *owner, const struct insert *in,
+                struct gorge_read *out) {
+  v->steps = STEPS_PER_TURN;
+  int status = insert_locked(v, in, out);
+  gorge_evict_look_ahead(v);
+  gorge_shard_leave(v, owner);
+  return status;
+}
+
+/* Goes on making room, turn by turn, so that others get theirs. Ends without the entry when it takes too long. */
+static int more_turns(struct gorge_zone *zone, struct gorge_shard *v, const struct gorge_owner *owner,
+                      const struct insert *in, struct gorge_read *out) {
+  uint64_t start = gorge_clock_us();
+  uint32_t sequence;
+  do {
+    gorge_lock_pass(&v->shared->lock);
+    if (gorge_shard_enter(zone, v, owner, GORGE_FILL_BUDGET_US, &sequence) != GORGE_OK) {
+      break;
+    }
+    int status = turn(v, owner, in, out);
+    if (status != GORGE_PENDING) {
+      return status;
+    }
+  } while (gorge_clock_us() - start < ROOM_BUDGET_US);
+  gorge_shard_count(v, in->key->ns, GORGE_COUNT_LOCK_TIMEOUTS);
+  return GORGE_BUSY;
+}
+
+static void nothing_stored(const struct gorge_key *key, struct gorge_read *out) {
+  if (out != NULL) {
+    out->slot = NULL;
+    out->word = 0;
+    out->global = key->global;
+  }
 }
 
 int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
@@ -172,34 +246,58 @@ int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, co
   struct gorge_key fresh;
   struct gorge_shard v;
   struct insert in = {.key = gorge_stamps_fresh(zone, key, &fresh), .entry = entry, .snapshot = s};
-  if (out != NULL) {
-    out->slot = NULL;
-    out->word = 0;
-    out->global = key->global;
-  }
-  if (entry->ntags != s->ntags || !gorge_shard_of(zone, in.key->hash, &v)) {
+  uint32_t sequence;
+  nothing_stored(key, out);
+  if (entry->ntags != s->ntags || !plan(zone, owner, &v, &in, now_ms)) {
     return GORGE_REFUSED;
   }
-  gorge_evict_prefetch(&v, in.key->hash);
-  in.units = gorge_entry_plan(key, entry, &in.extra_units);
-  in.units = in.units <= v.l1->max_units ? in.units : 0;
-  in.ring = in.units > v.l1->small_max_units ? GORGE_RING_MAIN : GORGE_RING_SMALL;
-  gorge_shard_write(&v, owner, key->ns, now_ms);
-  for (int turn = 0; turn < TURNS_MAX; turn++) {
-    uint32_t sequence;
-    if (gorge_shard_enter(zone, &v, owner, GORGE_FILL_BUDGET_US, &sequence) != GORGE_OK) {
+  if (gorge_shard_enter(zone, &v, owner, GORGE_FILL_BUDGET_US, &sequence) != GORGE_OK) {
+    gorge_shard_count(&v, key->ns, GORGE_COUNT_LOCK_TIMEOUTS);
+    return GORGE_BUSY;
+  }
+  int status = turn(&v, owner, &in, out);
+  return status == GORGE_PENDING ? more_turns(zone, &v, owner, &in, out) : status;
+}
+
+static int set_fresh(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                     const struct gorge_entry *entry, uint64_t now_ms, struct gorge_read *out) {
+  struct gorge_snapshot s;
+  struct gorge_shard v;
+  struct insert in = {.key = key, .entry = entry, .snapshot = &s, .set = &s};
+  uint32_t sequence;
+  nothing_stored(key, out);
+  if (!plan(zone, owner, &v, &in, now_ms)) {
+    return GORGE_BUSY;
+  }
+  s.epoch = gorge_global_epoch(key->global);
+  s.cell = gorge_stamps_cell(zone, key->hash);
+  s.ntags = entry->ntags <= GORGE_TAGS_MAX ? entry->ntags : GORGE_TAGS_MAX;
+  for (uint32_t i = 0; i < s.ntags; i++) {
+    s.tag_cell[i] = gorge_stamps_tag_cell(zone, key->ns, entry->tags[i].ptr, entry->tags[i].len);
+  }
+  if (gorge_shard_enter(zone, &v, owner, GORGE_INVALIDATE_BUDGET_US, &sequence) != GORGE_OK) {
+    gorge_stamps_bump_both(zone, s.cell);
+    gorge_shard_forget(zone, &v, sequence);
+    gorge_shard_count(&v, key->ns, GORGE_COUNT_LOCK_TIMEOUTS);
+    return GORGE_BUSY;
+  }
+  int status = turn(&v, owner, &in, out);
+  return status == GORGE_PENDING ? more_turns(zone, &v, owner, &in, out) : status;
+}
+
+int gorge_l1_set(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                 const struct gorge_entry *entry, uint64_t now_ms, struct gorge_read *out) {
+  struct gorge_key fresh;
+  int status = GORGE_BUSY;
+  /* As in gorge_l1_invalidate. */
+  for (int i = 0; i < EPOCHS_MAX; i++) {
+    const struct gorge_key *now = gorge_stamps_fresh(zone, key, &fresh);
+    status = set_fresh(zone, owner, now, entry, now_ms, out);
+    if (gorge_global_epoch(gorge_stamps_global(zone, key->ns)) == gorge_global_epoch(now->global)) {
       break;
     }
-    v.steps = STEPS_PER_TURN;
-    int status = insert_locked(&v, &in, out);
-    gorge_evict_look_ahead(&v);
-    gorge_shard_leave(&v, owner);
-    if (status != GORGE_PENDING) {
-      return status;
-    }
   }
-  gorge_shard_count(&v, key->ns, GORGE_COUNT_LOCK_TIMEOUTS);
-  return GORGE_BUSY;
+  return status;
 }
 
 /* Under the lock: what invalidate does to the resident entry and, with a version, to the cell. */
@@ -252,7 +350,6 @@ static void invalidate_fresh(struct gorge_zone *zone, const struct gorge_owner *
 
 void gorge_l1_invalidate(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
                          uint64_t version, struct gorge_snapshot *after) {
-  enum { EPOCHS_MAX = 8 };
   struct gorge_key fresh;
   /* A fill of an epoch that began meanwhile has its stamp elsewhere. After some turns every fill began after this call did. */
   for (int i = 0; i < EPOCHS_MAX; i++) {

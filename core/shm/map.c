@@ -70,6 +70,7 @@ int gorge_map_attach(struct gorge_zone *zone, int fd) {
   }
   zone->base = base;
   zone->header = base;
+  zone->words = zone->header->words;
   zone->fd = fd;
   return GORGE_OK;
 }
@@ -79,6 +80,7 @@ void gorge_map_detach(struct gorge_zone *zone) {
   munmap(zone->base, mapped_bytes(zone));
   zone->base = NULL;
   zone->header = NULL;
+  zone->words = NULL;
   zone->fd = -1;
   errno = cause;
 }

@@ -144,10 +144,6 @@ int gorge_zone_namespace(struct gorge_zone *zone, const char *name, size_t name_
   return GORGE_ERR_FULL;
 }
 
-struct gorge_words *gorge_zone_words(const struct gorge_zone *zone, uint32_t ns) {
-  return &zone->header->words[ns % GORGE_NAMESPACES];
-}
-
 struct gorge_breaker_words *gorge_zone_breaker(const struct gorge_zone *zone, uint32_t ns) {
   return (struct gorge_breaker_words *)&zone->header->breakers[ns % GORGE_NAMESPACES];
 }

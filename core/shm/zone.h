@@ -44,6 +44,7 @@ struct gorge_zone {
   char *base; /* start of the mapping; offsets are relative to it */
   uint64_t size;
   struct gorge_zone_header *header;
+  struct gorge_words *words;         /* [GORGE_NAMESPACES], in the header */
   uint64_t region_at[GORGE_REGIONS]; /* offsets from base; computed, never read from shared memory */
   uint64_t region_size[GORGE_REGIONS];
   char name[GORGE_NAME_MAX + 1];
@@ -70,7 +71,9 @@ int gorge_zone_open(const char *name, size_t name_len, uint64_t size_bytes, unsi
 int gorge_zone_namespace(struct gorge_zone *zone, const char *name, size_t name_len, uint32_t *ns);
 
 /* The shared words of namespace `ns` (< GORGE_NAMESPACES): one cache line, for the life of the zone. */
-struct gorge_words *gorge_zone_words(const struct gorge_zone *zone, uint32_t ns);
+static inline struct gorge_words *gorge_zone_words(const struct gorge_zone *zone, uint32_t ns) {
+  return &zone->words[ns % GORGE_NAMESPACES];
+}
 
 /*
  * Counters and histograms of worker `worker` (< GORGE_WORKERS) for namespace `ns`: a block of a bounded pool,

@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 
-enum { SPINS = 128, SLEEP_NS = 50 * 1000 };
+enum { SPINS = 128, SLEEP_NS = 50 * 1000, PASS_SLEEPS = 4 };
 
 static const uint64_t OWNER_MASK = 0xffffffffU;
 
@@ -46,6 +46,9 @@ static bool try_acquire(const struct gorge_zone *zone, struct gorge_lock *lock, 
   return false;
 }
 
+/* A pause of one who waits. */
+static void rest(void) { nanosleep(&(struct timespec){.tv_nsec = SLEEP_NS}, NULL); }
+
 int gorge_lock_acquire(struct gorge_zone *zone, struct gorge_lock *lock, uint32_t owner, uint32_t budget_us,
                        uint32_t *holder_sequence, bool *taken_over) {
   bool ignored;
@@ -66,7 +69,9 @@ int gorge_lock_acquire(struct gorge_zone *zone, struct gorge_lock *lock, uint32_
       }
       return GORGE_BUSY;
     }
-    nanosleep(&(struct timespec){.tv_nsec = SLEEP_NS}, NULL);
+    /* relaxed: a hint for gorge_lock_pass; one that is missed costs a turn. */
+    __atomic_store_n(&lock->wanted, 1, __ATOMIC_RELAXED);
+    rest();
   }
   return GORGE_OK;
 }
@@ -74,7 +79,19 @@ int gorge_lock_acquire(struct gorge_zone *zone, struct gorge_lock *lock, uint32_
 void gorge_lock_release(struct gorge_lock *lock, uint32_t owner) {
   uint64_t seen = __atomic_load_n(&lock->word, __ATOMIC_RELAXED);
   if ((seen & OWNER_MASK) == owner) {
-    /* release: partner of the acquire in replace. A CAS, since a word that is no longer ours is not ours to free. */
-    __atomic_compare_exchange_n(&lock->word, &seen, seen & ~OWNER_MASK, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+    /* release: partner of the acquire in replace. A plain store: nobody changes the word of a holder that lives. */
+    __atomic_store_n(&lock->word, seen & ~OWNER_MASK, __ATOMIC_RELEASE);
+  }
+}
+
+void gorge_lock_pass(struct gorge_lock *lock) {
+  /* relaxed: hints. Who sets the mark after it was taken away here waits for the next pass. */
+  if (__atomic_load_n(&lock->wanted, __ATOMIC_RELAXED) == 0) {
+    return;
+  }
+  __atomic_store_n(&lock->wanted, 0, __ATOMIC_RELAXED);
+  uint64_t sequence = __atomic_load_n(&lock->word, __ATOMIC_RELAXED) >> 32;
+  for (int i = 0; i < PASS_SLEEPS && __atomic_load_n(&lock->word, __ATOMIC_RELAXED) >> 32 == sequence; i++) {
+    rest();
   }
 }

@@ -13,6 +13,7 @@
 
 struct gorge_lock {
   uint64_t word;
+  uint64_t wanted; /* 1: somebody sleeps until it is free; a hint, see gorge_lock_pass */
 };
 
 /*
@@ -26,5 +27,10 @@ int gorge_lock_acquire(struct gorge_zone *zone, struct gorge_lock *lock, uint32_
                        uint32_t *holder_sequence, bool *taken_over);
 /* Frees it if `owner` holds it. Never blocks. */
 void gorge_lock_release(struct gorge_lock *lock, uint32_t owner);
+/*
+ * For who has let it go and wants it again at once: those who sleep for it would never find it free. Waits until one of them
+ * has had it, at most some 400 us; not at all when nobody sleeps.
+ */
+void gorge_lock_pass(struct gorge_lock *lock);
 
 #endif
