@@ -37,11 +37,14 @@ GORGE_CFLAGS := -std=gnu11 $(WARNINGS) -fvisibility=hidden -fPIC -pthread
 GORGE_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,defs -Wl,--no-undefined -Wl,-z,relro -Wl,-z,now
 LIBS := -lhiredis -lev -lpthread -lm
 
+# The library is optimized as a whole at link time. The objects hold machine code besides, which the tests link.
+LTO ?= $(if $(findstring clang,$(CC)),,-flto=auto -ffat-lto-objects)
+
 # One set of objects for each way to compile: opt is what is shipped.
 CC_opt := $(CC)
 CC_asan := $(SAN_CC)
 CC_tsan := $(SAN_CC)
-FLAGS_opt := $(CFLAGS)
+FLAGS_opt := $(CFLAGS) $(LTO)
 FLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 # gcc warns that ThreadSanitizer does not understand fences; what fences order here is atomic in any case.
 FLAGS_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread \
@@ -77,7 +80,7 @@ $$(BUILD)/obj/$(1)/libgorge.a: $$(OBJS_$(1)) $$(BUILD)/obj/$(1)/objects
 $$(BUILD)/test/$(1)/%: $$(BUILD)/obj/$(1)/test/%.o $$(SUPPORT_$(1)) $$(BUILD)/obj/$(1)/libgorge.a
 	@mkdir -p $$(@D)
 	@echo 'link $$@'
-	$$(Q)$$(CC_$(1)) $$(FLAGS_$(1)) -pthread $$(filter %.o %.a,$$^) -lcmocka $$(LIBS) -o $$@
+	$$(Q)$$(CC_$(1)) $$(FLAGS_$(1)) -fno-lto -pthread $$(filter %.o %.a,$$^) -lcmocka $$(LIBS) -o $$@
 
 .SECONDARY: $$(TESTS:%=$$(BUILD)/obj/$(1)/test/%.o) $$(SUPPORT_$(1))
 -include $$(OBJS_$(1):.o=.d) $$(SUPPORT_$(1):.o=.d) $$(TESTS:%=$$(BUILD)/obj/$(1)/test/%.d)

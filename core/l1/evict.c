@@ -117,7 +117,7 @@ static enum found oldest(struct gorge_shard *v, int ring, struct gorge_resident 
     unlink_entry(v, r->slot);
     advance(v, r);
     if (expired) {
-      gorge_shard_count(v, gorge_head_ns(&r->head), GORGE_COUNT_EXPIRED);
+      gorge_shard_tally(v, gorge_head_ns(&r->head), GORGE_COUNT_EXPIRED);
     }
     return DROPPED;
   }
@@ -130,7 +130,7 @@ static void evict(struct gorge_shard *v, const struct gorge_resident *r, uint32_
   unlink_entry(v, r->slot);
   advance(v, r);
   gorge_ghost_put(v, hash, f);
-  gorge_shard_count(v, gorge_head_ns(&r->head), GORGE_COUNT_EVICTIONS);
+  gorge_shard_tally(v, gorge_head_ns(&r->head), GORGE_COUNT_EVICTIONS);
 }
 
 /*
@@ -251,7 +251,7 @@ void gorge_evict_slot(struct gorge_shard *v, uint64_t *slot) {
   if (gorge_entry_units(&head, at, v->area_units - position) > 0 && !gorge_evict_invalid(v, &head, at)) {
     uint32_t f = gorge_evict_raise(v, gorge_evict_frequency(v, &head), gorge_slot_freq(word));
     gorge_ghost_put(v, hash_of(v, &head, at), f);
-    gorge_shard_count(v, gorge_head_ns(&head), GORGE_COUNT_EVICTIONS);
+    gorge_shard_tally(v, gorge_head_ns(&head), GORGE_COUNT_EVICTIONS);
   }
 }
 

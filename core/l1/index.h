@@ -6,7 +6,8 @@
  *         | fingerprint   |   shard   |   buckets     |
  *
  * Slots are read by anybody; they are changed by the holder of the shard's lock, but for the frequency bits, which
- * readers raise: hence by exchange or CAS only.
+ * readers raise by CAS. So a word that keeps its entry is changed by CAS, too; one that does not is stored: a raise that
+ * comes between is of the old entry, one that comes after it fails.
  */
 #ifndef GORGE_L1_INDEX_H
 #define GORGE_L1_INDEX_H
@@ -96,16 +97,16 @@ uint64_t *gorge_index_vacant(const struct gorge_shard *v, uint64_t hash);
 /* The slot of both buckets that was asked for least. */
 uint64_t *gorge_index_weakest(const struct gorge_shard *v, uint64_t hash);
 
-/* Empties a slot. Returns what it held. From now on no L0 record of it is valid. */
-static inline uint64_t gorge_index_clear(uint64_t *slot) {
+/* Empties a slot. From now on no L0 record of it is valid. */
+static inline void gorge_index_clear(uint64_t *slot) {
   /* release: partner of the acquire fence in read.c; a reader that sees what is written into the space later sees this too. */
-  return __atomic_exchange_n(slot, 0, __ATOMIC_RELEASE);
+  __atomic_store_n(slot, 0, __ATOMIC_RELEASE);
 }
 
 /* Makes a slot lead to a new entry, whatever it held. */
 static inline void gorge_index_publish(uint64_t *slot, uint64_t word) {
   /* release: partner of the acquire load of the slot in read.c; the entry's bytes are seen by who sees the word. */
-  __atomic_exchange_n(slot, word, __ATOMIC_RELEASE);
+  __atomic_store_n(slot, word, __ATOMIC_RELEASE);
 }
 
 #endif

@@ -139,7 +139,8 @@ static inline void gorge_relaxed_read(char *dst, const uint32_t *src, uint32_t l
 static inline void gorge_relaxed_write(uint32_t *dst, const char *src, uint32_t len) {
 #ifdef GORGE_RELAXED_SSE2
   if (len >= 16) {
-    gorge_relaxed_store32(&dst[(len - 1) / 4], gorge_unit_of(src + (len - 1) / 4 * 4, (len - 1) % 4 + 1));
+    /* The last unit: the bytes that lie in it, of the last four. */
+    gorge_relaxed_store32(&dst[(len - 1) / 4], gorge_unit_of(src + len - 4, 4) >> 8 * (3 - (len - 1) % 4));
     gorge_relaxed_write16(dst, src, len);
     return;
   }

@@ -85,6 +85,11 @@ void gorge_shard_forget(struct gorge_zone *zone, struct gorge_shard *v, uint32_t
 
 /* Counts an event of a namespace. */
 void gorge_shard_count(const struct gorge_shard *v, uint32_t ns, enum gorge_counter counter);
+/*
+ * The same for INSERTS, EVICTIONS and EXPIRED, which of a worker's threads only the main one counts, at a tenth of the price. Workers for
+ * whom no block was left share one, and may lose counts there.
+ */
+void gorge_shard_tally(const struct gorge_shard *v, uint32_t ns, enum gorge_counter counter);
 
 /* The epoch half of a fence. */
 static inline uint32_t gorge_fence_epoch(uint64_t fence) { return (uint32_t)(fence >> 32); }

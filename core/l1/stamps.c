@@ -56,6 +56,13 @@ uint32_t gorge_stamps_cell(const struct gorge_zone *zone, uint64_t hash) {
   return (uint32_t)((uint64_t)((uint32_t)hash * 0xC2B2AE35U) * gorge_l1_header(zone)->stamp_cells >> 32);
 }
 
+void gorge_stamps_prefetch(const struct gorge_zone *zone, uint32_t cell) {
+  const struct gorge_stamp_cell *at = cell_at(zone, cell);
+  /* In any case: gcc drops calls of a function that does nothing else. */
+  __asm__ volatile("" : : "r"(at));
+  __builtin_prefetch(at, 1);
+}
+
 uint64_t gorge_stamps_changes(const struct gorge_zone *zone, uint32_t cell) {
   /* acquire: partner of the additions below; what the filler reads next is not older than the cell. */
   return __atomic_load_n(&cell_at(zone, cell)->changes, __ATOMIC_ACQUIRE);

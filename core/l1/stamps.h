@@ -26,6 +26,8 @@ const struct gorge_key *gorge_stamps_fresh(const struct gorge_zone *zone, const 
                                            struct gorge_key *fresh);
 
 uint32_t gorge_stamps_cell(const struct gorge_zone *zone, uint64_t hash);
+/* Fetches a cell that will be bumped. */
+void gorge_stamps_prefetch(const struct gorge_zone *zone, uint32_t cell);
 /* hard:32 | soft:32 */
 uint64_t gorge_stamps_changes(const struct gorge_zone *zone, uint32_t cell);
 uint64_t gorge_stamps_floor(const struct gorge_zone *zone, uint32_t cell);

@@ -10,7 +10,7 @@
  *   publish slot; from here on the entry exists, and the older one of the key does not
  *
  * A set is an invalidation and an insert in one turn of the lock: it checks nothing, since nothing can come between, and bumps hard
- * with soft first of all. When it needs more turns to make room, the first one removes the older entry.
+ * together with soft. When it needs more turns to make room, the first one bumps and removes the older entry.
  */
 #include "base/clock.h"
 #include "l1/evict.h"
@@ -98,10 +98,22 @@ static bool accepted(const struct gorge_shard *v, const struct insert *in, const
   return gorge_entry_version(&r->head, at) <= version || (version == 0 && !visible);
 }
 
+/*
+ * Under the lock: fills that began before a set are refused from now on, and what it is about to store carries the tags' generations
+ * of now.
+ */
+static void bump_set(const struct gorge_shard *v, struct gorge_snapshot *s) {
+  gorge_stamps_bump_both(v->zone, s->cell);
+  for (uint32_t i = 0; i < s->ntags; i++) {
+    s->tag_gen[i] = gorge_stamps_generation(v->zone, s->tag_cell[i]);
+  }
+}
+
 /* Tells the cell of an accepted insert. What it stores is seen later than this, and by then keeps out what is older. */
 static void bump(const struct gorge_shard *v, const struct insert *in) {
   if (in->set != NULL) {
-    return; /* done first of all */
+    bump_set(v, in->set);
+    return;
   }
   if (in->entry->version != 0) {
     gorge_stamps_raise_newest(v->zone, in->snapshot->cell, in->entry->version);
@@ -143,7 +155,7 @@ static void store(struct gorge_shard *v, const struct insert *in, uint64_t *befo
   gorge_entry_write(gorge_log_begin(v, at), &head, in->key, in->entry, in->snapshot, in->extra_units);
   gorge_log_commit(v, in->ring, at, in->units);
   gorge_index_publish(slot, word);
-  gorge_shard_count(v, in->key->ns, GORGE_COUNT_INSERTS);
+  gorge_shard_tally(v, in->key->ns, GORGE_COUNT_INSERTS);
   if (out != NULL) {
     out->slot = slot;
     out->word = gorge_slot_identity(word);
@@ -151,20 +163,9 @@ static void store(struct gorge_shard *v, const struct insert *in, uint64_t *befo
   }
 }
 
-/* Under the lock: fills that began before are refused from now on, and what is stored next carries the generations of now. */
-static void begin_set(const struct gorge_shard *v, struct gorge_snapshot *s) {
-  gorge_stamps_bump_both(v->zone, s->cell);
-  for (uint32_t i = 0; i < s->ntags; i++) {
-    s->tag_gen[i] = gorge_stamps_generation(v->zone, s->tag_cell[i]);
-  }
-}
-
 /* Under the lock. GORGE_PENDING: another turn is needed to make room. */
 static int insert_locked(struct gorge_shard *v, const struct insert *in, struct gorge_read *out) {
   struct gorge_resident r;
-  if (in->set != NULL) {
-    begin_set(v, in->set);
-  }
   bool resident = lookup(v, in->key, &r);
   if (in->set == NULL && !accepted(v, in, resident ? &r : NULL)) {
     gorge_shard_count(v, in->key->ns, GORGE_COUNT_REFUSED_FILLS);
@@ -180,8 +181,11 @@ static int insert_locked(struct gorge_shard *v, const struct insert *in, struct 
   }
   uint64_t at;
   if (!gorge_evict_make_room(v, in->ring, in->units, &at)) {
-    if (in->set != NULL && lookup(v, in->key, &r)) {
-      remove_resident(v, &r);
+    if (in->set != NULL) {
+      bump(v, in);
+      if (lookup(v, in->key, &r)) {
+        remove_resident(v, &r);
+      }
     }
     return GORGE_PENDING;
   }
@@ -196,6 +200,7 @@ static bool plan(struct gorge_zone *zone, const struct gorge_owner *owner, struc
     return false;
   }
   gorge_evict_prefetch(v, in->key->hash);
+  gorge_stamps_prefetch(zone, gorge_stamps_cell(zone, in->key->hash));
   in->units = gorge_entry_plan(in->key, in->entry, &in->extra_units);
   in->units = in->units <= v->l1->max_units ? in->units : 0;
   in->ring = in->units > v->l1->small_max_units ? GORGE_RING_MAIN : GORGE_RING_SMALL;
