@@ -137,6 +137,12 @@ lint: deps-dev  ## static checks of C and Lua
 format:  ## rewrite the C sources in the project's format
 	clang-format -i $(shell find core -name '*.[ch]')
 
+.PHONY: bench
+bench: deps build  ## measure every target beside its peer in nginx; ROWS=pattern, RUNS=n, QUICK=1: see spec/bench/run.lua
+	@env -u LUA_PATH -u LUA_CPATH -u LUA_INIT -u GORGE_LIBRARY GORGE_BUILD='$(BUILD)' ROWS='$(ROWS)' RUNS='$(RUNS)' QUICK='$(QUICK)' \
+	  RESULTS='$(RESULTS)' MLCACHE='$(MLCACHE)' LUA_RESTY_LOCK='$(LUA_RESTY_LOCK)' LUA_RESTY_REDIS='$(LUA_RESTY_REDIS)' \
+	  luajit spec/bench/run.lua
+
 .PHONY: demo serve
 demo: deps build  ## run the demo; REDIS=none runs it without Redis
 	@REDIS='$(REDIS)' examples/packages/demo

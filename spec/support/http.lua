@@ -371,19 +371,22 @@ function _M.connect(target, timeout)
   return setmetatable({ sock = sock }, Connection)
 end
 
+--- The same request on several connections at once.
+---@param connections gorge.spec.Connection[]
+---@param request table and `timeout` in seconds (30)
+---@return table[] responses in the order of the connections
+function _M.on_each(connections, request)
+  local states = {}
+  for i, connection in ipairs(connections) do
+    states[i] = new_state(request, connection.sock)
+  end
+  return setmetatable({ states = states }, Batch):finish(request.timeout)
+end
+
 ---@param request table and `timeout` in seconds (30)
 ---@return table response
 function Connection:request(request)
-  local state = new_state(request, self.sock)
-  local deadline = process.now() + (request.timeout or 30)
-  while not state.done and process.now() < deadline do
-    step({ state }, math.min(1, deadline - process.now()))
-  end
-  if not state.done then
-    state.err = "timeout"
-    finish(state)
-  end
-  return state.response
+  return _M.on_each({ self }, request)[1]
 end
 
 ---@param uri string

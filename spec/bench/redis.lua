@@ -1,0 +1,122 @@
+-- SPDX-License-Identifier: MIT
+--- Values that Redis has: many look-ups in flight, one after another, and in handlers. Runs inside nginx.
+local clock = require "spec.bench.clock"
+
+local _M = {}
+
+local IN_FLIGHT = 50
+local STORE_IN_FLIGHT = 100
+local TTL = 600
+
+local clients = {}
+
+function clients.gorge(bench, load)
+  local cache = bench.cache
+  return {
+    get = function(key)
+      local value, err, source = cache:fetch(key, TTL, load)
+      return source == "l2" and value or nil, err
+    end,
+    set = function(key, value) assert(cache:set(key, value, TTL)) end,
+  }
+end
+
+function clients.resty_redis(bench)
+  local redis = require "resty.redis"
+  local host, port = bench.redis.host, bench.redis.port
+  local function connection()
+    local client = redis:new()
+    client:set_timeouts(1000, 1000, 1000)
+    assert(client:connect(host, port))
+    return client
+  end
+  return {
+    get = function(key)
+      local client = redis:new()
+      client:set_timeouts(1000, 1000, 1000)
+      local ok, err = client:connect(host, port)
+      if not ok then
+        return nil, err
+      end
+      local value
+      value, err = client:get(key)
+      if not value then
+        return nil, err
+      end
+      client:set_keepalive(60000, 200)
+      return value ~= ngx.null and value or nil
+    end,
+    set = function(key, value)
+      local client = connection()
+      assert(client:set(key, value))
+      client:set_keepalive(60000, 200)
+    end,
+  }
+end
+
+local function store(client, keys, load)
+  local at, threads = 0, {}
+  for t = 1, STORE_IN_FLIGHT do
+    threads[t] = ngx.thread.spawn(function()
+      while at < #keys do
+        at = at + 1
+        client.set(keys[at], load(keys[at]))
+      end
+    end)
+  end
+  for _, thread in ipairs(threads) do
+    assert(ngx.thread.wait(thread))
+  end
+end
+
+---@return table
+function _M.open(bench, side, load)
+  local keys = bench.keys
+  local client = clients[side.subject](bench, load)
+  local at = math.floor(#keys / 2) * bench.worker -- workers are half a round apart
+
+  local function next_key()
+    at = at % #keys + 1
+    return keys[at]
+  end
+
+  local function look_up(seconds, in_flight)
+    local ops, good, threads, failure = 0, 0, {}, nil
+    ngx.update_time()
+    local started = clock.now()
+    local deadline = ngx.now() + seconds
+    for t = 1, in_flight do
+      threads[t] = ngx.thread.spawn(function()
+        repeat
+          local value, err = client.get(next_key())
+          ops = ops + 1
+          if value then
+            good = good + 1
+          else
+            failure = failure or tostring(err)
+          end
+        until ngx.now() >= deadline
+      end)
+    end
+    for _, thread in ipairs(threads) do
+      assert(ngx.thread.wait(thread))
+    end
+    return { ops = ops, good = good, seconds = clock.now() - started, failure = failure }
+  end
+
+  return {
+    prepare = function() store(client, keys, load) end,
+    handle = function()
+      local value, err = client.get(next_key())
+      if not value then
+        ngx.status = 500
+      end
+      ngx.print(value or err or "not from Redis")
+    end,
+    run = function(request)
+      return look_up(request.seconds, bench.row.task == "one_by_one" and 1 or IN_FLIGHT)
+    end,
+  }
+end
+
+return _M
