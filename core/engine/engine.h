@@ -84,6 +84,7 @@ struct gorge_op {
   struct gorge_l2_request request;
   enum gorge_l2_verb verb; /* of a write */
   bool requested;          /* the request is with io */
+  bool touched;            /* TOUCH: this host had the value */
   uint64_t requested_us;
 
   /* what is to be stored (FILL, WRITE) */
@@ -268,6 +269,15 @@ int gorge_write_put(gorge_cache *c, const struct gorge_store *store, uint64_t no
 /* The caller of a write does not wait for the reply: from now on it reads what it wrote. */
 void gorge_write_leave(struct gorge_op *op, uint64_t now_ms);
 void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
+
+/* Sends the write, or ends the op: with GORGE_OK when there is no Redis at all, with the reason when it cannot be asked. */
+void gorge_write_ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms);
+
+/* --- touch.c --- */
+/* Gives the value ttl_ms, in L1 l1_ttl_ms: on this host at once, then in Redis. */
+void gorge_touch(struct gorge_op *op, uint64_t ttl_ms, uint64_t l1_ttl_ms, uint64_t now_ms);
+/* What Redis did of it takes effect here. Returns the status that the op ends with if Redis did not fail. */
+int gorge_touch_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
 
 /* --- coherence.c: hooks of the control thread --- */
 void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control);

@@ -81,8 +81,7 @@ static void explain(struct gorge_op *op, int status, const char *said) {
   }
 }
 
-/* Sends the write, or ends the op: with GORGE_OK when there is no Redis at all, with the reason when it cannot be asked. */
-static void ask_redis(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
+void gorge_write_ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
   gorge_cache *c = op->cache;
   if (!c->has_redis) {
     gorge_op_end(op, GORGE_OK);
@@ -111,14 +110,14 @@ void gorge_write_set(struct gorge_op *op, const struct gorge_store *store, uint6
   }
   op->verb = GORGE_L2_SET;
   open_here(op);
-  ask_redis(op, GORGE_L2_SET, now_ms);
+  gorge_write_ask(op, GORGE_L2_SET, now_ms);
 }
 
 void gorge_write_delete(struct gorge_op *op, uint64_t now_ms) {
   gorge_count(op->cache, GORGE_COUNT_DELETES);
   op->verb = GORGE_L2_DELETE;
   forget_here(op, 0);
-  ask_redis(op, GORGE_L2_DELETE, now_ms);
+  gorge_write_ask(op, GORGE_L2_DELETE, now_ms);
 }
 
 void gorge_write_invalidate(struct gorge_op *op, uint64_t now_ms) {
@@ -127,7 +126,7 @@ void gorge_write_invalidate(struct gorge_op *op, uint64_t now_ms) {
   }
   op->verb = GORGE_L2_INVALIDATE_TAGS;
   forget_tags_here(op);
-  ask_redis(op, GORGE_L2_INVALIDATE_TAGS, now_ms);
+  gorge_write_ask(op, GORGE_L2_INVALIDATE_TAGS, now_ms);
 }
 
 void gorge_write_leave(struct gorge_op *op, uint64_t now_ms) {
@@ -147,7 +146,9 @@ static void set_reply(struct gorge_op *op, bool stored, uint64_t version, uint64
 
 void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
   bool stored = r->status >= 0;
+  int done = GORGE_OK;
   switch (op->verb) {
+    case GORGE_L2_TOUCH: done = gorge_touch_reply(op, r, now_ms); break;
     case GORGE_L2_SET: set_reply(op, stored, r->version, now_ms); break;
     case GORGE_L2_DELETE: forget_here(op, stored ? r->version : 0); break;
     default: forget_tags_here(op); break;
@@ -156,5 +157,5 @@ void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *r, uin
     gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
     explain(op, r->status, r->error);
   }
-  gorge_op_end(op, stored ? GORGE_OK : r->status);
+  gorge_op_end(op, stored ? done : r->status);
 }

@@ -89,6 +89,7 @@ enum gorge_counter {
   GORGE_COUNT_BREAKER_OPENS,
   GORGE_COUNT_DECODE_ERRORS,
   GORGE_COUNT_DROPPED_WRITES, /* writes that reached this host but not Redis */
+  GORGE_COUNT_TOUCHES,
   GORGE_COUNTERS = 64
 };
 
@@ -290,6 +291,12 @@ void gorge_op_free(gorge_cache *cache, uint64_t op);
 int gorge_set_start(gorge_cache *cache, const struct gorge_store *store, uint64_t *op);
 int gorge_delete_start(gorge_cache *cache, const char *key, uint32_t key_len, uint64_t *op);
 int gorge_invalidate_start(gorge_cache *cache, const char *tags, uint32_t tags_len, uint64_t *op);
+
+/*
+ * Gives a value another ttl. GORGE_OK, or GORGE_MISS: there is none; else why Redis was not told. *op as above; at once on this host, but what
+ * the key is in Redis is known when the operation ends.
+ */
+int gorge_touch_start(gorge_cache *cache, const char *key, uint32_t key_len, double ttl_ms, double l1_ttl_ms, uint64_t *op);
 
 /* Advances timers and looks at shared memory for what other workers completed. Writes up to max operations whose status changed; returns how many (call again when max). */
 uint32_t gorge_poll(gorge_cache *cache, uint64_t *ops, uint32_t max);

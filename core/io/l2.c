@@ -77,11 +77,11 @@ uint64_t gorge_l2_remaining_ms(const struct gorge_l2 *l2, const struct gorge_env
     return 0;
   }
   int64_t server_ms = (int64_t)now_ms + l2->clock_offset_ms;
-  int64_t left = (int64_t)(e->written_ms + e->ttl_ms) - server_ms;
+  int64_t left = (int64_t)e->ends_ms - server_ms;
   if (left <= 0) {
     return 0;
   }
-  return (uint64_t)left < e->ttl_ms ? (uint64_t)left : e->ttl_ms;
+  return (uint64_t)left < GORGE_TTL_MAX_MS ? (uint64_t)left : GORGE_TTL_MAX_MS;
 }
 
 /* ---- what happens when the connection becomes ready, or is lost ---- */

@@ -21,6 +21,9 @@
  *  RELEASE  drops the lease if it has the token, wakes waiters by a message: OK or REFUSED. RENEW extends it: OK or REFUSED.
  *  SET      new version, stores, kills a lease, publishes: STORED. DELETE: new version, drops value and lease, publishes: OK.
  *  INVALIDATE_TAGS  a new nonce per tag, publishes: OK. All three go into the journal.
+ *  TOUCH    gives the value another ttl, and its tags enough of it: OK; MISS when there is none. result.before is the version it had,
+ *           result.version the one it has: another one, which goes into the journal, when its life became shorter. The request's tags
+ *           are a guess, which saves a round.
  *  JOURNAL  what was published from version `since` on, its own entry included: OK after `message` has been called for each, or
  *           MISS when that entry is gone, so that anything may have been missed. result.version: the cursor from now on.
  *
@@ -42,7 +45,8 @@ enum gorge_l2_verb {
   GORGE_L2_SET,
   GORGE_L2_DELETE,
   GORGE_L2_INVALIDATE_TAGS,
-  GORGE_L2_JOURNAL
+  GORGE_L2_JOURNAL,
+  GORGE_L2_TOUCH
 };
 
 /* struct gorge_l2_tag { const char *ptr; uint32_t len; } stands in proto/envelope.h. */
@@ -50,6 +54,7 @@ enum gorge_l2_verb {
 struct gorge_l2_result {
   int status;        /* GORGE_HIT, MISS, LEASE, BUSY, STORED, REFUSED, OK, or a failure */
   uint64_t version;  /* of the value, of the write, or of what LOOKUP rejected; else 0 */
+  uint64_t before;   /* TOUCH: the version until then */
   const char *value; /* HIT: good until done returns */
   uint32_t value_len;
   uint32_t kind;                            /* enum gorge_kind; never GORGE_KIND_BUFFER */
@@ -75,7 +80,7 @@ struct gorge_l2_request {
   const char *value; /* FILL, SET: with its tags at least 4 KiB below the connection's max_reply_bytes */
   uint32_t value_len;
   uint32_t kind;
-  uint64_t ttl_ms;          /* FILL, SET: not 0; above 100 years counts as that */
+  uint64_t ttl_ms;          /* FILL, SET, TOUCH: not 0; above 100 years counts as that */
   uint64_t token, previous; /* token: not 0 where a lease is concerned */
   uint64_t lease_ms;        /* LEASE, RENEW: not 0 */
   uint64_t rejected_version;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* From a request to the arguments of its command. */
+#include <hiredis/hiredis.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,9 +17,10 @@ int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq)
   bool tags_only = rq->verb == GORGE_L2_INVALIDATE_TAGS, keyless = tags_only || rq->verb == GORGE_L2_JOURNAL;
   bool stores = rq->verb == GORGE_L2_FILL || rq->verb == GORGE_L2_SET;
   bool leases = rq->verb == GORGE_L2_LEASE || rq->verb == GORGE_L2_RENEW;
-  if (rq->verb > GORGE_L2_JOURNAL || rq->ntags > GORGE_TAGS_MAX || (tags_only && rq->ntags == 0) ||
-      (!keyless && (rq->key_len < 1 || rq->key_len > GORGE_KEY_MAX)) || (needs_token(rq->verb) && rq->token == 0) ||
-      (leases && rq->lease_ms == 0) || (rq->verb == GORGE_L2_JOURNAL && rq->message == NULL)) {
+  if (rq->verb > GORGE_L2_TOUCH || (rq->verb == GORGE_L2_TOUCH && rq->ttl_ms == 0) || rq->ntags > GORGE_TAGS_MAX ||
+      (tags_only && rq->ntags == 0) || (!keyless && (rq->key_len < 1 || rq->key_len > GORGE_KEY_MAX)) ||
+      (needs_token(rq->verb) && rq->token == 0) || (leases && rq->lease_ms == 0) ||
+      (rq->verb == GORGE_L2_JOURNAL && rq->message == NULL)) {
     return GORGE_ERR_ARGUMENT;
   }
   for (uint32_t i = 0; i < rq->ntags; i++) {
@@ -139,22 +141,38 @@ static enum gorge_script script_of(enum gorge_l2_verb verb) {
     case GORGE_L2_SET: return GORGE_SCRIPT_SET;
     case GORGE_L2_DELETE: return GORGE_SCRIPT_DELETE;
     case GORGE_L2_JOURNAL: return GORGE_SCRIPT_JOURNAL;
+    case GORGE_L2_TOUCH: return GORGE_SCRIPT_TOUCH;
     case GORGE_L2_INVALIDATE_TAGS: break;
   }
   return GORGE_SCRIPT_INVALIDATE;
+}
+
+/* The tags that a request names: its own, or, once TOUCH has been told so, those of the value. */
+static uint32_t tags_of(const struct gorge_l2_request *rq, struct gorge_l2_tag found[GORGE_TAGS_MAX],
+                        const struct gorge_l2_tag **tags) {
+  const struct gorge_l2_kept *kept = rq->state.kept;
+  if (rq->verb != GORGE_L2_TOUCH || kept == NULL) {
+    *tags = rq->tags;
+    return rq->ntags;
+  }
+  *tags = found;
+  return gorge_envelope_peek_tags(kept->reply->element[1]->str, kept->reply->element[1]->len, found);
 }
 
 static void add_script_keys(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
   enum gorge_l2_verb verb = rq->verb;
   bool lease_only = verb == GORGE_L2_RELEASE || verb == GORGE_L2_RENEW;
   bool keyless = verb == GORGE_L2_INVALIDATE_TAGS || verb == GORGE_L2_JOURNAL;
-  bool journals = keyless || verb == GORGE_L2_SET || verb == GORGE_L2_DELETE;
+  bool journals = keyless || verb == GORGE_L2_SET || verb == GORGE_L2_DELETE || verb == GORGE_L2_TOUCH;
+  struct gorge_l2_tag found[GORGE_TAGS_MAX];
+  const struct gorge_l2_tag *tags;
+  uint32_t ntags = tags_of(rq, found, &tags);
   int count_at = l2->argc;
   add_text(l2, "");
   if (!lease_only && !keyless) {
     add_name(l2, GORGE_NAME_VALUE, rq->key, rq->key_len);
   }
-  if (!keyless) {
+  if (!keyless && verb != GORGE_L2_TOUCH) {
     add_name(l2, GORGE_NAME_LEASE, rq->key, rq->key_len);
   }
   if (!lease_only) {
@@ -164,7 +182,7 @@ static void add_script_keys(struct gorge_l2 *l2, const struct gorge_l2_request *
     add_name(l2, GORGE_NAME_JOURNAL, NULL, 0);
   }
   if (!lease_only && verb != GORGE_L2_DELETE && verb != GORGE_L2_JOURNAL) {
-    add_tag_names(l2, rq->tags, rq->ntags);
+    add_tag_names(l2, tags, ntags);
   }
   if (l2->argc > 0 && has_scratch(l2, 8)) {
     char *text = l2->scratch + l2->scratch_used;
@@ -225,6 +243,22 @@ static int add_invalidate_arguments(struct gorge_l2 *l2, const struct gorge_l2_r
   return status;
 }
 
+static void add_touch_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  struct gorge_l2_tag found[GORGE_TAGS_MAX];
+  const struct gorge_l2_tag *tags;
+  uint32_t ntags = tags_of(rq, found, &tags);
+  add_ttl(l2, rq->ttl_ms);
+  size_t len = 0;
+  for (uint32_t i = 0; i < ntags && has_scratch(l2, len + 1 + tags[i].len); i++) {
+    char *at = l2->scratch + l2->scratch_used + len;
+    *at = (char)tags[i].len;
+    memcpy(at + 1, tags[i].ptr, tags[i].len);
+    len += 1 + tags[i].len;
+  }
+  add_scratch(l2, len);
+  add_tell(l2, rq);
+}
+
 static int add_lease_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
   add_eights(l2, &rq->token, 1);
   add_eights(l2, &rq->previous, 1);
@@ -241,6 +275,7 @@ static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_reque
     case GORGE_L2_SET: return add_set_arguments(l2, rq);
     case GORGE_L2_INVALIDATE_TAGS: return add_invalidate_arguments(l2, rq);
     case GORGE_L2_DELETE: add_tell(l2, rq); break;
+    case GORGE_L2_TOUCH: add_touch_arguments(l2, rq); break;
     case GORGE_L2_RELEASE:
       add_eights(l2, &rq->token, 1);
       add_tell(l2, rq);

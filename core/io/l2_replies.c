@@ -37,6 +37,7 @@ static void finish(struct gorge_l2_request *rq, struct gorge_l2_result *result, 
 static void clear(struct gorge_l2_result *r, int status) {
   r->status = status;
   r->version = 0;
+  r->before = 0;
   r->value = NULL;
   r->value_len = 0;
   r->kind = 0;
@@ -79,7 +80,7 @@ static uint64_t remaining_of(const struct gorge_l2_request *rq, const struct gor
   if (rq->state.left_ms == UINT64_MAX) {
     return gorge_l2_remaining_ms(rq->l2, e, now_ms);
   }
-  return rq->state.left_ms < e->ttl_ms ? rq->state.left_ms : e->ttl_ms;
+  return rq->state.left_ms < GORGE_TTL_MAX_MS ? rq->state.left_ms : GORGE_TTL_MAX_MS;
 }
 
 static void reject(struct gorge_l2_request *rq, uint64_t version, const char *error, uint64_t now_ms) {
@@ -185,13 +186,15 @@ static void check_others(struct gorge_l2_request *rq, const struct redisReply *r
   finish_hit(rq, e, now_ms);
 }
 
-/* Keeps the reply that is being delivered, with its envelope. Returns false when out of memory. */
+/* Keeps the reply that is being delivered, with its envelope, if it is one. Returns false when out of memory. */
 static bool keep(struct gorge_l2_request *rq, const struct gorge_envelope *e) {
   struct gorge_l2_kept *kept = malloc(sizeof *kept);
   if (kept == NULL) {
     return false;
   }
-  kept->envelope = *e;
+  if (e != NULL) {
+    kept->envelope = *e;
+  }
   kept->reply = gorge_conn_keep_reply(rq->l2->conn);
   rq->state.kept = kept;
   return true;
@@ -303,6 +306,45 @@ static void on_number(struct gorge_l2_request *rq, const struct redisReply *repl
   }
 }
 
+/* ---- TOUCH ---- */
+
+static void touch_other_tags(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
+  struct gorge_l2_tag tags[GORGE_TAGS_MAX];
+  const struct redisReply *begin = reply->elements == 2 ? reply->element[1] : NULL;
+  gorge_l2_drop_kept(rq);
+  if (begin == NULL || begin->type != REDIS_REPLY_STRING || begin->len < GORGE_ENVELOPE_MIN ||
+      ++rq->state.rounds > ROUNDS_MAX) {
+    finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
+  } else if (begin->str[2] != 0 && gorge_envelope_peek_tags(begin->str, begin->len, tags) == 0) {
+    finish_status(rq, GORGE_MISS, 0, NULL, now_ms); /* damaged: no value to anybody */
+  } else if (!keep(rq, NULL)) {
+    finish_status(rq, GORGE_ERR_MEMORY, 0, NULL, now_ms);
+  } else {
+    proceed(rq, gorge_l2_submit_script(rq, now_ms), now_ms);
+  }
+}
+
+static void on_touch(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
+  int64_t code, before, version;
+  if (reply->type != REDIS_REPLY_ARRAY || !integer_at(reply, 0, &code)) {
+    code = -1;
+  }
+  if (code == GORGE_TOUCH_OTHER_TAGS) {
+    touch_other_tags(rq, reply, now_ms);
+  } else if (code == GORGE_TOUCH_NONE) {
+    finish_status(rq, GORGE_MISS, 0, NULL, now_ms);
+  } else if (code == GORGE_TOUCH_DONE && integer_at(reply, 1, &before) && integer_at(reply, 2, &version) &&
+             before > 0 && version >= before) {
+    struct gorge_l2_result result;
+    clear(&result, GORGE_OK);
+    result.version = (uint64_t)version;
+    result.before = (uint64_t)before;
+    finish(rq, &result, now_ms);
+  } else {
+    finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
+  }
+}
+
 /* ---- JOURNAL ---- */
 
 /* The version in an entry's id, and its message. Returns false when that is not an entry. */
@@ -353,6 +395,8 @@ static void on_script(struct gorge_l2_request *rq, const struct redisReply *repl
     on_journal(rq, reply, now_ms);
   } else if (rq->verb == GORGE_L2_LEASE) {
     on_lease(rq, reply, now_ms);
+  } else if (rq->verb == GORGE_L2_TOUCH) {
+    on_touch(rq, reply, now_ms);
   } else {
     on_number(rq, reply, now_ms);
   }

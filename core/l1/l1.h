@@ -25,7 +25,7 @@
  * fork, the child claims an owner of its own before it writes. Nothing here is async-signal-safe.
  *
  * Files: layout.h what stands where; entry.h, log.h, index.h, ghost.h, stamps.h its parts; shard.h the lock, and what happens when
- * its holder is stopped; evict.h which entries stay; read.c and write.c the operations.
+ * its holder is stopped; evict.h which entries stay; read.c, write.c and touch.c the operations.
  */
 #ifndef GORGE_L1_L1_H
 #define GORGE_L1_L1_H
@@ -123,6 +123,28 @@ uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *ke
 int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
                     const struct gorge_entry *entry, const struct gorge_snapshot *s, uint64_t now_ms,
                     struct gorge_read *out);
+
+/*
+ * Stores in place of what an earlier read found, and of nothing else. The snapshot was taken before that read. Returns
+ *   GORGE_STORED
+ *   GORGE_REFUSED    another entry, or none, stands there now; or the stamps moved: read again
+ *   GORGE_TOO_LARGE, GORGE_BUSY  as gorge_l1_insert, but nothing has changed
+ */
+struct gorge_exchange {
+  uint64_t word; /* gorge_read.word of what was read; 0: there was nothing */
+  bool hard;     /* fills that are running are refused: a new value, not only a new life */
+};
+int gorge_l1_exchange(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                      const struct gorge_entry *entry, const struct gorge_snapshot *s,
+                      const struct gorge_exchange *exchange, uint64_t now_ms, struct gorge_read *out);
+
+/*
+ * Gives the entry of a key another end of life, and, if `version` is not 0, another version: the entry is written anew, so that records
+ * of L0 lose it. `only` not 0: the entry must have that version. Returns GORGE_OK, GORGE_MISS (no such entry), GORGE_BUSY (the
+ * lock was not to be had, or others change the entry all the time: nothing has changed) or GORGE_ERR_MEMORY.
+ */
+int gorge_l1_touch(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key, uint64_t only,
+                   uint64_t version, uint64_t expires_ms, uint64_t now_ms);
 
 /*
  * What a caller sets, without a version: gorge_l1_invalidate with version 0 and the insert that belongs to it, in one turn of the

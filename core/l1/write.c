@@ -27,7 +27,8 @@ struct insert {
   const struct gorge_key *key;
   const struct gorge_entry *entry;
   const struct gorge_snapshot *snapshot;
-  struct gorge_snapshot *set;  /* of a set: the snapshot, which is taken under the lock; of a fill: NULL */
+  struct gorge_snapshot *set; /* of a set: the snapshot, which is taken under the lock; of a fill: NULL */
+  const struct gorge_exchange *exchange;
   uint32_t units, extra_units; /* 0 units: too large */
   int ring;
 };
@@ -77,13 +78,27 @@ static void remove_resident(struct gorge_shard *v, const struct gorge_resident *
   __atomic_store_n(&v->shared->entries, v->shared->entries - (v->shared->entries > 0), __ATOMIC_RELAXED);
 }
 
+/* Whether what an exchange has read is still what stands there; hard and tags were compared. */
+static bool unchanged(const struct gorge_shard *v, const struct insert *in, const struct gorge_resident *r,
+                      bool visible) {
+  if (in->exchange->word == 0) {
+    return !visible && (uint32_t)gorge_stamps_changes(v->zone, in->snapshot->cell) == in->snapshot->soft;
+  }
+  return visible && gorge_slot_identity(r->word) == in->exchange->word;
+}
+
 static bool accepted(const struct gorge_shard *v, const struct insert *in, const struct gorge_resident *r) {
   const struct gorge_snapshot *s = in->snapshot;
   uint64_t version = in->entry->version;
   uint64_t changes = gorge_stamps_changes(v->zone, s->cell);
+  bool visible = r != NULL && gorge_head_expires(&r->head) > v->now_ms &&
+                 !gorge_evict_invalid(v, &r->head, gorge_shard_unit(v, r->at));
   if ((uint32_t)(changes >> 32) != s->hard || gorge_global_epoch(in->key->global) != s->epoch ||
       !gorge_stamps_current(v->zone, in->key->ns, s)) {
     return false;
+  }
+  if (in->exchange != NULL) {
+    return unchanged(v, in, r, visible);
   }
   if ((uint32_t)changes != s->soft && (version == 0 || version < gorge_stamps_floor(v->zone, s->cell) ||
                                        version < gorge_stamps_newest(v->zone, s->cell))) {
@@ -92,10 +107,8 @@ static bool accepted(const struct gorge_shard *v, const struct insert *in, const
   if (r == NULL) {
     return true;
   }
-  const uint32_t *at = gorge_shard_unit(v, r->at);
   /* What nobody may see any more does not keep a value without a version out; one with a version is still compared with it. */
-  bool visible = gorge_head_expires(&r->head) > v->now_ms && !gorge_evict_invalid(v, &r->head, at);
-  return gorge_entry_version(&r->head, at) <= version || (version == 0 && !visible);
+  return gorge_entry_version(&r->head, gorge_shard_unit(v, r->at)) <= version || (version == 0 && !visible);
 }
 
 /*
@@ -118,7 +131,11 @@ static void bump(const struct gorge_shard *v, const struct insert *in) {
   if (in->entry->version != 0) {
     gorge_stamps_raise_newest(v->zone, in->snapshot->cell, in->entry->version);
   }
-  gorge_stamps_bump_soft(v->zone, in->snapshot->cell);
+  if (in->exchange != NULL && in->exchange->hard) {
+    gorge_stamps_bump_both(v->zone, in->snapshot->cell);
+  } else {
+    gorge_stamps_bump_soft(v->zone, in->snapshot->cell);
+  }
 }
 
 /* The slot for the new entry, and where its frequencies start. `before`: the key's slot before room was made, or NULL. */
@@ -168,8 +185,13 @@ static int insert_locked(struct gorge_shard *v, const struct insert *in, struct 
   struct gorge_resident r;
   bool resident = lookup(v, in->key, &r);
   if (in->set == NULL && !accepted(v, in, resident ? &r : NULL)) {
-    gorge_shard_count(v, in->key->ns, GORGE_COUNT_REFUSED_FILLS);
+    if (in->exchange == NULL) {
+      gorge_shard_count(v, in->key->ns, GORGE_COUNT_REFUSED_FILLS);
+    }
     return GORGE_REFUSED;
+  }
+  if (in->units == 0 && in->exchange != NULL) {
+    return GORGE_TOO_LARGE;
   }
   if (in->units == 0) {
     bump(v, in);
@@ -248,9 +270,16 @@ static void nothing_stored(const struct gorge_key *key, struct gorge_read *out) 
 int gorge_l1_insert(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
                     const struct gorge_entry *entry, const struct gorge_snapshot *s, uint64_t now_ms,
                     struct gorge_read *out) {
+  return gorge_l1_exchange(zone, owner, key, entry, s, NULL, now_ms, out);
+}
+
+int gorge_l1_exchange(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                      const struct gorge_entry *entry, const struct gorge_snapshot *s,
+                      const struct gorge_exchange *exchange, uint64_t now_ms, struct gorge_read *out) {
   struct gorge_key fresh;
   struct gorge_shard v;
-  struct insert in = {.key = gorge_stamps_fresh(zone, key, &fresh), .entry = entry, .snapshot = s};
+  struct insert in = {
+      .key = gorge_stamps_fresh(zone, key, &fresh), .entry = entry, .snapshot = s, .exchange = exchange};
   uint32_t sequence;
   nothing_stored(key, out);
   if (entry->ntags != s->ntags || !plan(zone, owner, &v, &in, now_ms)) {

@@ -61,14 +61,33 @@ static int decode_head(struct gorge_envelope *e, const char *ptr, size_t len, co
   e->ntags = (unsigned char)ptr[2];
   e->kind = (unsigned char)ptr[3];
   e->version = gorge_bytes_get64(ptr + 4);
-  e->written_ms = gorge_bytes_get64(ptr + 12);
+  e->ends_ms = gorge_bytes_get64(ptr + 12);
   if (e->ntags > GORGE_TAGS_MAX || !kind_allowed(e->kind)) {
     return bad(error, "a value with a damaged head");
   }
-  if (e->version == 0 || e->version > GORGE_VERSION_MAX || e->written_ms == 0 || e->written_ms > e->version / 1000) {
+  if (e->version == 0 || e->version > GORGE_VERSION_MAX || e->ends_ms == 0 || e->ends_ms > GORGE_VERSION_MAX) {
     return bad(error, "a value with an impossible version or time");
   }
   return GORGE_OK;
+}
+
+/* The n tags whose names begin at `at`. Returns where they end, or 0: there are none of that number. */
+static size_t read_tags(const char *ptr, size_t len, size_t at, uint32_t n, struct gorge_l2_tag *tags) {
+  for (uint32_t i = 0; i < n; i++) {
+    uint32_t tag_len = at < len ? (unsigned char)ptr[at] : 0;
+    if (tag_len == 0 || len - at - 1 < tag_len) {
+      return 0;
+    }
+    tags[i] = (struct gorge_l2_tag){ptr + at + 1, tag_len};
+    at += 1 + tag_len;
+  }
+  return at;
+}
+
+uint32_t gorge_envelope_peek_tags(const char *ptr, size_t len, struct gorge_l2_tag tags[GORGE_TAGS_MAX]) {
+  uint32_t n = len >= GORGE_ENVELOPE_MIN && ptr[0] == MAGIC && ptr[1] == FORMAT ? (unsigned char)ptr[2] : 0;
+  size_t at = GORGE_ENVELOPE_MIN + 8 * (size_t)n;
+  return n > 0 && n <= GORGE_TAGS_MAX && read_tags(ptr, len, at, n, tags) > 0 ? n : 0;
 }
 
 int gorge_envelope_decode(struct gorge_envelope *e, const char *ptr, size_t len, const char **error) {
@@ -84,14 +103,9 @@ int gorge_envelope_decode(struct gorge_envelope *e, const char *ptr, size_t len,
     e->nonces[i] = gorge_bytes_get64(ptr + GORGE_ENVELOPE_FIXED + 8 * (size_t)i);
   }
   e->ttl_ms = gorge_bytes_get64(ptr + seal + 8);
-  size_t at = seal + 16;
-  for (uint32_t i = 0; i < e->ntags; i++) {
-    uint32_t tag_len = at < len ? (unsigned char)ptr[at] : 0;
-    if (tag_len == 0 || len - at - 1 < tag_len) {
-      return bad(error, "a truncated value");
-    }
-    e->tags[i] = (struct gorge_l2_tag){ptr + at + 1, tag_len};
-    at += 1 + tag_len;
+  size_t at = read_tags(ptr, len, seal + 16, e->ntags, e->tags);
+  if (at == 0) {
+    return bad(error, "a truncated value");
   }
   if (len - at > UINT32_MAX || e->ttl_ms == 0 || e->ttl_ms > GORGE_TTL_MAX_MS) {
     return bad(error, "a value with an impossible ttl or length");

@@ -8,15 +8,15 @@
  *   2           1      n, at most 16
  *   3           1      kind (enum gorge_kind, never GORGE_KIND_BUFFER)
  *   4           8      version                                          from the script that stores it
- *   12          8      written: the server's clock, ms since 1970
+ *   12          8      end of its life by the server's clock, ms since 1970; a touch moves it
  *   20          8 n    nonces of the tags, in the order of their names
  *   20+8n       8      checksum                                         seal: from the client
- *   28+8n       8      ttl, ms
+ *   28+8n       8      ttl, ms, as it was stored
  *   36+8n       ...    n times: length of the name (1 byte, 1..255), name
  *   ...         ...    value, to the end
  *
  * checksum = XXH3-64(value, seed = XXH3-64(ttl and tag names as they stand, seed = head as a 32-bit integer)): over all
- * that the client knows. A client cannot know what the script puts in; of that, version and written are held to be plausible
+ * that the client knows. A client cannot know what the script puts in; of that, version and end are held to be plausible
  * (see decode), and a nonce that was damaged does not match any more.
  */
 #ifndef GORGE_PROTO_ENVELOPE_H
@@ -29,7 +29,7 @@
 
 enum {
   GORGE_ENVELOPE_HEAD = 4,
-  GORGE_ENVELOPE_FIXED = 20,                               /* head, version, written */
+  GORGE_ENVELOPE_FIXED = 20,                               /* head, version, end */
   GORGE_ENVELOPE_SEAL_MAX = 16 + 16 * (1 + GORGE_TAG_MAX), /* GORGE_TAGS_MAX is 16 */
   GORGE_ENVELOPE_MIN = GORGE_ENVELOPE_FIXED + 16
 };
@@ -47,7 +47,7 @@ struct gorge_l2_tag {
 /* A decoded envelope; all pointers point into the bytes it was decoded from. */
 struct gorge_envelope {
   uint64_t version;
-  uint64_t written_ms;
+  uint64_t ends_ms;
   uint64_t ttl_ms;
   uint32_t kind;
   uint32_t ntags;
@@ -74,9 +74,15 @@ int gorge_envelope_seal(struct gorge_seal *seal, uint32_t kind, uint64_t ttl_ms,
 /*
  * Reads an envelope; never outside ptr[0..len). Returns GORGE_OK, or GORGE_ERR_PROTOCOL with *error (static text) saying what
  * is wrong: foreign bytes, another format, truncated, checksum, or a field out of bounds: version in 1..GORGE_VERSION_MAX,
- * written not 0 and not later than the version (which is at least the clock in us), ttl in 1..GORGE_TTL_MAX_MS.
+ * end in 1..GORGE_VERSION_MAX, ttl in 1..GORGE_TTL_MAX_MS.
  */
 int gorge_envelope_decode(struct gorge_envelope *e, const char *ptr, size_t len, const char **error);
+
+/*
+ * The tags of a value of which only the begin is there. Returns their number; 0: none, or they cannot be read. They point into
+ * the bytes.
+ */
+uint32_t gorge_envelope_peek_tags(const char *ptr, size_t len, struct gorge_l2_tag tags[GORGE_TAGS_MAX]);
 
 /* The version of what may be a damaged envelope, 0 when there is none to be read. */
 uint64_t gorge_envelope_peek_version(const char *ptr, size_t len);

@@ -129,7 +129,7 @@ static const char fill_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL
     "local version, ms = next_version(KEYS[3])\n"
     "local nonces = ''\n"
     "for i = 4, #KEYS do nonces = nonces .. tag_nonce(KEYS[i], eight(ARGV[7], i - 3), ARGV[6]) end\n"
-    "local value = ARGV[2] .. struct.pack('>I8I8', version, ms) .. nonces .. ARGV[3] .. ARGV[4]\n"
+    "local value = ARGV[2] .. struct.pack('>I8I8', version, ms + ARGV[5]) .. nonces .. ARGV[3] .. ARGV[4]\n"
     "redis.call('SET', KEYS[1], value, 'PX', ARGV[5])\n"
     "redis.call('DEL', KEYS[2])\n"
     "if #lease > 8 then tell(ARGV[8], 3, version, ARGV[9]) end\n"
@@ -159,7 +159,7 @@ static const char set_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL_FOR_GOOD
     "local version, ms = next_version(KEYS[3])\n"
     "local nonces = ''\n"
     "for i = 5, #KEYS do nonces = nonces .. tag_nonce(KEYS[i], eight(ARGV[6], i - 4), ARGV[5]) end\n"
-    "local value = ARGV[1] .. struct.pack('>I8I8', version, ms) .. nonces .. ARGV[2] .. ARGV[3]\n"
+    "local value = ARGV[1] .. struct.pack('>I8I8', version, ms + ARGV[4]) .. nonces .. ARGV[2] .. ARGV[3]\n"
     "redis.call('SET', KEYS[1], value, 'PX', ARGV[4])\n"
     "redis.call('DEL', KEYS[2])\n"
     "tell_for_good(KEYS[4], ARGV[7], 1, version, 0, ARGV[8])\n"
@@ -171,6 +171,34 @@ static const char delete_script[] = NEXT_VERSION TELL_FOR_GOOD
     "local version = next_version(KEYS[3])\n"
     "tell_for_good(KEYS[4], ARGV[1], 1, version, 0, ARGV[2])\n"
     "return version\n";
+
+/*
+ * KEYS: value, counter, journal, tags... ARGV: ttl, ttl of tags, packed tags, channel, key
+ * The tags are what the client believes the value to carry. Returns {0}: no such value; {2, begin of the value}: it carries other
+ * tags; {1, version it had, version it has}. A shorter life is news for those who have a copy, and makes a new version.
+ */
+static const char touch_script[] = NEXT_VERSION TELL_FOR_GOOD
+    "local v = redis.call('GETRANGE', KEYS[1], 0, 4351)\n"
+    "if #v < 36 or string.sub(v, 1, 2) ~= 'G\1' then return {0} end\n"
+    "local n, at = #KEYS - 3, 37 + 8 * string.byte(v, 3)\n"
+    "if string.byte(v, 3) ~= n or string.sub(v, at, at + #ARGV[3] - 1) ~= ARGV[3] then return {2, v} end\n"
+    "for i = 1, n do\n"
+    "  local tag = redis.call('GET', KEYS[i + 3])\n"
+    "  if not tag or string.sub(tag, 1, 8) ~= string.sub(v, 13 + 8 * i, 20 + 8 * i) then return {0} end\n"
+    "end\n"
+    "local t = redis.call('TIME')\n"
+    "local now = math.floor((t[1] * 1000000 + t[2]) / 1000)\n"
+    "local before, expires = struct.unpack('>I8I8', v, 5)\n"
+    "local version, ends = before, now + ARGV[1]\n"
+    "if expires <= now then return {0} end\n"
+    "if ends < expires then version = next_version(KEYS[2]) end\n"
+    "redis.call('SETRANGE', KEYS[1], 4, struct.pack('>I8I8', version, ends))\n"
+    "redis.call('PEXPIRE', KEYS[1], ARGV[1])\n"
+    "for i = 4, #KEYS do\n"
+    "  if redis.call('PTTL', KEYS[i]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[i], ARGV[2]) end\n"
+    "end\n"
+    "if version > before then tell_for_good(KEYS[3], ARGV[4], 1, version, 0, ARGV[5]) end\n"
+    "return {1, before, version}\n";
 
 /* KEYS: counter, journal, tags... ARGV: channel, ttl of tags, fresh nonces, tag names... Returns the version. */
 static const char invalidate_script[] = NEXT_VERSION EIGHT TELL_FOR_GOOD
@@ -209,6 +237,7 @@ const char *gorge_script_text(enum gorge_script script) {
     case GORGE_SCRIPT_DELETE: return delete_script;
     case GORGE_SCRIPT_INVALIDATE: return invalidate_script;
     case GORGE_SCRIPT_JOURNAL: return journal_script;
+    case GORGE_SCRIPT_TOUCH: return touch_script;
     case GORGE_SCRIPTS: break;
   }
   return "";

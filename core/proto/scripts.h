@@ -19,6 +19,7 @@ enum gorge_script {
   GORGE_SCRIPT_DELETE,
   GORGE_SCRIPT_INVALIDATE,
   GORGE_SCRIPT_JOURNAL,
+  GORGE_SCRIPT_TOUCH,
   GORGE_SCRIPTS
 };
 
@@ -32,6 +33,9 @@ enum { GORGE_TAG_BYTES = 16 };
 
 /* What the journal script returns first: whether the entry of the cursor is still there. */
 enum gorge_journal_answer { GORGE_JOURNAL_GAP = 0, GORGE_JOURNAL_CONTINUES = 1 };
+
+/* Codes in the first element of what the touch script returns. */
+enum gorge_touch_answer { GORGE_TOUCH_NONE = 0, GORGE_TOUCH_DONE = 1, GORGE_TOUCH_OTHER_TAGS = 2 };
 
 /* Codes in the first element of what the lease script returns. */
 enum gorge_lease_answer { GORGE_LEASE_HIT = 2, GORGE_LEASE_BUSY = 3, GORGE_LEASE_GRANTED = 4 };

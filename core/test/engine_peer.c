@@ -175,7 +175,7 @@ static void build(struct wire_text *t, uint64_t version, const char *value, cons
   wire_add(t, seal.head, sizeof seal.head);
   gorge_bytes_put64(eight, version);
   wire_add(t, eight, 8);
-  gorge_bytes_put64(eight, version / 1000);
+  gorge_bytes_put64(eight, version / 1000 + 60000);
   wire_add(t, eight, 8);
   for (uint32_t i = 0; i < n; i++) {
     nonce(&list[i], eight);

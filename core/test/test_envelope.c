@@ -11,9 +11,9 @@
 #include "proto/envelope.h"
 #include "test/wire.h"
 
-enum { VERSION_OFFSET = 4, WRITTEN_OFFSET = 12 };
+enum { VERSION_OFFSET = 4, ENDS_OFFSET = 12 };
 #define VERSION ((uint64_t)1800000000123456)
-#define WRITTEN ((uint64_t)1800000000123)
+#define ENDS ((uint64_t)1800000000123)
 
 static void put64(char *out, uint64_t v) {
   for (int i = 0; i < 8; i++) {
@@ -28,7 +28,7 @@ static char *assemble(const struct gorge_seal *seal, uint32_t ntags, const uint6
   char *out = malloc(*len); /* exactly: a sanitizer sees a read beyond it */
   memcpy(out, seal->head, 4);
   put64(out + VERSION_OFFSET, VERSION);
-  put64(out + WRITTEN_OFFSET, WRITTEN);
+  put64(out + ENDS_OFFSET, ENDS);
   for (uint32_t i = 0; i < ntags; i++) {
     put64(out + 20 + 8 * (size_t)i, nonces[i]);
   }
@@ -56,7 +56,7 @@ static void test_round_trip(void **state) {
   const char *error = NULL;
   assert_int_equal(gorge_envelope_decode(&e, bytes, len, &error), GORGE_OK);
   assert_true(e.version == VERSION);
-  assert_true(e.written_ms == WRITTEN);
+  assert_true(e.ends_ms == ENDS);
   assert_int_equal(e.ttl_ms, 60000);
   assert_int_equal(e.kind, GORGE_KIND_JSON);
   assert_int_equal(e.ntags, 2);
@@ -188,19 +188,19 @@ static void test_impossible_versions_and_times(void **state) {
   char *bytes = sample(&len);
   struct gorge_envelope e;
   const char *error;
-  static const uint64_t versions[] = {0, GORGE_VERSION_MAX + 1, UINT64_MAX, WRITTEN * 1000 - 1};
-  for (size_t i = 0; i < 4; i++) {
+  static const uint64_t versions[] = {0, GORGE_VERSION_MAX + 1, UINT64_MAX};
+  for (size_t i = 0; i < 3; i++) {
     put64(bytes + VERSION_OFFSET, versions[i]);
     assert_malformed(bytes, len);
     assert_true(gorge_envelope_peek_version(bytes, len) <= GORGE_VERSION_MAX);
   }
   put64(bytes + VERSION_OFFSET, VERSION);
-  static const uint64_t times[] = {0, VERSION / 1000 + 1, UINT64_MAX};
+  static const uint64_t times[] = {0, GORGE_VERSION_MAX + 1, UINT64_MAX};
   for (size_t i = 0; i < 3; i++) {
-    put64(bytes + WRITTEN_OFFSET, times[i]);
+    put64(bytes + ENDS_OFFSET, times[i]);
     assert_malformed(bytes, len);
   }
-  put64(bytes + WRITTEN_OFFSET, WRITTEN);
+  put64(bytes + ENDS_OFFSET, ENDS);
   assert_int_equal(gorge_envelope_decode(&e, bytes, len, &error), GORGE_OK);
   free(bytes);
 }

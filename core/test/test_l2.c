@@ -157,7 +157,7 @@ static void add_envelope(struct wire_text *t, uint64_t version, uint32_t ntags, 
   size_t at = 20;
   memcpy(bytes, seal.head, 4);
   put64(bytes + 4, version);
-  put64(bytes + 12, SERVER_T0 - 5000);
+  put64(bytes + 12, SERVER_T0 + 55000);
   for (uint32_t i = 0; i < ntags; i++) {
     put64(bytes + at, nonces_ab[i]);
     at += 8;

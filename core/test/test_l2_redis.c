@@ -692,6 +692,104 @@ static void test_tags_outlive_what_names_them(void **state) {
   done_with(&a);
 }
 
+static int touch(struct node *n, struct asked *a, const char *key, const char *tags, uint64_t ttl_ms) {
+  ask(a, GORGE_L2_TOUCH, key, tags);
+  a->rq.ttl_ms = ttl_ms;
+  return run(n, a);
+}
+
+static void test_a_touch_gives_another_life(void **state) {
+  (void)state;
+  struct node n = node_start("ns");
+  struct asked a = {0};
+  assert_int_equal(touch(&n, &a, "k", NULL, 1000), GORGE_MISS);
+  assert_int_equal(set(&n, &a, "k", "value", NULL), GORGE_STORED);
+  uint64_t version = a.result.version;
+  /* longer: the same version, and no message */
+  assert_int_equal(touch(&n, &a, "k", NULL, 100000), GORGE_OK);
+  assert_true(a.result.before == version && a.result.version == version);
+  assert_in_range(number("PTTL {2:ns:0}:v:k"), 99000, 100000);
+  assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_HIT);
+  assert_string_equal(a.value, "value");
+  assert_in_range(a.result.remaining_ms, 99000, 100000);
+  assert_int_equal(journal(&n, &a, version), GORGE_OK);
+  assert_string_equal(a.entries, "1:k ");
+  /* shorter: another version, of which the journal tells */
+  assert_int_equal(touch(&n, &a, "k", NULL, 50), GORGE_OK);
+  assert_true(a.result.before == version && a.result.version > version);
+  uint64_t newer = a.result.version;
+  assert_in_range(number("PTTL {2:ns:0}:v:k"), 1, 50);
+  assert_int_equal(journal(&n, &a, version), GORGE_OK);
+  assert_string_equal(a.entries, "1:k 1:k ");
+  assert_true(a.result.version == newer);
+  assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_HIT);
+  assert_string_equal(a.value, "value");
+  assert_true(a.result.version == newer && a.result.remaining_ms <= 50);
+  usleep(60000);
+  assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_MISS);
+  assert_int_equal(touch(&n, &a, "k", NULL, 1000), GORGE_MISS);
+  node_stop(&n);
+  done_with(&a);
+}
+
+static void test_a_touch_finds_the_tags(void **state) {
+  (void)state;
+  static const char *const guesses[] = {NULL, "t u", "u t", "t", "v", "t u v"};
+  char many[GORGE_TAGS_MAX * (GORGE_TAG_MAX + 1)];
+  struct node n = node_start("ns");
+  struct asked a = {0};
+  for (size_t i = 0; i < sizeof guesses / sizeof guesses[0]; i++) {
+    assert_int_equal(set(&n, &a, "k", "value", "t u"), GORGE_STORED);
+    assert_int_equal(touch(&n, &a, "k", guesses[i], 10000000), GORGE_OK);
+    assert_true(number("PTTL {2:ns:0}:t:t") > 10000000 + 3500000);
+    assert_true(number("PTTL {2:ns:0}:t:u") > 10000000 + 3500000);
+    assert_int_equal(number("EXISTS {2:ns:0}:t:v"), 0);
+    assert_int_equal(lookup(&n, &a, "k", "t u"), GORGE_HIT);
+    assert_in_range(a.result.remaining_ms, 9999000, 10000010); /* clocks are coarse */
+    /* what was invalidated is no value */
+    assert_int_equal(invalidate(&n, &a, "u"), GORGE_OK);
+    assert_int_equal(touch(&n, &a, "k", guesses[i], 20000000), GORGE_MISS);
+    assert_int_equal(lookup(&n, &a, "k", "t u"), GORGE_MISS);
+    assert_int_equal(set(&n, &a, "k", "value", NULL), GORGE_STORED);
+    assert_int_equal(touch(&n, &a, "k", guesses[i], 1000), GORGE_OK);
+    assert_int_equal(number("FLUSHALL"), 2);
+  }
+  memset(many, 'x', sizeof many);
+  for (size_t i = 0; i < GORGE_TAGS_MAX; i++) {
+    many[i * (GORGE_TAG_MAX + 1)] = (char)('a' + i);
+    many[(i + 1) * (GORGE_TAG_MAX + 1) - 1] = i + 1 < GORGE_TAGS_MAX ? ' ' : '\0';
+  }
+  assert_int_equal(set(&n, &a, "k", "value", many), GORGE_STORED);
+  assert_int_equal(touch(&n, &a, "k", NULL, 10000000), GORGE_OK);
+  assert_int_equal(touch(&n, &a, "k", many, 10000000), GORGE_OK);
+  assert_int_equal(lookup(&n, &a, "k", many), GORGE_HIT);
+  assert_string_equal(a.value, "value");
+  node_stop(&n);
+  done_with(&a);
+}
+
+static void test_a_touch_of_what_is_no_value(void **state) {
+  (void)state;
+  struct node n = node_start("ns");
+  struct asked a = {0};
+  assert_int_equal(set(&n, &a, "k", "value", "t"), GORGE_STORED);
+  redisReply *whole = redisCommand(admin, "GET {2:ns:0}:v:k");
+  assert_int_equal(whole->type, REDIS_REPLY_STRING);
+  for (size_t cut = 0; cut < whole->len - 5; cut++) {
+    freeReplyObject(redisCommand(admin, "SET {2:ns:0}:v:k %b PX 60000", whole->str, cut));
+    assert_int_equal(touch(&n, &a, "k", NULL, 1000), GORGE_MISS);
+    assert_in_range(number("PTTL {2:ns:0}:v:k"), 50000, 60000);
+  }
+  freeReplyObject(whole);
+  assert_int_equal(number("SET {2:ns:0}:v:k foreign"), 2);
+  assert_int_equal(touch(&n, &a, "k", NULL, 1000), GORGE_MISS);
+  assert_int_equal(number("DEL {2:ns:0}:v:k"), 1);
+  assert_int_equal(number("LPUSH {2:ns:0}:v:k x"), 1);
+  assert_int_equal(touch(&n, &a, "k", NULL, 1000), GORGE_ERR_REDIS);
+  node_stop(&n);
+  done_with(&a);
+}
+
 static void test_tags_that_only_the_loader_knew(void **state) {
   (void)state;
   struct node n = node_start("ns");
@@ -1312,6 +1410,9 @@ int main(void) {
       cmocka_unit_test_setup(test_tags, setup),
       cmocka_unit_test_setup(test_sixteen_long_tags, setup),
       cmocka_unit_test_setup(test_tags_outlive_what_names_them, setup),
+      cmocka_unit_test_setup(test_a_touch_gives_another_life, setup),
+      cmocka_unit_test_setup(test_a_touch_finds_the_tags, setup),
+      cmocka_unit_test_setup(test_a_touch_of_what_is_no_value, setup),
       cmocka_unit_test_setup(test_tags_that_only_the_loader_knew, setup),
       cmocka_unit_test_setup(test_ttl, setup),
       cmocka_unit_test_setup(test_versions_only_rise, setup),

@@ -132,6 +132,15 @@ function Cache:set(key, value, ttl, tags)
   return write.set(self, key, value, ttl, tags)
 end
 
+---Gives a value another life, counted from now, here and in Redis. Yields while Redis is asked.
+---@param key string
+---@param ttl number|nil seconds; nil: `l1_ttl`
+---@return boolean|nil false: there is no such key
+---@return string|nil err done on this host, but not in Redis
+function Cache:touch(key, ttl)
+  return write.touch(self, key, ttl)
+end
+
 ---Forgets a key on every node. No later read on this host sees the older value. Yields while Redis is asked.
 ---@param key string
 ---@return boolean|nil
@@ -162,7 +171,7 @@ local function closed()
 end
 
 local CLOSED = setmetatable({
-  fetch = closed, get = closed, peek = function() end, set = closed, delete = closed, invalidate_tags = closed,
+  fetch = closed, get = closed, peek = function() end, set = closed, touch = closed, delete = closed, invalidate_tags = closed,
   stats = closed, close = function() return true end,
 }, { __index = Cache })
 CLOSED.__index = CLOSED

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- set, delete, invalidate_tags: applied on this host at once, then in Redis, then waited for.
+-- set, touch, delete, invalidate_tags: applied on this host at once, then in Redis, then waited for.
 
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
@@ -7,6 +7,7 @@ local check = require "gorge.arguments"
 local life = require "gorge.life"
 local text = require "gorge.text"
 
+local MISS = tonumber(C.GORGE_MISS)
 local OK = tonumber(C.GORGE_OK)
 local PENDING = tonumber(C.GORGE_PENDING)
 local DETACHED = "this host is done, Redis was told without waiting for its answer"
@@ -14,10 +15,14 @@ local DETACHED = "this host is done, Redis was told without waiting for its answ
 local _M = {}
 
 ---The end of a write: waits for Redis if it was asked.
+---@return boolean|nil ok false: there is no such key
+---@return string|nil err
 local function finish(self, engine, what, op, status)
   if op == 0 then
     if status == OK then
       return true
+    elseif status == MISS then
+      return false
     end
     return nil, "gorge: " .. what .. ": " .. ffi.string(C.gorge_status_phrase(status))
   end
@@ -32,10 +37,12 @@ local function finish(self, engine, what, op, status)
     engine:wait(op, status)
   end
   status = engine:status(op)
-  local detail = status ~= OK and engine:bytes() or ""
+  local detail = status < 0 and engine:bytes() or ""
   engine:free(op)
   if status == OK then
     return true
+  elseif status == MISS then
+    return false
   end
   local phrase = ffi.string(C.gorge_status_phrase(status))
   if detail ~= "" then
@@ -88,6 +95,23 @@ function _M.delete(self, key)
     return nil, err
   end
   return finish(self, engine, "delete", engine:start_delete(key))
+end
+
+function _M.touch(self, key, ttl)
+  check.key_type(key, 3)
+  local options = self.options
+  local ttl_ms = check.ttl_ms(ttl, options.l1_ttl_ms, 3)
+  local problem = check.key_problem(key)
+  if problem then
+    return nil, problem
+  end
+  local engine, err = ready(self)
+  if not engine then
+    return nil, err
+  end
+  local l1_ttl_ms
+  ttl_ms, l1_ttl_ms = life.of(ttl_ms, options.l1_ttl_ms, options.expiration_jitter)
+  return finish(self, engine, "touch", engine:start_touch(key, ttl_ms, l1_ttl_ms))
 end
 
 function _M.invalidate_tags(self, first, ...)

@@ -179,3 +179,143 @@ describe("expiration_jitter", function()
     assert.is_true(equal < 20, equal .. " of 200 are the same")
   end)
 end)
+
+describe("touch", function()
+  local TTL = [[local info = cache:peek(...) return info and info.ttl]]
+
+  it("gives a value another life on this host, at once, in L0 and in L1", function()
+    local n = node.start { options = { l1_ttl = 100 } }
+    local one, two = n:worker(0), n:worker(1)
+    assert.is_false(one:run [[return cache:touch("k", 60)]])
+    one:run [[cache:set("k", { "value" }, 0.2, "t")]]
+    for _, worker in ipairs { one, two } do
+      assert.equal("value", worker:run [[cache:get "k" return cache:get("k")[1] ]])
+    end
+    assert.is_true(two:run [[return cache:touch("k", 60)]])
+    helper.sleep(0.22)
+    for _, worker in ipairs { one, two } do
+      local ttl = worker:run(TTL, "k")
+      assert.is_true(ttl > 59 and ttl < 60, tostring(ttl))
+      assert.equal("value", worker:run [[return cache:get("k")[1] ]])
+    end
+    assert.same({ "t" }, one:run [[return cache:peek("k").tags]])
+    -- shorter: L0 of the other worker forgets the end that it knew
+    assert.equal("l0", (select(3, two:run [[cache:get "k" return cache:get "k"]])))
+    assert.is_true(one:run [[return cache:touch("k", 0.05)]])
+    helper.sleep(0.06)
+    assert.is_nil((two:run [[return cache:get "k"]]))
+    assert.is_false(two:run [[return cache:touch("k", 60)]])
+    -- never beyond l1_ttl
+    one:run [[cache:set("k", 1, 1) assert(cache:touch("k", 1000))]]
+    assert.is_true(one:run(TTL, "k") <= 100)
+    one:run [[cache:set("k", 1, 1) assert(cache:touch("k"))]]
+    local ttl = one:run(TTL, "k")
+    assert.is_true(ttl > 99 and ttl <= 100, tostring(ttl))
+    -- a tag that is invalidated takes what was touched with it; "no such thing" has a life, too
+    one:run [[cache:set("k", 1, 1, "t") assert(cache:touch("k", 60)) cache:invalidate_tags "t"]]
+    assert.is_nil((two:run [[return cache:get "k"]]))
+    one:run [[cache:set("k", nil, 1) assert(cache:touch("k", 60))]]
+    assert.is_true(two:run [[local info = cache:peek "k" return info.negative and info.ttl > 50]])
+    assert.equal(8, n:stats().touches)
+    n:assert_clean_log()
+  end)
+
+  it("changes the life in Redis, and the other nodes learn of a shorter one", function()
+    local redis = helper.redis()
+    local a, b = node.pair(redis)
+    local here, there = a:worker(0), b:worker(0)
+    local function pttl(kind, name)
+      return redis:command("PTTL", redis:command("KEYS", "*:" .. kind .. ":" .. name)[1])
+    end
+    assert.is_false(here:run [[return cache:touch("k", 60)]])
+    here:run [[assert(cache:set("k", "value", 1, { "t", "u" }))]]
+    assert.equal("l2", (select(3, there:run [[return cache:get "k"]])))
+    assert.is_true(here:run [[return cache:touch("k", 7200)]])
+    assert.is_true(pttl("v", "k") > 7100000)
+    assert.is_true(pttl("t", "t") > 7100000 + 3500000)
+    assert.is_true(pttl("t", "u") > 7100000 + 3500000)
+    helper.sleep(1.02)
+    -- the other node's copy has ended where it did, and is read anew
+    assert.same({ "value", nil, "l2" }, { there:run [[return cache:get "k"]] })
+    assert.equal("l0", (select(3, there:run [[return cache:get "k"]])))
+    assert.equal("value", (here:run [[return cache:get "k"]]))
+    -- shorter: its copy goes with the message, long before its own end
+    assert.is_true(here:run [[return cache:touch("k", 0.5)]])
+    helper.wait_until(function() return there:run [[return cache:peek "k" == nil]] end)
+    local value, _, source = here:run [[return cache:get "k"]]
+    assert.equal("value", value)
+    assert.matches("^l[01]$", source)
+    helper.sleep(0.51)
+    assert.is_nil((here:run [[return cache:get "k"]]))
+    assert.is_nil((there:run [[return cache:get "k"]]))
+    -- what this node does not hold, it can touch as well
+    here:run [[assert(cache:set("far", "value", 1, "t"))]]
+    assert.is_true(there:run [[return cache:touch("far", 100)]])
+    assert.is_true(pttl("v", "far") > 99000)
+    assert.is_true(here:run [[return cache:invalidate_tags "t"]])
+    assert.is_false(there:run [[return cache:touch("far", 100)]])
+    a:assert_clean_log()
+    b:assert_clean_log()
+  end)
+
+  it("without Redis for a while acts on this host, and says so", function()
+    local redis = helper.redis()
+    local n = node.start { options = { redis = redis.url } }
+    helper.wait_until(function()
+      n:run [[cache:get "link"]]
+      return n:stats().subscribed
+    end)
+    n:run [[assert(cache:set("k", "value", 1))]]
+    redis:kill()
+    local ok, err = n:run [[return cache:touch("k", 60)]]
+    assert.is_nil(ok)
+    assert.matches("^gorge: touch: done on this host, but not in Redis: ", err)
+    assert.is_true(n:run(TTL, "k") > 59)
+  end)
+
+  it("of what only this host has is true", function()
+    local redis = helper.redis()
+    local n = node.start { options = { redis = redis.url } }
+    helper.wait_until(function()
+      n:run [[cache:get "link"]]
+      return n:stats().subscribed
+    end)
+    n:run [[assert(cache:set("k", "value", 1))]]
+    redis:command("DEL", redis:command("KEYS", "*:v:k")[1])
+    assert.is_true(n:run [[return cache:touch("k", 60)]])
+    assert.is_true(n:run(TTL, "k") > 59)
+  end)
+
+  it("takes a key and a ttl", function()
+    local n = node.start { options = {} }
+    local raised, why = n:run [[return pcall(function() cache:touch(5) end)]]
+    assert.is_false(raised)
+    assert.matches("^posted:1: gorge: key must be a string, got 5$", why)
+    for _, ttl in ipairs { "0", "-1", "0/0", "'1'" } do
+      local ok, err = n:run("return pcall(function() cache:touch('k', " .. ttl .. ") end)")
+      assert.is_false(ok)
+      assert.matches("gorge: ttl must be a number of seconds greater than 0", err)
+    end
+    assert.same({ nil, "gorge: key must not be empty" }, { n:run [[return cache:touch("", 1)]] })
+  end)
+
+  it("in a phase that cannot wait tells Redis all the same", function()
+    local redis = helper.redis()
+    local n = node.start {
+      options = { redis = redis.url },
+      server = [[location = /log { return 204; log_by_lua_block {
+        local app = require "spec.nginx.app"
+        app.counts:set("said", tostring(select(2, app.cache:touch("k", 60)))) } }]],
+    }
+    helper.wait_until(function()
+      n:run [[cache:get "link"]]
+      return n:stats().subscribed
+    end)
+    n:run [[assert(cache:set("k", "value", 1))]]
+    n.nginx:get "/log"
+    helper.wait_until(function()
+      return redis:command("PTTL", redis:command("KEYS", "*:v:k")[1]) > 50000
+    end)
+    assert.matches("^would block: the phase 'log' cannot yield; this host is done, Redis was told", n:run [[return counts:get "said"]])
+  end)
+end)

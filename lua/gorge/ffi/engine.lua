@@ -227,6 +227,11 @@ function _M:start_invalidate(tags)
   return tonumber(self.op_out[0]), status
 end
 
+function _M:start_touch(key, ttl_ms, l1_ttl_ms)
+  local status = C.gorge_touch_start(self.handle, key, #key, ttl_ms, l1_ttl_ms, self.op_out)
+  return tonumber(self.op_out[0]), status
+end
+
 function _M:joinable(op)
   return C.gorge_op_joinable(self.handle, op) == 1
 end

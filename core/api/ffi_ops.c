@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* The skin of the library, continued: operations that are more than reading, filling and forgetting. */
+#include "base/clock.h"
+#include "engine/engine.h"
+
+static int create(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_op **o) {
+  if (key_len == 0) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  int status = gorge_cache_ready(cache, false);
+  return status == GORGE_OK ? gorge_op_create(cache, key, key_len, NULL, 0, o) : status;
+}
+
+/* An op that ended at once is over for the caller, unless it has something to say. */
+static int started(struct gorge_op *o, uint64_t *op) {
+  int status = o->status;
+  if (o->state == GORGE_OP_DONE && status >= 0) {
+    gorge_op_destroy(o);
+  } else {
+    *op = o->id;
+  }
+  return status;
+}
+
+int gorge_touch_start(gorge_cache *cache, const char *key, uint32_t key_len, double ttl_ms, double l1_ttl_ms,
+                      uint64_t *op) {
+  struct gorge_op *o;
+  *op = 0;
+  if (!(ttl_ms > 0) || !(l1_ttl_ms > 0)) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  int status = create(cache, key, key_len, &o);
+  if (status != GORGE_OK) {
+    return status;
+  }
+  gorge_touch(o, gorge_whole_ms(ttl_ms), gorge_whole_ms(l1_ttl_ms), gorge_clock_ms());
+  return started(o, op);
+}
