@@ -23,6 +23,8 @@ SUPPORT_SRCS := $(sort $(filter-out $(TEST_SRCS),$(wildcard core/test/*.c)))
 TESTS := $(TEST_SRCS:core/test/%.c=%)
 # ThreadSanitizer is for programs that run threads.
 TSAN_TESTS ?= $(filter %_threads,$(TESTS))
+# core/fuzz: every fuzz_*.c is a libFuzzer program of its own.
+FUZZERS := $(patsubst core/fuzz/%.c,%,$(sort $(wildcard core/fuzz/fuzz_*.c)))
 LUA_FILES := $(sort $(shell find lua -name '*.lua' 2>/dev/null))
 
 LIBRARY := $(BUILD)/libgorge.so
@@ -44,11 +46,13 @@ LTO ?= $(if $(findstring clang,$(CC)),,-flto=auto -ffat-lto-objects)
 CC_opt := $(CC)
 CC_asan := $(SAN_CC)
 CC_tsan := $(SAN_CC)
+CC_fuzz := clang
 FLAGS_opt := $(CFLAGS) $(LTO)
 FLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 # gcc warns that ThreadSanitizer does not understand fences; what fences order here is atomic in any case.
 FLAGS_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread \
   $(if $(findstring clang,$(SAN_CC)),,-Wno-tsan)
+FLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
@@ -85,7 +89,7 @@ $$(BUILD)/test/$(1)/%: $$(BUILD)/obj/$(1)/test/%.o $$(SUPPORT_$(1)) $$(BUILD)/ob
 .SECONDARY: $$(TESTS:%=$$(BUILD)/obj/$(1)/test/%.o) $$(SUPPORT_$(1))
 -include $$(OBJS_$(1):.o=.d) $$(SUPPORT_$(1):.o=.d) $$(TESTS:%=$$(BUILD)/obj/$(1)/test/%.d)
 endef
-$(foreach v,opt asan tsan,$(eval $(call variant,$(v))))
+$(foreach v,opt asan tsan fuzz,$(eval $(call variant,$(v))))
 
 $(LIBRARY): $(OBJS_opt) $(BUILD)/obj/opt/objects
 	@mkdir -p $(@D)
@@ -112,7 +116,7 @@ deps-dev:  ## install what tests and lint need as well
 .PHONY: test test-c test-asan test-tsan test-lua test-programs-opt test-programs-asan test-programs-tsan
 export BUILD
 test: deps-dev  ## run every test; the last line is the total
-	@MAKE='$(MAKE)' core/tools/test.sh c asan tsan lua
+	@MAKE='$(MAKE)' core/tools/test.sh c asan tsan fuzz lua
 test-c:  ## C unit tests
 	@MAKE='$(MAKE)' core/tools/test.sh c
 test-asan:  ## C unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -130,6 +134,22 @@ list-opt list-asan:
 	@echo $(TESTS)
 list-tsan:
 	@echo $(TSAN_TESTS)
+
+$(BUILD)/fuzz/%: $(BUILD)/obj/fuzz/fuzz/%.o $(BUILD)/obj/fuzz/libgorge.a
+	@mkdir -p $(@D)
+	@echo 'link $@'
+	$(Q)$(CC_fuzz) $(FLAGS_fuzz) -fsanitize=fuzzer -pthread $^ $(LIBS) -o $@
+.SECONDARY: $(FUZZERS:%=$(BUILD)/obj/fuzz/fuzz/%.o)
+-include $(FUZZERS:%=$(BUILD)/obj/fuzz/fuzz/%.d)
+
+.PHONY: fuzz fuzz-quick fuzz-programs list-fuzz
+list-fuzz:
+	@echo $(FUZZERS)
+fuzz: deps-dev  ## fuzz for an hour a target; FUZZ_SECONDS, FUZZERS
+	@MAKE='$(MAKE)' core/tools/fuzz.sh $(or $(FUZZ_SECONDS),3600) $(FUZZERS)
+fuzz-quick: deps-dev  ## fuzz for a minute a target
+	@MAKE='$(MAKE)' core/tools/fuzz.sh $(or $(FUZZ_SECONDS),60) $(FUZZERS)
+fuzz-programs: $(FUZZERS:%=$(BUILD)/fuzz/%)
 
 .PHONY: lint format
 lint: deps-dev  ## static checks of C and Lua

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Builds and runs test suites, all of them to their end: test.sh [c] [asan] [tsan] [lua]
+# Builds and runs test suites, all of them to their end: test.sh [c] [asan] [tsan] [fuzz] [lua]
 #
 # Every cmocka program and every spec file runs in a process of its own, so that a crash costs one file's results only.
 # A program that crashes, hangs, leaves no count or runs no test is a failure. The last line printed is the total:
@@ -12,6 +12,7 @@ BUILD=${BUILD:-build}
 MAKE=${MAKE:-make}
 C_TIMEOUT=${C_TIMEOUT:-120}
 SPEC_TIMEOUT=${SPEC_TIMEOUT:-300}
+FUZZ_SECONDS=${FUZZ_SECONDS:-4}
 JOBS=${JOBS:-$(nproc)}
 
 logs=$BUILD/test/logs
@@ -102,6 +103,18 @@ run_c() {
   [ -n "$names" ] || [ "$variant" = tsan ] || broken "$variant: there is no test program"
 }
 
+# Each fuzz target for a few seconds, from an empty corpus: that the properties hold for what is found at once.
+run_fuzz() {
+  local log=$logs/fuzz.log start=$SECONDS total
+  rm -rf "$BUILD/fuzz/corpus"
+  # shellcheck disable=SC2046
+  core/tools/fuzz.sh "$FUZZ_SECONDS" $("$MAKE" --no-print-directory -s list-fuzz) > "$log" 2>&1
+  local status=$?
+  total=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1 | tr -dc '0-9 ')
+  # shellcheck disable=SC2086
+  count fuzz ${total:-0 0} 0 "$status" "$log" $((SECONDS - start))
+}
+
 run_lua() {
   local file log status start files=${SPECS:-} dir
   build build || broken "lua: the library does not build"
@@ -131,6 +144,7 @@ for suite in "$@"; do
   case $suite in
     c) run_c opt ;;
     asan | tsan) run_c "$suite" ;;
+    fuzz) run_fuzz ;;
     lua) run_lua ;;
     *) echo "test.sh: no such suite: $suite" >&2; exit 2 ;;
   esac
