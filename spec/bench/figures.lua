@@ -21,6 +21,7 @@ _M.metrics = {
   time = { unit = "s", of = function(results) return sum(results, "seconds") / sum(results, "ops") end },
   cpu = { unit = "s", of = function(results) return sum(results, "cpu") / sum(results, "ops") end },
   bytes = { unit = "B", of = function(results) return sum(results, "bytes") / sum(results, "entries") end },
+  missed = { unit = "%", of = function(results) return sum(results, "loads") / sum(results, "ops") end },
   loads = { unit = "", of = function(results) return sum(results, "loads") end },
   rate = {
     unit = "/s", more = true,
@@ -65,10 +66,13 @@ end
 --- Ratios of samples that were taken one after the other.
 ---@param of number[]
 ---@param against number[]
----@return gorge.bench.Spread
+---@return gorge.bench.Spread|nil nil where there is nothing to divide by
 function _M.ratio(of, against)
   local ratios = {}
   for i = 1, #of do
+    if against[i] == 0 then
+      return nil
+    end
     ratios[i] = of[i] / against[i]
   end
   return _M.spread(ratios)
@@ -78,6 +82,7 @@ local SCALES = {
   s = { { 1e-6, 1e9, "ns" }, { 1e-3, 1e6, "us" }, { 1, 1e3, "ms" }, { math.huge, 1, "s" } },
   ["/s"] = { { 1e3, 1, "/s" }, { 1e6, 1e-3, "k/s" }, { math.huge, 1e-6, "M/s" } },
   B = { { math.huge, 1, "B" } },
+  ["%"] = { { math.huge, 100, "%" } },
   [""] = { { math.huge, 1, "" } },
 }
 
@@ -97,8 +102,10 @@ function _M.digits(number)
     return ("%.0f"):format(number)
   elseif number >= 9.995 then
     return ("%.1f"):format(number)
+  elseif number >= 0.0995 then
+    return ("%.2f"):format(number)
   end
-  return ("%.2f"):format(number)
+  return ("%.3f"):format(number)
 end
 
 ---@param number number

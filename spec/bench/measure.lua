@@ -79,16 +79,15 @@ end
 
 ---@param row gorge.bench.Row
 ---@param settings table runs, seconds, warm_up, quick, modules
----@return table<string, gorge.bench.Measured> by the side's name
-local function samples_of(row, settings)
-  local sides = sides_of(row, settings.modules)
-  local open
+---@param sides gorge.bench.Measured[]
+---@param servers { open: gorge.bench.Session|nil } what must be closed whatever happens
+local function take_samples(row, settings, sides, servers)
   for run = row.fresh and 1 or 0, settings.runs do -- run 0 warms up
-    if not open or row.fresh then
-      open = session.open(row, settings)
+    if not servers.open then
+      servers.open = session.open(row, settings)
     end
     for _, measured in ipairs(sides) do
-      local results = open:sample(measured.index, run == 0 and settings.warm_up or settings.seconds)
+      local results = servers.open:sample(measured.index, run == 0 and settings.warm_up or settings.seconds)
       check(row, measured.side, results)
       note_traces(measured, results)
       if run > 0 then
@@ -96,17 +95,13 @@ local function samples_of(row, settings)
       end
     end
     if run == 0 then
-      check_source(row, open)
+      check_source(row, servers.open)
     end
-    if row.fresh or run == settings.runs then
-      open:close()
+    if row.fresh then
+      servers.open:close()
+      servers.open = nil
     end
   end
-  local by_name = {}
-  for _, measured in ipairs(sides) do
-    by_name[measured.side.name] = measured
-  end
-  return by_name
 end
 
 ---@class gorge.bench.Comparison
@@ -179,9 +174,21 @@ end
 
 ---@param row gorge.bench.Row
 ---@param settings table
----@return { id: string, lines: gorge.bench.Comparison[], traces: table<string, table<string, integer>> }
+---@return { id: string, lines: gorge.bench.Comparison[], traces: table<string, table<string, integer>> }|nil
+---@return string|nil err what broke
 function _M.row(row, settings)
-  local measured = samples_of(row, settings)
+  local sides, servers = sides_of(row, settings.modules), {}
+  local ok, err = xpcall(take_samples, function(e) return e:match "^[%w-]+: " and e or debug.traceback(e) end, row, settings, sides, servers)
+  if servers.open then
+    servers.open:close()
+  end
+  if not ok then
+    return nil, err
+  end
+  local measured = {}
+  for _, side in ipairs(sides) do
+    measured[side.side.name] = side
+  end
   local result = { id = row.id, name = row.name, workers = row.workers, lines = {}, traces = {} }
   for i, line in ipairs(row.lines) do
     result.lines[i] = compare(row, line, measured)

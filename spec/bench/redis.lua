@@ -15,7 +15,24 @@ function clients.gorge(bench, load)
   return {
     get = function(key)
       local value, err, source = cache:fetch(key, TTL, load)
-      return source == "l2" and value or nil, err
+      if source ~= "l2" then
+        return nil, err or "answered by " .. source
+      end
+      return value
+    end,
+    set = function(key, value) assert(cache:set(key, value, TTL)) end,
+  }
+end
+
+function clients.gorge_get(bench)
+  local cache = bench.cache
+  return {
+    get = function(key)
+      local value, err, source = cache:get(key)
+      if source ~= "l2" then
+        return nil, err or "answered by " .. tostring(source)
+      end
+      return value
     end,
     set = function(key, value) assert(cache:set(key, value, TTL)) end,
   }
@@ -73,11 +90,12 @@ end
 function _M.open(bench, side, load)
   local keys = bench.keys
   local client = clients[side.subject](bench, load)
-  local at = math.floor(#keys / 2) * bench.worker -- workers are half a round apart
+  local share = math.floor(#keys / bench.row.workers) -- each worker has keys of its own, or one might find what another has just put into L1
+  local at = 0
 
   local function next_key()
-    at = at % #keys + 1
-    return keys[at]
+    at = at % share + 1
+    return keys[at + bench.worker * share]
   end
 
   local function look_up(seconds, in_flight)

@@ -31,7 +31,7 @@ local function beside(line)
     local ratio = line.fixed and figures.digits(line.of.median / against.figure) or ""
     return against.name .. " " .. figures.quantity(against.figure, line.unit) .. " (reference)", ratio
   end
-  return against.name .. " " .. figures.range(against, line.unit), figures.digits(line.ratio.median)
+  return against.name .. " " .. figures.range(against, line.unit), line.ratio and figures.digits(line.ratio.median) or ""
 end
 
 ---@param line gorge.bench.Comparison

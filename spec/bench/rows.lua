@@ -37,6 +37,7 @@ local _M = {}
 ---@field source? string which layer of the cache answers: checked before measuring
 ---@field fill? integer keys stored beforehand (all)
 ---@field redis? boolean
+---@field redis_config? string lines for redis.conf
 ---@field fresh? boolean a new nginx for every run
 ---@field whole? boolean as many keys in a quick run too
 ---@field sides gorge.bench.Side[]
@@ -44,6 +45,7 @@ local _M = {}
 
 local GORGE = { name = "gorge", subject = "gorge" }
 local GORGE_ALONE = { name = "gorge, 1 worker", subject = "gorge", workers = 1 }
+local GORGE_GET = { name = "cache:get", subject = "gorge_get" }
 local LRUCACHE = { name = "lrucache", subject = "lrucache" }
 local SHARED = { name = "ngx.shared", subject = "shared" }
 local SHARED_JSON = { name = "ngx.shared+cjson", subject = "shared_json" }
@@ -139,7 +141,10 @@ local function mix(id, name, workers, metric, lines)
 end
 
 mix("mix", "95 % fetch + 5 % set, zipf, L1", 1, "time")
-mix("mix-2w", "95 % fetch + 5 % set, zipf, L1, sum", 2, "rate", { { limit = 6 } })
+mix("mix-2w", "95 % fetch + 5 % set, zipf, L1, sum", 2, "rate", {
+  { limit = 6 },
+  { name = "the same, calls that ran fn", metric = "missed" },
+})
 
 local function miss(id, name, objects, peer)
   add {
@@ -193,8 +198,8 @@ local function tag(id, name, row)
   add(row)
 end
 
-tag("tag-l1", "L1", { cache = { l1_size = MB256 } })
-tag("tag-redis", "Redis", { cache = { l1_size = MB256 }, redis = true })
+tag("tag-l1", "L1", { cache = { l1_size = "512m" } })
+tag("tag-redis", "Redis", { cache = { l1_size = MB64 }, redis = true })
 
 -- Redis --------------------------------------------------------------------------------------------------------------
 
@@ -203,7 +208,7 @@ local function l2(id, row)
   row.id, row.redis = id, true
   row.cache = { l1_size = "16m", l1_objects = 0, l1_ttl = 0.001 }
   row.draw, row.keys, row.value = "cycle", 100000, "100"
-  row.sides = { GORGE, RESTY_REDIS }
+  row.sides = { GORGE, RESTY_REDIS, GORGE_GET }
   add(row)
 end
 
@@ -212,21 +217,25 @@ local function resty_redis(figure)
 end
 
 l2("l2-flight", {
-  name = "L2 GETs, 2 workers x 50 in flight", task = "in_flight", workers = 2, metric = "rate",
+  name = "L2 hits, 2 workers x 50 in flight", task = "in_flight", workers = 2, metric = "rate",
   lines = {
     { against = "lua-resty-redis", limit = 4.5, reference = resty_redis(177e3) },
+    { against = "cache:get" },
     { name = "the same, CPU per GET", metric = "cpu", against = "lua-resty-redis", limit = 0.25, reference = resty_redis(7.1e-6) },
+    { name = "the same, CPU per GET", metric = "cpu", against = "cache:get" },
   },
 })
 l2("l2-serial", {
-  name = "L2 GET, one after another", task = "one_by_one",
+  name = "L2 hits, one after another", task = "one_by_one",
+  redis_config = "server_cpulist 0", -- where the worker is: only one of them ever runs, and waking another core would be what is measured
   lines = {
     { against = "lua-resty-redis", limit = 1.0, reference = resty_redis(21e-6) },
+    { against = "cache:get" },
     { against = false, limit = 1, reference = go(25e-6), fixed = true },
   },
 })
 l2("l2-http", {
-  name = "nginx handler, L2 hit each, wrk -c50", task = "http", workers = 2, metric = "rate",
+  name = "L2 hit in a handler, wrk -c50", task = "http", workers = 2, metric = "rate",
   lines = { { against = "lua-resty-redis", limit = 1.6, reference = resty_redis(90e3) } },
 })
 

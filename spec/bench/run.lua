@@ -104,6 +104,19 @@ local function print_traces(results)
   end
 end
 
+---@return integer met
+---@return integer targets
+local function print_lines(result)
+  local met, targets, above = 0, 0, nil
+  for _, line in ipairs(result.lines) do
+    print(report.line(line, line.name == above))
+    above = line.name
+    targets = targets + (line.met ~= nil and 1 or 0)
+    met = met + (line.met and 1 or 0)
+  end
+  return met, targets
+end
+
 local function main(options, list)
   local about = {
     date = os.date "!%Y-%m-%dT%H:%M:%SZ", commit = machine.commit(), machine = machine.machine(), versions = machine.versions(),
@@ -116,27 +129,29 @@ local function main(options, list)
     options.runs, options.seconds))
   print(report.head())
   io.stdout:flush()
-  local results, met, targets = {}, 0, 0
-  for i, row in ipairs(list) do
-    results[i] = measure.row(row, options)
-    local above
-    for _, line in ipairs(results[i].lines) do
-      print(report.line(line, line.name == above))
-      above = line.name
-      io.stdout:flush()
-      targets = targets + (line.met ~= nil and 1 or 0)
-      met = met + (line.met and 1 or 0)
+  local results, met, targets, broken = {}, 0, 0, 0
+  for _, row in ipairs(list) do
+    local result, err = measure.row(row, options)
+    if result then
+      results[#results + 1] = result
+      local held, named = print_lines(result)
+      met, targets = met + held, targets + named
+    else
+      broken = broken + 1
+      print(("%-40s broken: %s"):format(row.name, err))
     end
+    io.stdout:flush()
   end
   print_traces(results)
   report.save(options.results, results, about, ids())
-  print(("\n%d of %d targets met; %s"):format(met, targets, options.results))
+  print(("\n%d of %d targets met%s; %s"):format(met, targets, broken > 0 and (", %d rows broken"):format(broken) or "", options.results))
+  return broken == 0
 end
 
 local options, list = settings(), picked()
-local ok, err = xpcall(main, function(e) return type(e) == "string" and e:match "^[%w-]+: " and e or debug.traceback(e) end, options, list)
+local ok, whole = xpcall(main, debug.traceback, options, list)
 helper.cleanup()
 if not ok then
-  io.stderr:write("bench: ", tostring(err), "\n")
-  os.exit(1)
+  io.stderr:write("bench: ", tostring(whole), "\n")
 end
+os.exit(ok and whole and 0 or 1)

@@ -55,7 +55,7 @@ function _M.open(row, settings)
   local self = setmetatable({ row = row, connections = {} }, Session)
   local redis_url = "nil"
   if row.redis then
-    self.redis = require("spec.support.redis").start()
+    self.redis = require("spec.support.redis").start { config = row.redis_config }
     redis_url = ("%q"):format(self.redis.url)
   end
   local values = { size = row.cache.l1_size, id = row.id, redis = redis_url }

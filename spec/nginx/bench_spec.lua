@@ -85,6 +85,7 @@ describe("make bench", function()
   it("fails when something breaks", function()
     local status, output = bench { QUICK = "1", ROWS = "l1-hot", NGINX = "/bin/false" }
     assert.equal(1, status, output)
-    assert.matches("bench: ", output, 1, true)
+    assert.matches("\nfetch, L1: one hot key, 100 B +broken: .*nginx ended", output)
+    assert.matches(", 1 rows broken; ", output, 1, true)
   end)
 end)
