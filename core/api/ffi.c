@@ -15,7 +15,7 @@ uint32_t gorge_abi_sizeof(uint32_t which) {
   static const uint32_t sizes[] = {
       sizeof(struct gorge_words),  sizeof(struct gorge_read),  sizeof(struct gorge_l0_record),
       sizeof(struct gorge_config), sizeof(struct gorge_fetch), sizeof(struct gorge_store),
-      sizeof(struct gorge_stats),
+      sizeof(struct gorge_stats),  sizeof(struct gorge_view),
   };
   return which < sizeof sizes / sizeof sizes[0] ? sizes[which] : 0;
 }
@@ -42,6 +42,8 @@ void gorge_cache_destroy(gorge_cache *cache) {
 
 int gorge_cache_enter(gorge_cache *cache, int threads) { return gorge_cache_ready(cache, threads != 0); }
 
+void gorge_cache_clock(gorge_cache *cache, const uint64_t *now_ms) { cache->clock = now_ms; }
+
 const struct gorge_words *gorge_cache_words(gorge_cache *cache) { return cache->words; }
 
 uint64_t *gorge_cache_counters(gorge_cache *cache) {
@@ -64,9 +66,13 @@ int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorg
       return status;
     }
   }
+  if (key_len == 0 || key_len > GORGE_KEY_MAX) {
+    return GORGE_ERR_ARGUMENT;
+  }
   struct gorge_key k;
   gorge_key_init(cache->zone, cache->ns, key, key_len, &k);
-  int status = gorge_l1_read(cache->zone, &k, gorge_clock_ms(), true, out);
+  uint64_t now_ms = cache->clock != NULL ? *cache->clock : gorge_clock_ms();
+  int status = gorge_l1_read(cache->zone, &k, now_ms, true, out);
   if (status != GORGE_SPACE) {
     gorge_count_main(cache, status == GORGE_HIT ? GORGE_COUNT_L1_HITS : GORGE_COUNT_L1_MISSES);
   }

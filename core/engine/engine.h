@@ -118,6 +118,7 @@ struct gorge_cache {
   struct gorge_conn_config redis; /* strings are the cache's */
 
   bool closed;
+  const uint64_t *clock; /* milliseconds, see gorge_cache_clock; NULL: ask */
 
   /* of the process that entered */
   uint64_t generation; /* 0: none yet */

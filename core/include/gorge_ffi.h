@@ -129,16 +129,28 @@ struct gorge_read {
 /* One worker's record of a decoded value (L0); the array belongs to Lua. */
 struct gorge_l0_record {
   const uint64_t *slot;
-  uint64_t word;
+  uint64_t word; /* what *slot holds while the entry is there and was used often: both frequency bits set */
   uint64_t global;
-  double expires_ms;
+  uint64_t expires_ms;
+};
+
+/* What Lua needs for a hit, in one place, so that no pointer has to be found and checked by itself. Belongs to Lua. */
+struct gorge_view {
+  struct gorge_l0_record *records; /* NULL: L0 is off */
+  const struct gorge_words *words;
+  uint64_t *counters;
+  const uint64_t *clock;     /* milliseconds that somebody else keeps up to date; NULL: ask gorge_now_ms */
+  struct gorge_cache *cache; /* NULL: this process has not entered yet, or the cache is closed */
+  uint32_t plain;            /* kind of the values whose bytes are the value, when their codec says so; else no kind */
+  uint32_t reserved;
+  struct gorge_read read; /* of the last look into L1 */
 };
 
 /* ------------------------------------------------------------------ library */
 
 /* GORGE_ABI_VERSION of the library that was loaded. */
 int gorge_abi_version(void);
-/* sizeof(struct gorge_words), _read, _l0_record, _config, _fetch, _store, _stats for which = 0..6; 0 beyond. */
+/* sizeof(struct gorge_words), _read, _l0_record, _config, _fetch, _store, _stats, _view for which = 0..7; 0 beyond. */
 uint32_t gorge_abi_sizeof(uint32_t which);
 /* A static English phrase for a status; never NULL. */
 const char *gorge_status_phrase(int status);
@@ -198,6 +210,11 @@ void gorge_cache_destroy(gorge_cache *cache);
  * starts anew by itself. Returns GORGE_OK, GORGE_ERR_FULL (too many processes) or GORGE_ERR_SYSTEM.
  */
 int gorge_cache_enter(gorge_cache *cache, int threads);
+/*
+ * A word that holds the milliseconds of CLOCK_MONOTONIC, kept up to date by somebody else (nginx: once a turn of its event loop), for
+ * gorge_get to read instead of asking the kernel; NULL: ask. The word outlives the cache.
+ */
+void gorge_cache_clock(gorge_cache *cache, const uint64_t *now_ms);
 /* The namespace's shared words, for the life of the process. */
 const struct gorge_words *gorge_cache_words(gorge_cache *cache);
 /* This worker's counters (GORGE_COUNTERS of them), in shared memory; NULL before a slot could be claimed. */

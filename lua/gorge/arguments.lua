@@ -28,12 +28,17 @@ function _M.key_problem(key)
   end
 end
 
+---@param ttl any
+function _M.is_ttl(ttl)
+  return type(ttl) == "number" and ttl > 0 and ttl <= MAX_TTL -- false for NaN
+end
+
 ---@param ttl number|nil seconds
 ---@return number milliseconds, a fraction of at least 1
 function _M.ttl_ms(ttl, default_ms, level)
   if ttl == nil then
     return default_ms
-  elseif type(ttl) ~= "number" or not (ttl > 0 and ttl <= MAX_TTL) then
+  elseif not _M.is_ttl(ttl) then
     error("gorge: ttl must be a number of seconds greater than 0 and at most " .. MAX_TTL .. ", got " .. text.describe(ttl), level)
   end
   local ms = ttl * 1000

@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- A cache: what users call. L0 is looked at here, in the caller's trace; everything after it stands in fetch.lua and write.lua.
 
-local bit = require "bit"
 local C = require "gorge.ffi.lib"
 local check = require "gorge.arguments"
 local fetch = require "gorge.fetch"
@@ -10,12 +9,12 @@ local report = require "gorge.report"
 local stats = require "gorge.stats"
 local write = require "gorge.write"
 
-local band = bit.band
+local is_ttl = check.is_ttl
+local look_l0, look_l1 = l0.look, fetch.look
 local tonumber = tonumber
+local type = type
 
-local NIL, USES, WORD = l0.NIL, l0.USES, l0.WORD
-local use = l0.use
-local L0_HITS = tonumber(C.GORGE_COUNT_L0_HITS)
+local HIT = tonumber(C.GORGE_HIT)
 
 local Cache = {}
 Cache.__index = Cache
@@ -25,34 +24,9 @@ Cache.__index = Cache
 ---@field engine gorge.Engine|nil nil once closed
 ---@field codec gorge.Codec
 ---@field l0 gorge.L0
-
----A look into L0: three loads from shared memory and the clock. JIT-compiled into whoever calls.
----@return boolean hit
----@return any value
-local function look(self, key)
-  local l0s = self.l0
-  local place = l0s.index[key]
-  if not place then
-    return false
-  end
-  local record = l0s.records[place]
-  local word = record.slot[0]
-  local now = l0s.now()
-  if band(word, WORD) ~= record.word or l0s.global[0] ~= record.global or now >= record.expires_ms
-    or now >= tonumber(l0s.fresh_until_ms[0]) then
-    return false
-  end
-  if band(word, USES) ~= USES then
-    use(record.slot, record.word)
-  end
-  local counters = l0s.counters
-  counters[L0_HITS] = counters[L0_HITS] + 1
-  local value = l0s.values[place]
-  if value == NIL then
-    return true, nil
-  end
-  return true, value
-end
+---@field index table its index and values, and what else a hit needs: see ffi/l0.lua
+---@field values table
+---@field view ffi.cdata* struct gorge_view
 
 ---Returns the value of `key` from the nearest layer that has it; else runs `fn(key, ...)` once in the whole cluster and keeps what it returns.
 ---
@@ -71,14 +45,22 @@ end
 ---@return any err nil unless something failed; what `fn` returned as its error comes back as it is
 ---@return string|nil source "l0", "l1", "l2" or "fn"; nil with an error
 function Cache:fetch(key, ttl, fn, tags, opts)
-  local hit, value = look(self, key)
+  local hit, value = look_l0(self, key)
   if hit then
     if opts == nil then
       return value, nil, "l0"
     end
     return fetch.hand_out(value, opts), nil, "l0"
   end
-  return fetch.fetch(self, key, ttl, fn, tags, opts)
+  local status
+  local view = self.view
+  if opts == nil and type(key) == "string" and (ttl == nil or is_ttl(ttl)) and view.cache ~= nil then
+    status, value = look_l1(self, view, key)
+    if status == HIT then
+      return value, nil, "l1"
+    end
+  end
+  return fetch.fetch(self, key, ttl, fn, tags, opts, status)
 end
 
 ---Looks the key up in L0, L1 and Redis. Never calls a function, never waits for somebody's fill.
@@ -89,14 +71,22 @@ end
 ---@return string|nil err
 ---@return string|nil source nil on a miss
 function Cache:get(key, opts)
-  local hit, value = look(self, key)
+  local hit, value = look_l0(self, key)
   if hit then
     if opts == nil then
       return value, nil, "l0"
     end
     return fetch.hand_out(value, opts), nil, "l0"
   end
-  return fetch.get(self, key, opts)
+  local status
+  local view = self.view
+  if opts == nil and type(key) == "string" and view.cache ~= nil then
+    status, value = look_l1(self, view, key)
+    if status == HIT then
+      return value, nil, "l1"
+    end
+  end
+  return fetch.get(self, key, opts, status)
 end
 
 ---What L1 holds of a key. Never waits, does not count as a use. Every phase.
@@ -183,6 +173,7 @@ function Cache:close()
   local host = self.host
   local engine = self.engine
   setmetatable(self, CLOSED)
+  self.fetch, self.get = closed, closed
   host.drain(engine, 1)
   host.close(engine)
   engine:close()
@@ -199,12 +190,20 @@ end
 ---@param codec gorge.Codec
 ---@return gorge.Cache
 local function new(parsed, host, engine, codec)
+  local view, values = engine.view, l0.new(parsed.l1_objects, engine)
+  view.plain = codec.plain or view.plain
   return setmetatable({
+    -- What a hit finds in the handle itself it need not look for in the metatable.
+    fetch = Cache.fetch,
+    get = Cache.get,
+    view = view,
+    index = values.index,
+    values = values.values,
     options = parsed,
     host = host,
     engine = engine,
     codec = codec,
-    l0 = l0.new(parsed.l1_objects, engine, host.now),
+    l0 = values,
     flights = {}, -- by key: fills that coroutines of this worker wait for together
     report = report.new(parsed.logger or host.log, host.now),
   }, Cache)

@@ -5,6 +5,7 @@
 -- and nodes the core decides who fills (gorge_fetch_start).
 
 local C = require "gorge.ffi.lib"
+local Engine = require "gorge.ffi.engine"
 local blocking_host = require "gorge.hosts.blocking"
 local check = require "gorge.arguments"
 local clone = require "gorge.clone"
@@ -17,6 +18,7 @@ local text = require "gorge.text"
 local decode_error_count = tonumber(C.GORGE_COUNT_DECODE_ERRORS)
 local parse_call = options.parse_call
 local running = coroutine.running
+local look_l1 = Engine.look
 local store_l0 = l0.store
 
 local HIT = tonumber(C.GORGE_HIT)
@@ -24,6 +26,7 @@ local PENDING = tonumber(C.GORGE_PENDING)
 local LEASE = tonumber(C.GORGE_LEASE)
 local FAILED = tonumber(C.GORGE_FAILED)
 local MISS = tonumber(C.GORGE_MISS)
+local SPACE = tonumber(C.GORGE_SPACE)
 local CUSTOM = tonumber(C.GORGE_KIND_CUSTOM)
 local TIMED_OUT = tonumber(C.GORGE_ERR_TIMEOUT)
 local CLOSED = tonumber(C.GORGE_ERR_CLOSED)
@@ -53,19 +56,11 @@ local function note_undecodable(self, key, layer, why)
   report.write(self.report, "warn", message, { key = key })
 end
 
----@return integer status HIT or MISS, or a failure
+---Decodes what the last look into L1 found, and keeps it in L0.
+---@return integer status HIT or MISS
 ---@return any value
-local function from_l1(self, key)
+local function take(self, key)
   local engine = self.engine
-  if not engine then
-    return CLOSED
-  elseif not engine.entered then
-    self.host.enter(engine) -- from the first look on this process must hear of what other nodes do; a failure is told when a value is needed
-  end
-  local status = engine:get(key)
-  if status ~= HIT then
-    return status
-  end
   local read = engine.read
   if read.kind == CUSTOM then -- the user's decoder may yield, and others use `read` then
     read = engine:copy_read()
@@ -79,6 +74,37 @@ local function from_l1(self, key)
     store_l0(self.l0, key, value, read)
   end
   return HIT, value
+end
+
+---A look into L1 that takes the shortest way for strings.
+---@param view ffi.cdata* whose cache is not NULL
+---@return integer status HIT or MISS, or a failure; SPACE: the buffer is too small
+---@return any value
+function _M.look(self, view, key)
+  local status, value = look_l1(view, key)
+  if status == HIT then
+    if value == nil then
+      return take(self, key)
+    end
+    store_l0(self.l0, key, value, view.read)
+  end
+  return status, value
+end
+
+---@return integer status HIT or MISS, or a failure
+---@return any value
+local function from_l1(self, key)
+  local engine = self.engine
+  if not engine then
+    return CLOSED
+  elseif not engine.entered then
+    self.host.enter(engine) -- from the first look on this process must hear of what other nodes do; a failure is told when a value is needed
+  end
+  local status = engine:get(key)
+  if status ~= HIT then
+    return status
+  end
+  return take(self, key)
 end
 
 -- The run of one call, collected so that the helpers below need no long argument lists.
@@ -291,7 +317,8 @@ local function engine_for(self, blocking)
   return engine
 end
 
-function _M.fetch(self, key, ttl, fn, tags, opts)
+---@param looked integer|nil what a look into L1 a moment ago said; nil: none was made
+function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   check.key_type(key, 3)
   local parsed = self.options
   local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter = parse_call(opts, 2)
@@ -300,7 +327,10 @@ function _M.fetch(self, key, ttl, fn, tags, opts)
   if problem then
     return nil, problem
   end
-  local status, value = from_l1(self, key)
+  local status, value = looked, nil
+  if not looked or looked == SPACE then
+    status, value = from_l1(self, key)
+  end
   if status == HIT then
     if want_clone then
       value = clone(value)
@@ -352,7 +382,8 @@ function _M.fetch(self, key, ttl, fn, tags, opts)
   return value, err, source
 end
 
-function _M.get(self, key, opts)
+---@param looked integer|nil as for fetch
+function _M.get(self, key, opts, looked)
   check.key_type(key, 3)
   local _, _, _, _, want_clone, blocking = parse_call(opts, 2)
   local problem = check.key_problem(key)
@@ -360,7 +391,10 @@ function _M.get(self, key, opts)
     return nil, problem
   end
   local source = "l1"
-  local status, value = from_l1(self, key)
+  local status, value = looked, nil
+  if not looked or looked == SPACE then
+    status, value = from_l1(self, key)
+  end
   if status ~= HIT then
     local engine, err = engine_for(self, blocking)
     if not engine then

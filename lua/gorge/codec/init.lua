@@ -45,6 +45,7 @@ local _M = {
 ---@field name string
 ---@field encode fun(value: any, want_l2: boolean?): integer|nil, string, integer?, string?
 ---@field decode fun(kind: integer, bytes: string, from_l2: boolean?): boolean, any
+---@field plain integer|nil kind of the values whose bytes are the value: they need no decode
 
 -- encode(value, want_l2) → kind, bytes, l2_kind, l2_bytes     or nil, err
 --   The last two are nil when `want_l2` is false and they would cost work. `err` names the path inside the value and the type, as in
@@ -207,9 +208,9 @@ local function decode_string(kind, bytes)
 end
 
 local BUILT_IN = {
-  auto = { name = "auto", encode = encode_auto, decode = decode_auto },
-  json = { name = "json", encode = encode_json, decode = decode_json },
-  string = { name = "string", encode = encode_string, decode = decode_string },
+  auto = { name = "auto", plain = STRING, encode = encode_auto, decode = decode_auto },
+  json = { name = "json", plain = STRING, encode = encode_json, decode = decode_json },
+  string = { name = "string", plain = STRING, encode = encode_string, decode = decode_string },
 }
 
 ---Makes the codec of one cache. Never yields; any phase.

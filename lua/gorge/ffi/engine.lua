@@ -7,11 +7,13 @@
 --   host.guard(engine, op)   arranges that the operation is given up when its coroutine is ended from outside; may do nothing
 --   host.kick(engine)  something was queued for Redis
 --   host.expect(engine)      an operation waits for other workers
+--   host.clock         the address of a word with the milliseconds, see gorge_cache_clock; may be nil
 
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 
 local ffi_new, ffi_string = ffi.new, ffi.string
+local gorge_get = C.gorge_get
 local tonumber = tonumber
 
 local PENDING = tonumber(C.GORGE_PENDING)
@@ -20,17 +22,17 @@ local HIT = tonumber(C.GORGE_HIT)
 local ERR_ARGUMENT = tonumber(C.GORGE_ERR_ARGUMENT)
 local EVENTS = 64
 local FIRST_BUFFER = 16384
+local NO_KIND = 0xffffffff
 
 local _M = {}
 local mt = { __index = _M }
 
 ---@class gorge.Engine
 ---@field handle ffi.cdata* gorge_cache *
----@field words ffi.cdata* const struct gorge_words *
 ---@field counters ffi.cdata* uint64_t *
----@field read ffi.cdata* struct gorge_read: what the last call told
+---@field view ffi.cdata* struct gorge_view: what a hit needs
+---@field read ffi.cdata* struct gorge_read, that of the view: what the last call told
 ---@field host gorge.Host
----@field l0 gorge.L0|nil of the cache
 
 local function text(value)
   return value and ffi.cast("const char *", value) or nil
@@ -66,16 +68,17 @@ function _M.new(options, host, flags)
   if status ~= 0 then
     return nil, ffi_string(err)
   end
+  local view = ffi_new "struct gorge_view"
   local self = setmetatable({
     handle = ffi.gc(out[0], C.gorge_cache_destroy),
     host = host,
     inline = bit.band(flags, C.GORGE_CONFIG_INLINE) ~= 0,
     has_redis = redis ~= nil,
     connect_timeout_ms = redis and redis.connect_timeout_ms or 1000,
-    words = C.gorge_cache_words(out[0]),
     counters = ffi_new("uint64_t[?]", C.GORGE_COUNTERS), -- until this process has a slot
     entered = false,
-    read = ffi_new "struct gorge_read",
+    view = view,
+    read = view.read,
     fetch = ffi_new "struct gorge_fetch",
     store = ffi_new "struct gorge_store",
     op_out = ffi_new "uint64_t[1]",
@@ -84,6 +87,13 @@ function _M.new(options, host, flags)
     shared = {}, -- by operation: who else waits for it (lost() is called when it went away without its coroutine)
     polled_ms = 0,
   }, mt)
+  view.words = C.gorge_cache_words(self.handle)
+  view.counters = self.counters
+  view.plain = NO_KIND
+  if host.clock then
+    view.clock = host.clock
+    C.gorge_cache_clock(self.handle, host.clock)
+  end
   self:grow(FIRST_BUFFER)
   return self
 end
@@ -108,12 +118,24 @@ function _M:enter(threads)
   end
   if threads then
     self.counters = C.gorge_cache_counters(self.handle)
-    if self.l0 then
-      self.l0.counters = self.counters
-    end
+    self.view.counters, self.view.cache = self.counters, self.handle
     self.entered = true
   end
   return true
+end
+
+---Looks into L1 for a value whose bytes are the value: the whole of a hit on a string.
+---@param view ffi.cdata* struct gorge_view, whose cache is not NULL
+---@param key string
+---@return integer status GORGE_HIT: see the second result; GORGE_MISS, GORGE_SPACE or a failure
+---@return string|nil value nil: the bytes in view.read are to be decoded
+function _M.look(view, key)
+  local read = view.read
+  local status = gorge_get(view.cache, key, #key, read)
+  if status == HIT and read.kind == view.plain then
+    return status, ffi_string(read.buf, read.len)
+  end
+  return status
 end
 
 ---Looks into L1.
@@ -317,6 +339,7 @@ end
 ---Ends what runs for the engine. Coroutines that still wait for it find that their operations are gone; the handle itself goes with the garbage.
 function _M:close()
   self.closed = true
+  self.view.cache = nil
   C.gorge_cache_close(self.handle)
 end
 

@@ -3,56 +3,91 @@
 -- hit is one look at those words: no call into C, no new object.
 --
 -- The records are an FFI array, the values a Lua array beside it. When all places are taken the oldest record gives way: L1 is near.
--- The check itself stands in cache.lua, where it can be compiled into the caller's trace.
+--
+-- What a hit needs costs most where it is found the first time, in a trace that was entered anew: each field of a Lua table takes a dozen
+-- instructions to find and to check. So the pointers stand together in one C struct (gorge_view), and each handle holds that struct and the two
+-- tables itself.
 
 local bit = require "bit"
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 local table_new = require "table.new"
 
-local band, bnot = bit.band, bit.bnot
+local bor = bit.bor
+local now_ms, use = C.gorge_now_ms, C.gorge_use
+local L0_HITS = tonumber(C.GORGE_COUNT_L0_HITS)
 
 local _M = {}
 
 -- Bits 45 and 46 of a slot word count uses (core/l1/layout.h): they change without the entry changing.
-_M.USES = 0x600000000000ULL
-_M.WORD = bnot(_M.USES)
+local USES = 0x600000000000ULL
 
----What stands for nil among the values.
-_M.NIL = setmetatable({}, { __tostring = function() return "gorge.nil" end })
+local LINE = 64
+local RECORD = ffi.sizeof "struct gorge_l0_record"
 
 ---@class gorge.L0
 ---@field index table<string, integer> place of a key's record
----@field records ffi.cdata* struct gorge_l0_record[]
----@field values table
+---@field memory ffi.cdata* what the records stand in
+---@field records ffi.cdata* struct gorge_l0_record *; two of them are one cache line
+---@field values table nil: there is no such thing
 ---@field keys table<integer, string>
 ---@field capacity integer 0: L0 is off
 ---@field next integer the place that is taken next
----@field global ffi.cdata* the namespace's global word, in shared memory
----@field fresh_until_ms ffi.cdata* in shared memory; as a signed number, which costs less to convert
----@field counters ffi.cdata* this worker's counters
----@field now fun(): number milliseconds of the clock that all expiries are of, as cheap as the host can
 
 ---@param capacity integer
 ---@param engine gorge.Engine
----@param now fun(): number
 ---@return gorge.L0
-function _M.new(capacity, engine, now)
-  local words = engine.words
-  local self = {
+function _M.new(capacity, engine)
+  local memory = ffi.new("uint8_t[?]", (capacity + 1) * RECORD + LINE)
+  local address = tonumber(ffi.cast("uintptr_t", memory))
+  local records = ffi.cast("struct gorge_l0_record *", memory + (LINE - address % LINE) % LINE)
+  if capacity > 0 then
+    engine.view.records = records
+  end
+  return {
     index = table_new(0, capacity),
-    records = ffi.new("struct gorge_l0_record[?]", capacity + 1),
+    memory = memory,
+    records = records,
     values = table_new(capacity, 0),
     keys = table_new(capacity, 0),
     capacity = capacity,
     next = 0,
-    global = ffi.cast("const uint64_t *", words) + ffi.offsetof("struct gorge_words", "global") / 8,
-    fresh_until_ms = ffi.cast("const int64_t *", words) + ffi.offsetof("struct gorge_words", "fresh_until_ms") / 8,
-    counters = engine.counters,
-    now = now,
   }
-  engine.l0 = self -- to be told of the counters of another process
-  return self
+end
+
+---A look into L0: four loads from shared memory and the clock. JIT-compiled into whoever calls.
+---@param cache gorge.Cache
+---@param key any
+---@return boolean hit
+---@return any value
+function _M.look(cache, key)
+  local place = cache.index[key]
+  if not place then
+    return false
+  end
+  local view = cache.view
+  local record = view.records[place]
+  local word = record.slot[0]
+  local words = view.words
+  local clock = view.clock
+  local now
+  if clock ~= nil then
+    now = clock[0]
+  else
+    now = now_ms()
+  end
+  -- A hot entry has both bits set, so that the first comparison is all there is.
+  local often = word == record.word
+  if not often and bor(word, USES) ~= record.word or words.global ~= record.global or now >= record.expires_ms
+    or now >= words.fresh_until_ms then
+    return false
+  end
+  if not often then
+    use(record.slot, word) -- a hot entry must not look cold to eviction because L0 answers for it
+  end
+  local counters = view.counters
+  counters[L0_HITS] = counters[L0_HITS] + 1
+  return true, cache.values[place]
 end
 
 ---Keeps a value that stands in L1 as `read` says.
@@ -80,16 +115,10 @@ function _M.store(l0, key, value, read)
   end
   local record = l0.records[place]
   record.slot = read.slot
-  record.word = band(read.word, _M.WORD)
+  record.word = bor(read.word, USES)
   record.global = read.global
   record.expires_ms = read.expires_ms
-  if value == nil and type(value) == "nil" then
-    value = _M.NIL
-  end
   l0.values[place] = value
 end
-
----A hot entry must not look cold to eviction because L0 answers for it.
-_M.use = C.gorge_use
 
 return _M

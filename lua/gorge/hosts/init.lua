@@ -14,6 +14,7 @@ local _M = {}
 ---@field expect fun(engine: gorge.Engine) an operation begins to wait
 ---@field drain fun(engine: gorge.Engine, seconds: number)
 ---@field close fun(engine: gorge.Engine)
+---@field clock ffi.cdata*|nil see ffi/engine.lua
 ---@field now fun(): number milliseconds
 ---@field log fun(level: string, message: string, fields: table|nil)
 

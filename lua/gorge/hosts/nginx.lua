@@ -121,6 +121,8 @@ function _M.close(engine)
   doorbell.close(engine)
 end
 
+_M.clock = ffi.cast("const uint64_t *", current_msec)
+
 function _M.now()
   local ms = tonumber(current_msec[0]) -- not a tail call: LuaJIT compiles no trace that begins in a function and ends in one of C
   return ms
