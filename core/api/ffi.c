@@ -67,12 +67,10 @@ int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorg
     }
   }
   if (key_len == 0 || key_len > GORGE_KEY_MAX) {
-    return GORGE_ERR_ARGUMENT;
+    return GORGE_MISS;
   }
-  struct gorge_key k;
-  gorge_key_init(cache->zone, cache->ns, key, key_len, &k);
   uint64_t now_ms = cache->clock != NULL ? *cache->clock : gorge_clock_ms();
-  int status = gorge_l1_read(cache->zone, &k, now_ms, true, out);
+  int status = gorge_l1_get(&cache->reader, key, key_len, now_ms, out);
   if (status != GORGE_SPACE) {
     gorge_count_main(cache, status == GORGE_HIT ? GORGE_COUNT_L1_HITS : GORGE_COUNT_L1_MISSES);
   }
@@ -92,7 +90,14 @@ uint32_t gorge_peek_tags(gorge_cache *cache, const char *key, uint32_t key_len, 
   return gorge_l1_tags(cache->zone, &k, buf, buf_size, &len) > 0 ? len : 0;
 }
 
-void gorge_use(const uint64_t *slot, uint64_t word) { gorge_l1_touch_frequency(slot, word); }
+void gorge_note_uses(struct gorge_view *view) {
+  uint64_t n = view->used < GORGE_USES_MAX ? view->used : GORGE_USES_MAX;
+  for (uint64_t i = 0; i < n; i++) {
+    const struct gorge_l0_record *record = &view->records[(uint64_t)view->uses[i]];
+    gorge_l1_touch_frequency(record->slot, record->word);
+  }
+  view->used = 0;
+}
 
 /* ---- operations ---- */
 

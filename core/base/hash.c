@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-#include "base/hash.h"
+#include "base/hash_inline.h"
 
 #include <errno.h>
 #include <sys/random.h>
 
 #include "base/status.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
-uint64_t gorge_hash(const void *ptr, size_t len, uint64_t seed) { return XXH3_64bits_withSeed(ptr, len, seed); }
+uint64_t gorge_hash(const void *ptr, size_t len, uint64_t seed) { return gorge_hash_inline(ptr, len, seed); }
 
 int gorge_random(void *ptr, size_t len) {
   char *at = ptr;

@@ -87,6 +87,7 @@ static int open_zone(gorge_cache *c, const struct gorge_config *config, char *er
   }
   c->words = gorge_zone_words(c->zone, c->ns);
   c->breaker = gorge_zone_breaker(c->zone, c->ns);
+  gorge_l1_reader_init(c->zone, c->ns, &c->reader);
   return GORGE_OK;
 }
 

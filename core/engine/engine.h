@@ -118,6 +118,9 @@ struct gorge_cache {
   struct gorge_conn_config redis; /* strings are the cache's */
 
   bool closed;
+
+  /* of reads */
+  struct gorge_l1_reader reader;
   const uint64_t *clock; /* milliseconds, see gorge_cache_clock; NULL: ask */
 
   /* of the process that entered */

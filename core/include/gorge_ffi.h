@@ -134,6 +134,8 @@ struct gorge_l0_record {
   uint64_t expires_ms;
 };
 
+enum gorge_view_uses { GORGE_USES_MAX = 32 };
+
 /* What Lua needs for a hit, in one place, so that no pointer has to be found and checked by itself. Belongs to Lua. */
 struct gorge_view {
   struct gorge_l0_record *records; /* NULL: L0 is off */
@@ -144,6 +146,9 @@ struct gorge_view {
   uint32_t plain;            /* kind of the values whose bytes are the value, when their codec says so; else no kind */
   uint32_t reserved;
   struct gorge_read read; /* of the last look into L1 */
+  uint64_t used;          /* how many of the next ones count */
+  double
+      uses[GORGE_USES_MAX]; /* numbers of records that were hit while their entries' frequency was below its maximum */
 };
 
 /* ------------------------------------------------------------------ library */
@@ -230,8 +235,8 @@ int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorg
 int gorge_peek(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_read *out);
 /* Tag names of a resident entry: each one length byte and its bytes, into buf; returns the bytes written, 0 for none. */
 uint32_t gorge_peek_tags(gorge_cache *cache, const char *key, uint32_t key_len, char *buf, uint32_t buf_size);
-/* Raises the frequency of the entry behind an L0 record while it is below its maximum. */
-void gorge_use(const uint64_t *slot, uint64_t word);
+/* Raises the frequency of the entries behind the L0 records that view->uses names, and empties that list. */
+void gorge_note_uses(struct gorge_view *view);
 
 /* ------------------------------------------------------------------ operations
  *
@@ -313,7 +318,8 @@ int gorge_invalidate_start(gorge_cache *cache, const char *tags, uint32_t tags_l
  * Gives a value another ttl. GORGE_OK, or GORGE_MISS: there is none; else why Redis was not told. *op as above; at once on this host, but what
  * the key is in Redis is known when the operation ends.
  */
-int gorge_touch_start(gorge_cache *cache, const char *key, uint32_t key_len, double ttl_ms, double l1_ttl_ms, uint64_t *op);
+int gorge_touch_start(gorge_cache *cache, const char *key, uint32_t key_len, double ttl_ms, double l1_ttl_ms,
+                      uint64_t *op);
 
 /* Advances timers and looks at shared memory for what other workers completed. Writes up to max operations whose status changed; returns how many (call again when max). */
 uint32_t gorge_poll(gorge_cache *cache, uint64_t *ops, uint32_t max);

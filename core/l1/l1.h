@@ -99,6 +99,25 @@ bool gorge_l1_snapshot_current(const struct gorge_zone *zone, uint32_t ns, const
  */
 int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use,
                   struct gorge_read *out);
+
+/*
+ * The same for who reads all the time: what a read of a namespace would find out and check anew each time. Belongs to the caller; nothing
+ * of it changes while the zone exists. Any thread of the process may read through it.
+ */
+struct gorge_l1_reader {
+  const struct gorge_zone *zone;
+  const struct gorge_words *words;
+  char *shards; /* NULL: the geometry does not fit the region, nothing is found */
+  uint64_t shard_bytes, area_at;
+  uint32_t shard_mask, ns;
+  uint32_t area_units, lap_shift, buckets;
+};
+
+void gorge_l1_reader_init(const struct gorge_zone *zone, uint32_t ns, struct gorge_l1_reader *out);
+/* gorge_key_init and gorge_l1_read in one, with use. len is 1..GORGE_KEY_MAX. */
+int gorge_l1_get(const struct gorge_l1_reader *reader, const char *ptr, uint32_t len, uint64_t now_ms,
+                 struct gorge_read *out);
+
 /*
  * Raises the frequency in a slot found by an earlier read, if the slot still holds `word` (frequency bits aside). Worth a call while
  * bits 45 and 46 of *slot are not both set.

@@ -15,6 +15,7 @@
  *  - If the slot is unchanged, the entry was the key's when the slot was looked at last: that moment is the read's.
  *  - The shard's epoch, compared last, hides what a stopped writer publishes after it was given up (shard.h).
  */
+#include "base/hash_inline.h"
 #include "l1/evict.h"
 #include "l1/stamps.h"
 
@@ -94,21 +95,25 @@ HOT enum verdict find(const struct gorge_shard *v, const struct gorge_key *key, 
   return GONE;
 }
 
-/* Whether the tags of an entry are as they were when it was written. *ntags: their number. */
-static bool tags_current(const struct gorge_shard *v, const struct probe *p, uint32_t *ntags) {
-  uint32_t at = gorge_head_extra_at(&p->head);
-  if (gorge_entry_units(&p->head, p->at, p->limit) == 0) {
+/*
+ * Whether the tags of an entry are as they were when it was written. *ntags: their number. By value: a probe that had an address would
+ * stand in memory, for hits without tags too.
+ */
+static __attribute__((noinline)) bool tags_current(const struct gorge_zone *zone, struct gorge_head head,
+                                                   const uint32_t *entry, uint64_t limit, uint32_t *ntags) {
+  uint32_t at = gorge_head_extra_at(&head);
+  if (gorge_entry_units(&head, entry, limit) == 0) {
     return false;
   }
-  *ntags = gorge_extra_tags(gorge_relaxed_load32(&p->at[at++]));
+  *ntags = gorge_extra_tags(gorge_relaxed_load32(&entry[at++]));
   /* Range-checked again: the word may have changed since. */
-  if (*ntags > GORGE_TAGS_MAX || at + *ntags * GORGE_TAG_RECORD_UNITS > p->limit) {
+  if (*ntags > GORGE_TAGS_MAX || at + *ntags * GORGE_TAG_RECORD_UNITS > limit) {
     return false;
   }
   for (uint32_t i = 0; i < *ntags; i++, at += GORGE_TAG_RECORD_UNITS) {
-    const uint32_t *record = p->at + at;
+    const uint32_t *record = entry + at;
     uint64_t generation = gorge_relaxed_load32(&record[0]) | (uint64_t)gorge_relaxed_load32(&record[1]) << 32;
-    if (gorge_stamps_generation(v->zone, gorge_relaxed_load32(&record[2])) != generation) {
+    if (gorge_stamps_generation(zone, gorge_relaxed_load32(&record[2])) != generation) {
       return false;
     }
   }
@@ -141,7 +146,7 @@ HOT int copy(const struct gorge_shard *v, const struct gorge_words *words, const
     gorge_relaxed_read(out->buf, p->at + gorge_head_value_at(head), len);
     status = GORGE_HIT;
   }
-  if (gorge_head_extra(head) && !tags_current(v, p, &out->ntags)) {
+  if (gorge_head_extra(head) && !tags_current(v->zone, *head, p->at, p->limit, &out->ntags)) {
     return GORGE_MISS;
   }
   return epoch_current(words, p, key) ? status : GORGE_MISS;
@@ -159,28 +164,31 @@ static inline void raise_frequency(const uint64_t *slot, uint64_t word) {
   }
 }
 
-int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use,
-                  struct gorge_read *out) {
-  struct gorge_shard v;
-  struct probe p;
+HOT int miss(struct gorge_read *out) {
   out->slot = NULL;
   out->word = 0;
+  return GORGE_MISS;
+}
+
+/* A whole read of a key of shard v. */
+HOT int read_key(const struct gorge_shard *v, const struct gorge_words *words, const struct gorge_key *key,
+                 uint64_t now_ms, bool use, struct gorge_read *out) {
+  struct probe p;
   out->global = key->global;
-  const struct gorge_words *words = gorge_zone_words(zone, key->ns);
   /* acquire: an expiry that was brought forward is seen together with what was stored before it. */
-  if (now_ms >= __atomic_load_n(&words->fresh_until_ms, __ATOMIC_ACQUIRE) || !gorge_shard_of(zone, key->hash, &v)) {
-    return GORGE_MISS;
+  if (now_ms >= __atomic_load_n(&words->fresh_until_ms, __ATOMIC_ACQUIRE)) {
+    return miss(out);
   }
   for (int i = 0; i < ATTEMPTS; i++) {
-    enum verdict verdict = find(&v, key, &p);
+    enum verdict verdict = find(v, key, &p);
     if (verdict == GONE) {
-      return GORGE_MISS;
+      break;
     }
     if (verdict == CHANGED) {
       continue;
     }
-    int status = copy(&v, words, &p, key, now_ms, out);
-    verdict = judge(&v, &p);
+    int status = copy(v, words, &p, key, now_ms, out);
+    verdict = judge(v, &p);
     if (verdict == VALID && status != GORGE_MISS) {
       out->slot = p.slot;
       out->word = gorge_slot_identity(p.word);
@@ -190,10 +198,61 @@ int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, ui
       return status;
     }
     if (verdict != CHANGED) {
-      return GORGE_MISS;
+      break;
     }
   }
-  return GORGE_MISS;
+  return miss(out);
+}
+
+int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use,
+                  struct gorge_read *out) {
+  struct gorge_shard v;
+  if (!gorge_shard_of(zone, key->hash, &v)) {
+    out->global = key->global;
+    return miss(out);
+  }
+  return read_key(&v, gorge_zone_words(zone, key->ns), key, now_ms, use, out);
+}
+
+void gorge_l1_reader_init(const struct gorge_zone *zone, uint32_t ns, struct gorge_l1_reader *out) {
+  struct gorge_shard first, last;
+  uint32_t shards = gorge_l1_header(zone)->shards;
+  *out = (struct gorge_l1_reader){.zone = zone, .words = gorge_zone_words(zone, ns), .ns = ns};
+  if (shards == 0 || (shards & (shards - 1)) != 0 || !gorge_shard_at(zone, 0, &first) ||
+      !gorge_shard_at(zone, shards - 1, &last)) {
+    return;
+  }
+  out->shards = (char *)first.shared;
+  out->shard_bytes = shards == 1 ? 0 : (uint64_t)((char *)last.shared - out->shards) / (shards - 1);
+  out->area_at = (uint64_t)((char *)first.area - out->shards);
+  out->shard_mask = shards - 1;
+  out->area_units = first.area_units;
+  out->lap_shift = first.lap_shift;
+  out->buckets = first.buckets;
+}
+
+int gorge_l1_get(const struct gorge_l1_reader *reader, const char *ptr, uint32_t len, uint64_t now_ms,
+                 struct gorge_read *out) {
+  const struct gorge_words *words = reader->words;
+  struct gorge_key key = {.ptr = ptr, .len = len, .ns = reader->ns};
+  /* acquire: partner of the release additions to the word; what is read next is not older than it. */
+  key.global = __atomic_load_n(&words->global, __ATOMIC_ACQUIRE);
+  key.hash = gorge_hash_inline(ptr, len, gorge_stamps_seed(words, gorge_global_epoch(key.global)));
+  if (reader->shards == NULL) {
+    out->global = key.global;
+    return miss(out);
+  }
+  char *start = reader->shards + ((uint32_t)(key.hash >> 32) & reader->shard_mask) * reader->shard_bytes;
+  struct gorge_shard v = {
+      .zone = reader->zone,
+      .shared = (struct gorge_l1_shard *)(void *)start,
+      .slots = (uint64_t *)(void *)(start + sizeof(struct gorge_l1_shard)),
+      .area = (uint32_t *)(void *)(start + reader->area_at),
+      .area_units = reader->area_units,
+      .lap_shift = reader->lap_shift,
+      .buckets = reader->buckets,
+  };
+  return read_key(&v, words, &key, now_ms, true, out);
 }
 
 void gorge_l1_touch_frequency(const uint64_t *slot, uint64_t word) {

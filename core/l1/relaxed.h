@@ -66,6 +66,12 @@ static inline void gorge_relaxed_store128(void *p, __m128i v) {
   __asm__ volatile("movdqu %1, %0" : "=m"(*(char(*)[16])p) : "x"(v));
 }
 
+static inline void gorge_relaxed_read32(char *dst, const char *src) {
+  __m128i a = gorge_relaxed_load128(src), b = gorge_relaxed_load128(src + 16);
+  _mm_storeu_si128((__m128i *)(void *)dst, a);
+  _mm_storeu_si128((__m128i *)(void *)(dst + 16), b);
+}
+
 /* Of 16 bytes and more: whole steps of 16, and the last 16 once more, overlapping. */
 static inline void gorge_relaxed_read16(char *dst, const void *shared, uint32_t len) {
   const char *src = shared;
@@ -75,7 +81,15 @@ static inline void gorge_relaxed_read16(char *dst, const void *shared, uint32_t 
     gorge_relaxed_string(dst, src, len);
     return;
   }
-  for (; len > 16; src += 16, dst += 16, len -= 16) {
+  for (; len > 64; src += 64, dst += 64, len -= 64) {
+    gorge_relaxed_read32(dst, src);
+    gorge_relaxed_read32(dst + 32, src + 32);
+  }
+  if (len > 32) {
+    gorge_relaxed_read32(dst, src);
+    src += 32, dst += 32, len -= 32;
+  }
+  if (len > 16) {
     _mm_storeu_si128((__m128i *)(void *)dst, gorge_relaxed_load128(src));
   }
   _mm_storeu_si128((__m128i *)(void *)end_at, end);

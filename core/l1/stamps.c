@@ -5,7 +5,6 @@
 
 static const uint64_t HARD_ONE = (uint64_t)1 << 32;
 static const uint64_t EPOCH_ONE = (uint64_t)1 << 32;
-static const uint64_t EPOCH_MIX = 0x9E3779B97F4A7C15U;
 
 /* The `size` bytes at `at` of the region, which the caller knows to be one of `count` there; else the scratch words. */
 static void *element(const struct gorge_zone *zone, uint64_t at, uint32_t number, uint32_t count, size_t size) {
@@ -29,8 +28,7 @@ static uint64_t *generation_at(const struct gorge_zone *zone, uint32_t cell) {
 }
 
 uint64_t gorge_stamps_hash(const struct gorge_words *words, const char *ptr, uint32_t len, uint32_t epoch) {
-  /* relaxed: written once, before the zone was published. */
-  return gorge_hash(ptr, len, __atomic_load_n(&words->salt, __ATOMIC_RELAXED) + epoch * EPOCH_MIX);
+  return gorge_hash(ptr, len, gorge_stamps_seed(words, epoch));
 }
 
 void gorge_key_init(const struct gorge_zone *zone, uint32_t ns, const char *ptr, uint32_t len, struct gorge_key *key) {
@@ -113,7 +111,7 @@ void gorge_stamps_raise_newest(const struct gorge_zone *zone, uint32_t cell, uin
 
 uint32_t gorge_stamps_tag_cell(const struct gorge_zone *zone, uint32_t ns, const char *tag, uint32_t len) {
   const struct gorge_l1_header *l1 = gorge_l1_header(zone);
-  uint64_t hash = gorge_hash(tag, len, l1->seed + ns * EPOCH_MIX);
+  uint64_t hash = gorge_hash(tag, len, l1->seed + ns * GORGE_EPOCH_MIX);
   return (uint32_t)((hash >> 32) * l1->tag_cells >> 32);
 }
 

@@ -11,6 +11,8 @@
 
 #include "l1/layout.h"
 
+static const uint64_t GORGE_EPOCH_MIX = 0x9E3779B97F4A7C15U;
+
 static inline uint32_t gorge_global_epoch(uint64_t global) { return (uint32_t)(global >> 32); }
 
 /* The global word of a namespace. acquire: partner of the release additions in stamps.c and shard.c. */
@@ -18,6 +20,11 @@ static inline uint64_t gorge_stamps_global(const struct gorge_zone *zone, uint32
   return __atomic_load_n(&gorge_zone_words(zone, ns)->global, __ATOMIC_ACQUIRE);
 }
 
+/* The seed of the hash of a namespace's keys under an epoch. */
+static inline uint64_t gorge_stamps_seed(const struct gorge_words *words, uint32_t epoch) {
+  /* relaxed: written once, before the zone was published. */
+  return __atomic_load_n(&words->salt, __ATOMIC_RELAXED) + epoch * GORGE_EPOCH_MIX;
+}
 /* The hash of a key of a namespace under an epoch. */
 uint64_t gorge_stamps_hash(const struct gorge_words *words, const char *ptr, uint32_t len, uint32_t epoch);
 

@@ -248,7 +248,53 @@ static void a_buffer_too_small_tells_the_size_needed(void **state) {
   assert_int_equal(gorge_get(c, "nil", 3, &read), GORGE_HIT);
   assert_int_equal(read.len, 0);
   assert_non_null(read.slot);
-  gorge_use(read.slot, read.word);
+  destroy(c);
+}
+
+static void uses_of_records_are_noted_in_their_entries(void **state) {
+  (void)state;
+  gorge_cache *c = plain();
+  uint64_t op;
+  char buf[8];
+  assert_int_equal(engine_set(c, "a", "1", NULL, &op), GORGE_OK);
+  assert_int_equal(engine_set(c, "b", "2", NULL, &op), GORGE_OK);
+  struct gorge_read a = {.buf = buf, .buf_size = sizeof buf}, b = a;
+  assert_int_equal(gorge_peek(c, "a", 1, &a), GORGE_HIT);
+  assert_int_equal(gorge_peek(c, "b", 1, &b), GORGE_HIT);
+  struct gorge_l0_record records[3] = {{0}, {.slot = a.slot, .word = a.word}, {.slot = b.slot, .word = b.word}};
+  struct gorge_view view = {.records = records, .used = 3, .uses = {1, 2, 1}};
+  gorge_note_uses(&view);
+  assert_int_equal(view.used, 0);
+  assert_int_equal((*a.slot - a.word) >> 45, 2);
+  assert_int_equal((*b.slot - b.word) >> 45, 1);
+  gorge_note_uses(&view); /* the list is empty */
+  assert_int_equal((*b.slot - b.word) >> 45, 1);
+  /* Another value stands there now: it has not been used. */
+  assert_int_equal(engine_set(c, "b", "3", NULL, &op), GORGE_OK);
+  assert_int_equal(gorge_peek(c, "b", 1, &b), GORGE_HIT);
+  uint64_t before = *b.slot;
+  view.used = 1;
+  view.uses[0] = 2;
+  gorge_note_uses(&view);
+  assert_int_equal(*b.slot, before);
+  destroy(c);
+}
+
+static void the_clock_of_reads_may_be_somebody_elses(void **state) {
+  (void)state;
+  gorge_cache *c = plain();
+  uint64_t op, now_ms = (uint64_t)gorge_now_ms();
+  char buf[8];
+  struct gorge_read read = {.buf = buf, .buf_size = sizeof buf};
+  assert_int_equal(engine_set(c, "k", "1", NULL, &op), GORGE_OK);
+  gorge_cache_clock(c, &now_ms);
+  assert_int_equal(gorge_get(c, "k", 1, &read), GORGE_HIT);
+  now_ms = (uint64_t)read.expires_ms - 1;
+  assert_int_equal(gorge_get(c, "k", 1, &read), GORGE_HIT);
+  now_ms++;
+  assert_int_equal(gorge_get(c, "k", 1, &read), GORGE_MISS);
+  gorge_cache_clock(c, NULL);
+  assert_int_equal(gorge_get(c, "k", 1, &read), GORGE_HIT);
   destroy(c);
 }
 
@@ -423,6 +469,8 @@ int main(void) {
       cmocka_unit_test(a_tag_being_invalidated_while_the_loader_returns_is_not_missed),
       cmocka_unit_test(too_large_for_l1_is_told_and_the_older_value_gone),
       cmocka_unit_test(a_buffer_too_small_tells_the_size_needed),
+      cmocka_unit_test(uses_of_records_are_noted_in_their_entries),
+      cmocka_unit_test(the_clock_of_reads_may_be_somebody_elses),
       cmocka_unit_test(the_words_of_a_read_tell_when_it_is_no_longer_good),
       cmocka_unit_test(a_cleanup_handler_gives_the_fill_up_and_outlives_everything),
       cmocka_unit_test(destroying_a_cache_ends_what_runs_for_it),

@@ -57,7 +57,7 @@ static bool get(struct hot *h) {
   return gorge_get(h->cache, h->key, (uint32_t)strlen(h->key), &h->read) == GORGE_HIT;
 }
 
-/* A hit in L0 as lua/gorge/cache.lua has it: the words that the record was read at, the times, a count, the use. */
+/* A hit in L0 as lua/gorge/ffi/l0.lua has it: the words that the record was read at, the times, a count, the use. */
 static bool validate(struct hot *h) {
   const struct gorge_words *words = gorge_cache_words(h->cache);
   uint64_t *counters = gorge_cache_counters(h->cache);
@@ -70,7 +70,9 @@ static bool validate(struct hot *h) {
     return false;
   }
   if (gorge_slot_freq(word) < GORGE_FREQ_MAX) {
-    gorge_use(h->read.slot, h->read.word);
+    struct gorge_l0_record record = {.slot = h->read.slot, .word = h->read.word};
+    struct gorge_view view = {.records = &record, .used = 1};
+    gorge_note_uses(&view);
   }
   counters[GORGE_COUNT_L0_HITS]++;
   return true;

@@ -13,14 +13,17 @@ local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 local table_new = require "table.new"
 
-local bor = bit.bor
-local now_ms, use = C.gorge_now_ms, C.gorge_use
+local band, bor, bxor, rshift = bit.band, bit.bor, bit.bxor, bit.rshift
+local now_ms, note_uses = C.gorge_now_ms, C.gorge_note_uses
+local USES_MAX = 0ULL + C.GORGE_USES_MAX
 local L0_HITS = tonumber(C.GORGE_COUNT_L0_HITS)
 
 local _M = {}
 
 -- Bits 45 and 46 of a slot word count uses (core/l1/layout.h): they change without the entry changing.
 local USES = 0x600000000000ULL
+local IDENTITY = bit.bnot(USES)
+local ANY_USE = USES -- (x + ANY_USE) >> 47 is 1 when x, which has no other bits than these two, is not 0
 
 local LINE = 64
 local RECORD = ffi.sizeof "struct gorge_l0_record"
@@ -29,6 +32,7 @@ local RECORD = ffi.sizeof "struct gorge_l0_record"
 ---@field index table<string, integer> place of a key's record
 ---@field memory ffi.cdata* what the records stand in
 ---@field records ffi.cdata* struct gorge_l0_record *; two of them are one cache line
+---@field view ffi.cdata* struct gorge_view
 ---@field values table nil: there is no such thing
 ---@field keys table<integer, string>
 ---@field capacity integer 0: L0 is off
@@ -47,6 +51,7 @@ function _M.new(capacity, engine)
   return {
     index = table_new(0, capacity),
     memory = memory,
+    view = engine.view,
     records = records,
     values = table_new(capacity, 0),
     keys = table_new(capacity, 0),
@@ -76,14 +81,18 @@ function _M.look(cache, key)
   else
     now = now_ms()
   end
-  -- A hot entry has both bits set, so that the first comparison is all there is.
-  local often = word == record.word
-  if not often and bor(word, USES) ~= record.word or words.global ~= record.global or now >= record.expires_ms
-    or now >= words.fresh_until_ms then
+  local changed = bxor(word, record.word)
+  if band(changed, IDENTITY) ~= 0 or words.global ~= record.global or now >= record.expires_ms or now >= words.fresh_until_ms then
     return false
   end
-  if not often then
-    use(record.slot, word) -- a hot entry must not look cold to eviction because L0 answers for it
+  -- A hot entry must not look cold to eviction because L0 answers for it. Its use is noted in any case and counts if a bit is missing: without a
+  -- branch, since a trace is recorded when its entries are new, and would leave by an exit at each hit from then on.
+  local used = view.used
+  view.uses[used] = place
+  used = used + rshift(changed + ANY_USE, 47)
+  view.used = used
+  if used == USES_MAX then
+    note_uses(view)
   end
   local counters = view.counters
   counters[L0_HITS] = counters[L0_HITS] + 1
@@ -106,6 +115,10 @@ function _M.store(l0, key, value, read)
       place = 1
     end
     l0.next = place
+    local view = l0.view
+    if view.used ~= 0 then
+      note_uses(view) -- while the records are what they were
+    end
     local old = l0.keys[place]
     if old then
       l0.index[old] = nil
