@@ -84,7 +84,8 @@ end
 local function take_samples(row, settings, sides, servers)
   for run = row.fresh and 1 or 0, settings.runs do -- run 0 warms up
     if not servers.open then
-      servers.open = session.open(row, settings)
+      servers.open = session.new(row)
+      servers.open:open(settings)
     end
     for _, measured in ipairs(sides) do
       local results = servers.open:sample(measured.index, run == 0 and settings.warm_up or settings.seconds)

@@ -46,17 +46,19 @@ function _M.line(line, again)
   return rstrip(FORMAT:format(name, workers, figure, peer, ratio, line.target or "", mark(line)))
 end
 
---- What was not compiled in a row, a line for each reason.
----@return string[]
-function _M.traces(result)
-  local lines = {}
+--- Adds what was not compiled in a row, a line for each reason.
+---@param result table of measure.row
+---@param own string[] lines of gorge
+---@param peers string[] lines of others
+function _M.traces(result, own, peers)
   for side, traces in pairs(result.traces) do
+    local lines = side:match "^gorge" and own or peers
     for text, count in pairs(traces) do
       lines[#lines + 1] = ("%s, %s: %s%s"):format(result.id, side, text, count > 1 and (" (%d times)"):format(count) or "")
     end
   end
-  table.sort(lines)
-  return lines
+  table.sort(own)
+  table.sort(peers)
 end
 
 -- JSON -----------------------------------------------------------------------------------------------------------------

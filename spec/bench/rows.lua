@@ -208,7 +208,7 @@ local function l2(id, row)
   row.id, row.redis = id, true
   row.cache = { l1_size = "16m", l1_objects = 0, l1_ttl = 0.001 }
   row.draw, row.keys, row.value = "cycle", 100000, "100"
-  row.sides = { GORGE, RESTY_REDIS, GORGE_GET }
+  row.sides = row.sides or { GORGE, RESTY_REDIS, GORGE_GET }
   add(row)
 end
 
@@ -235,7 +235,7 @@ l2("l2-serial", {
   },
 })
 l2("l2-http", {
-  name = "L2 hit in a handler, wrk -c50", task = "http", workers = 2, metric = "rate",
+  name = "L2 hit in a handler, wrk -c50", task = "http", workers = 2, metric = "rate", sides = { GORGE, RESTY_REDIS },
   lines = { { against = "lua-resty-redis", limit = 1.6, reference = resty_redis(90e3) } },
 })
 

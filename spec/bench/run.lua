@@ -88,19 +88,17 @@ local function picked()
 end
 
 local function print_traces(results)
-  local lines = {}
+  local own, peers = {}, {}
   for _, result in ipairs(results) do
-    for _, line in ipairs(report.traces(result)) do
-      lines[#lines + 1] = line
-    end
+    report.traces(result, own, peers)
   end
-  if #lines == 0 then
-    print "\nNo trace of a measured loop was aborted."
+  if #own == 0 then
+    print "\nNo trace was aborted or left to the interpreter in a measured loop of gorge."
   else
-    print "\nNot compiled in measured loops:"
-    for _, line in ipairs(lines) do
-      print("  " .. line)
-    end
+    print("\nNot compiled in measured loops of gorge:\n  " .. table.concat(own, "\n  "))
+  end
+  if #peers > 0 then
+    print("Not compiled in those of its peers:\n  " .. table.concat(peers, "\n  "))
   end
 end
 
@@ -144,7 +142,7 @@ local function main(options, list)
   end
   print_traces(results)
   report.save(options.results, results, about, ids())
-  print(("\n%d of %d targets met%s; %s"):format(met, targets, broken > 0 and (", %d rows broken"):format(broken) or "", options.results))
+  print(("\n%d of %d targets met%s; %s"):format(met, targets, broken > 0 and (", %d broken"):format(broken) or "", options.results))
   return broken == 0
 end
 

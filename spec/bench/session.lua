@@ -47,12 +47,16 @@ end
 
 local samples = 0
 
---- Starts everything and prepares the row.
 ---@param row gorge.bench.Row
----@param settings table quick, runs, modules
 ---@return gorge.bench.Session
-function _M.open(row, settings)
-  local self = setmetatable({ row = row, connections = {} }, Session)
+function _M.new(row)
+  return setmetatable({ row = row, connections = {} }, Session)
+end
+
+--- Starts everything and prepares the row; after a failure `close` stops what has been started.
+---@param settings table quick, runs, modules
+function Session:open(settings)
+  local row = self.row
   local redis_url = "nil"
   if row.redis then
     self.redis = require("spec.support.redis").start { config = row.redis_config }
@@ -74,7 +78,7 @@ function _M.open(row, settings)
     request.fill = id == #self.connections -- when all have what they need
     self:ask({ connection }, request)
   end
-  return self
+  self:ask(self.connections, { what = "settle" })
 end
 
 --- Sends a request to workers, all at once.
@@ -135,7 +139,9 @@ function Session:close()
   for _, connection in ipairs(self.connections) do
     connection:close()
   end
-  self.nginx:stop()
+  if self.nginx then
+    self.nginx:stop()
+  end
   if self.redis then
     self.redis:stop()
   end

@@ -16,6 +16,7 @@ local now = clock.now
 local _M = {}
 
 local PIECE = 5000 -- calls between two looks at the clock
+local SETTLE = 1000 -- calls before everything that is watched
 
 ---@param chunk fun(keys: string[], first: integer, last: integer): integer
 ---@param keys string[]
@@ -59,6 +60,10 @@ local function loop(bench, side, load)
   return {
     watched = true,
     set = subject.set,
+    settle = function()
+      local keys = bench.row.draw == "fresh" and workload.fresh(SETTLE) or bench.draws
+      chunk(keys, 1, math.min(SETTLE, #keys))
+    end,
     run = function(request)
       if bench.row.draw == "fresh" then
         return over_fresh(chunk, request.seconds)

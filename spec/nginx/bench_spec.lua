@@ -50,11 +50,11 @@ describe("make bench", function()
     end
   end)
 
-  it("measures sets, memory, storms and tags", function()
-    local status, output, results = bench { QUICK = "1", RUNS = "1", ROWS = "memory storm tag-l1 set-full" }
+  it("measures sets, memory, storms, tags and Redis", function()
+    local status, output, results = bench { QUICK = "1", RUNS = "1", ROWS = "memory storm tag-l1 set-full l2-serial" }
     assert.equal(0, status, output)
     local rows = by_id(results)
-    for _, id in ipairs { "set-full", "memory", "storm", "tag-l1" } do
+    for _, id in ipairs { "set-full", "memory", "storm", "tag-l1", "l2-serial" } do
       assert.is_table(rows[id], id .. output)
     end
     assert.equal(1, rows.storm.lines[2].of.median)
@@ -86,6 +86,6 @@ describe("make bench", function()
     local status, output = bench { QUICK = "1", ROWS = "l1-hot", NGINX = "/bin/false" }
     assert.equal(1, status, output)
     assert.matches("\nfetch, L1: one hot key, 100 B +broken: .*nginx ended", output)
-    assert.matches(", 1 rows broken; ", output, 1, true)
+    assert.matches(", 1 broken; ", output, 1, true)
   end)
 end)
