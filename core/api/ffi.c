@@ -236,8 +236,15 @@ void gorge_op_free(gorge_cache *cache, uint64_t op) {
     case GORGE_OP_WRITE: gorge_write_leave(o, now_ms); /* fall through */
     case GORGE_OP_FILL:
     case GORGE_OP_RELEASE: o->detached = true; return; /* what was sent is carried out */
-    case GORGE_OP_LOOKUP:                              /* the breaker is to hear of the answer */
-    case GORGE_OP_LEASE: /* a lease may be granted yet: it is given back when the reply comes */
+    case GORGE_OP_READ:
+    case GORGE_OP_COMMIT:
+      if (o->requested) {
+        o->detached = true;
+        return;
+      }
+      break;
+    case GORGE_OP_LOOKUP: /* the breaker is to hear of the answer */
+    case GORGE_OP_LEASE:  /* a lease may be granted yet: it is given back when the reply comes */
       o->detached = true;
       gorge_fetch_abandon(o, now_ms);
       return;

@@ -3,12 +3,13 @@
 #include "base/clock.h"
 #include "engine/engine.h"
 
-static int create(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_op **o) {
+static int create(gorge_cache *cache, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
+                  struct gorge_op **o) {
   if (key_len == 0) {
     return GORGE_ERR_ARGUMENT;
   }
   int status = gorge_cache_ready(cache, false);
-  return status == GORGE_OK ? gorge_op_create(cache, key, key_len, NULL, 0, o) : status;
+  return status == GORGE_OK ? gorge_op_create(cache, key, key_len, tags, tags_len, o) : status;
 }
 
 /* An op that ended at once is over for the caller, unless it has something to say. */
@@ -29,10 +30,37 @@ int gorge_touch_start(gorge_cache *cache, const char *key, uint32_t key_len, dou
   if (!(ttl_ms > 0) || !(l1_ttl_ms > 0)) {
     return GORGE_ERR_ARGUMENT;
   }
-  int status = create(cache, key, key_len, &o);
+  int status = create(cache, key, key_len, NULL, 0, &o);
   if (status != GORGE_OK) {
     return status;
   }
   gorge_touch(o, gorge_whole_ms(ttl_ms), gorge_whole_ms(l1_ttl_ms), gorge_clock_ms());
   return started(o, op);
+}
+
+int gorge_update_start(gorge_cache *cache, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
+                       uint64_t *op) {
+  struct gorge_op *o;
+  *op = 0;
+  int status = create(cache, key, key_len, tags, tags_len, &o);
+  if (status != GORGE_OK) {
+    return status;
+  }
+  gorge_update_read(o, gorge_clock_ms());
+  *op = o->id;
+  return o->status;
+}
+
+int gorge_update_store(gorge_cache *cache, uint64_t op, const struct gorge_store *store, struct gorge_read *out) {
+  struct gorge_op *o = gorge_op_find(cache, op);
+  if (o == NULL || o->state != GORGE_OP_READ || o->status == GORGE_PENDING || !gorge_store_valid(cache, store)) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  gorge_update_commit(o, store, gorge_clock_ms());
+  return gorge_op_status(cache, op, out);
+}
+
+int gorge_update_unknown(gorge_cache *cache, uint64_t op) {
+  const struct gorge_op *o = gorge_op_find(cache, op);
+  return o != NULL && o->unknown;
 }

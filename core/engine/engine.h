@@ -6,6 +6,7 @@
  *
  *   fetch:  (SYNC) -> FLIGHT <-> (lease of the host) -> LOOKUP -> LEASE <-> PARKED -> RUN -> FILL -> DONE
  *   write:  WRITE -> DONE
+ *   update: READ -> COMMIT -> DONE
  *
  * SYNC    the host does not follow the journal yet: wait for a moment, else L1 could not keep the value
  * FLIGHT  somebody on this host fills: wait for the flight's end
@@ -33,6 +34,8 @@ enum gorge_op_state {
   GORGE_OP_RUN,
   GORGE_OP_FILL,
   GORGE_OP_WRITE,
+  GORGE_OP_READ,    /* update: the value is being read, or has been, and the caller makes another one of it */
+  GORGE_OP_COMMIT,  /* update: that one takes its place if it is still the one that was read */
   GORGE_OP_RELEASE, /* nobody waits for it any more: a lease is being given back */
   GORGE_OP_DONE
 };
@@ -41,6 +44,12 @@ enum gorge_op_state {
 struct gorge_blob {
   char *ptr;
   uint32_t len;
+};
+
+/* update: the tags of the value that was read. */
+struct gorge_op_before {
+  struct gorge_l2_before tags;
+  char names[GORGE_TAGS_MAX * GORGE_TAG_MAX];
 };
 
 struct gorge_op {
@@ -82,9 +91,11 @@ struct gorge_op {
   uint32_t silent_polls; /* polls in which the holder of the lease in Redis showed no sign of life */
 
   struct gorge_l2_request request;
-  enum gorge_l2_verb verb; /* of a write */
-  bool requested;          /* the request is with io */
-  bool touched;            /* TOUCH: this host had the value */
+  enum gorge_l2_verb verb;        /* of a write */
+  bool requested;                 /* the request is with io */
+  bool touched;                   /* TOUCH: this host had the value */
+  struct gorge_op_before *before; /* COMMIT, or NULL */
+  bool unknown;                   /* COMMIT: sent, and the answer is missing */
   uint64_t requested_us;
 
   /* what is to be stored (FILL, WRITE) */
@@ -274,6 +285,12 @@ int gorge_write_put(gorge_cache *c, const struct gorge_store *store, uint64_t no
 void gorge_write_leave(struct gorge_op *op, uint64_t now_ms);
 void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
 
+/* Why Redis did not do what it was asked, for people; `said` by Redis, or NULL. */
+void gorge_write_explain(struct gorge_op *op, int status, const char *said);
+/* A value that Redis has stored, with that version, takes its place on this host. */
+void gorge_write_show(struct gorge_op *op, uint64_t version, uint64_t now_ms);
+/* This host forgets the op's key; version 0: whatever it has. */
+void gorge_write_forget(struct gorge_op *op, uint64_t version);
 /* Sends the write, or ends the op: with GORGE_OK when there is no Redis at all, with the reason when it cannot be asked. */
 void gorge_write_ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms);
 
@@ -282,6 +299,19 @@ void gorge_write_ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_
 void gorge_touch(struct gorge_op *op, uint64_t ttl_ms, uint64_t l1_ttl_ms, uint64_t now_ms);
 /* What Redis did of it takes effect here. Returns the status that the op ends with if Redis did not fail. */
 int gorge_touch_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
+
+/* --- update.c --- */
+/* Reads what is to be updated: op->status GORGE_HIT, GORGE_MISS, GORGE_PENDING, or why nothing can be updated now. */
+void gorge_update_read(struct gorge_op *op, uint64_t now_ms);
+void gorge_update_read_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
+/*
+ * Puts a value in place of the one read. The op ends with GORGE_STORED, GORGE_REFUSED (it is another one by now), GORGE_TOO_LARGE (for L1,
+ * without Redis), or a failure; then op->unknown tells that Redis may have carried it out.
+ */
+void gorge_update_commit(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms);
+void gorge_update_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
+/* An update whose answer was lost is asked for again. */
+void gorge_update_look(struct gorge_op *op, uint64_t now_ms);
 
 /* --- coherence.c: hooks of the control thread --- */
 void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control);

@@ -306,6 +306,10 @@ void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms) {
     gorge_fetch_enter(op, now_ms);
     return;
   }
+  if (op->state == GORGE_OP_COMMIT) {
+    gorge_update_look(op, now_ms);
+    return;
+  }
   bool poked = op->flight.index != UINT32_MAX && gorge_flight_poked(op->cache->zone, &op->flight);
   if (op->state == GORGE_OP_PARKED && (poked || now_ms >= op->next_ms)) {
     ask(op, GORGE_L2_LEASE, now_ms);

@@ -259,6 +259,7 @@ void gorge_op_destroy(struct gorge_op *op) {
   }
   gorge_blob_free(&op->store);
   gorge_blob_free(&op->value);
+  free(op->before);
   free(op->own);
   free(op->bytes);
   free(op);

@@ -111,6 +111,8 @@ static void done(struct gorge_l2_request *rq, const struct gorge_l2_result *resu
     case GORGE_OP_LEASE: gorge_fetch_reply(op, result, now_ms); break;
     case GORGE_OP_FILL: gorge_fill_reply(op, result, now_ms); break;
     case GORGE_OP_WRITE: gorge_write_reply(op, result, now_ms); break;
+    case GORGE_OP_READ: gorge_update_read_reply(op, result, now_ms); break;
+    case GORGE_OP_COMMIT: gorge_update_reply(op, result, now_ms); break;
     default: /* RELEASE: the caller knows already how it ended */
       op->state = GORGE_OP_DONE;
       if (op->detached) {
@@ -131,6 +133,7 @@ int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   rq->tags = op->l2_tags;
   rq->tag_nonces = verb == GORGE_L2_FILL && !op->late_tags ? op->nonces : NULL;
   rq->since = op->since;
+  rq->before = op->before != NULL ? &op->before->tags : NULL;
   rq->value = op->l2_store.ptr;
   rq->value_len = op->l2_store.len;
   rq->kind = op->store_kind;

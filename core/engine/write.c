@@ -59,7 +59,7 @@ int gorge_write_put(gorge_cache *c, const struct gorge_store *store, uint64_t no
   return GORGE_OK;
 }
 
-static void forget_here(struct gorge_op *op, uint64_t version) {
+void gorge_write_forget(struct gorge_op *op, uint64_t version) {
   gorge_cache *c = op->cache;
   gorge_key_init(c->zone, c->ns, op->bytes, op->key.len, &op->key);
   gorge_l1_invalidate(c->zone, &c->process->owner, &op->key, version, NULL);
@@ -71,8 +71,7 @@ static void forget_tags_here(struct gorge_op *op) {
   }
 }
 
-/* Why Redis did not take the write, for people. */
-static void explain(struct gorge_op *op, int status, const char *said) {
+void gorge_write_explain(struct gorge_op *op, int status, const char *said) {
   if (said == NULL && status == GORGE_ERR_DOWN && op->cache->l2 != NULL) {
     said = gorge_conn_reason(gorge_l2_conn(op->cache->l2));
   }
@@ -94,7 +93,7 @@ void gorge_write_ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_
   }
   if (status != GORGE_OK) {
     gorge_count(c, GORGE_COUNT_DROPPED_WRITES);
-    explain(op, status, NULL);
+    gorge_write_explain(op, status, NULL);
     if (verb == GORGE_L2_SET) {
       keep_here(op, now_ms);
     }
@@ -116,7 +115,7 @@ void gorge_write_set(struct gorge_op *op, const struct gorge_store *store, uint6
 void gorge_write_delete(struct gorge_op *op, uint64_t now_ms) {
   gorge_count(op->cache, GORGE_COUNT_DELETES);
   op->verb = GORGE_L2_DELETE;
-  forget_here(op, 0);
+  gorge_write_forget(op, 0);
   gorge_write_ask(op, GORGE_L2_DELETE, now_ms);
 }
 
@@ -135,13 +134,17 @@ void gorge_write_leave(struct gorge_op *op, uint64_t now_ms) {
   }
 }
 
+void gorge_write_show(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
+  gorge_write_forget(op, version);
+  insert(op, version, now_ms);
+}
+
 static void set_reply(struct gorge_op *op, bool stored, uint64_t version, uint64_t now_ms) {
   if (!stored) {
     keep_here(op, now_ms);
     return;
   }
-  forget_here(op, version);
-  insert(op, version, now_ms);
+  gorge_write_show(op, version, now_ms);
 }
 
 void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
@@ -150,12 +153,12 @@ void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *r, uin
   switch (op->verb) {
     case GORGE_L2_TOUCH: done = gorge_touch_reply(op, r, now_ms); break;
     case GORGE_L2_SET: set_reply(op, stored, r->version, now_ms); break;
-    case GORGE_L2_DELETE: forget_here(op, stored ? r->version : 0); break;
+    case GORGE_L2_DELETE: gorge_write_forget(op, stored ? r->version : 0); break;
     default: forget_tags_here(op); break;
   }
   if (!stored) {
     gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
-    explain(op, r->status, r->error);
+    gorge_write_explain(op, r->status, r->error);
   }
   gorge_op_end(op, stored ? done : r->status);
 }

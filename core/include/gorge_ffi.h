@@ -90,6 +90,8 @@ enum gorge_counter {
   GORGE_COUNT_DECODE_ERRORS,
   GORGE_COUNT_DROPPED_WRITES, /* writes that reached this host but not Redis */
   GORGE_COUNT_TOUCHES,
+  GORGE_COUNT_UPDATES,          /* attempts, lost races included */
+  GORGE_COUNT_UPDATE_CONFLICTS, /* and those that began anew because somebody else had changed the value */
   GORGE_COUNTERS = 64
 };
 
@@ -320,6 +322,19 @@ int gorge_invalidate_start(gorge_cache *cache, const char *tags, uint32_t tags_l
  */
 int gorge_touch_start(gorge_cache *cache, const char *key, uint32_t key_len, double ttl_ms, double l1_ttl_ms,
                       uint64_t *op);
+
+/*
+ * Reads a value in order to replace it, in Redis if there is one, else in L1. The new one will carry these tags. Sets *op and returns its
+ * status: GORGE_HIT, GORGE_MISS, GORGE_PENDING, or why it cannot be read; then nothing can be replaced.
+ */
+int gorge_update_start(gorge_cache *cache, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len, uint64_t *op);
+/*
+ * Once it is read: replaces it. Key and tags of the store are not used. The operation ends with GORGE_STORED; GORGE_REFUSED: the value has changed
+ * since, nothing was done, begin anew; GORGE_TOO_LARGE: for L1, nothing was done; or a failure.
+ */
+int gorge_update_store(gorge_cache *cache, uint64_t op, const struct gorge_store *store, struct gorge_read *out);
+/* After a failure: 1 when Redis may have replaced the value all the same. */
+int gorge_update_unknown(gorge_cache *cache, uint64_t op);
 
 /* Advances timers and looks at shared memory for what other workers completed. Writes up to max operations whose status changed; returns how many (call again when max). */
 uint32_t gorge_poll(gorge_cache *cache, uint64_t *ops, uint32_t max);

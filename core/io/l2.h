@@ -24,6 +24,8 @@
  *  TOUCH    gives the value another ttl, and its tags enough of it: OK; MISS when there is none. result.before is the version it had,
  *           result.version the one it has: another one, which goes into the journal, when its life became shorter. The request's tags
  *           are a guess, which saves a round.
+ *  UPDATE   as SET, if the value's version is still `since` (0: there is no value) and its tags are alive: STORED; else REFUSED. `token` names the operation
+ *           for lease_ms: sent again with the same one, it is not carried out again, and STORED with the version of then.
  *  JOURNAL  what was published from version `since` on, its own entry included: OK after `message` has been called for each, or
  *           MISS when that entry is gone, so that anything may have been missed. result.version: the cursor from now on.
  *
@@ -46,10 +48,18 @@ enum gorge_l2_verb {
   GORGE_L2_DELETE,
   GORGE_L2_INVALIDATE_TAGS,
   GORGE_L2_JOURNAL,
-  GORGE_L2_TOUCH
+  GORGE_L2_TOUCH,
+  GORGE_L2_UPDATE
 };
 
 /* struct gorge_l2_tag { const char *ptr; uint32_t len; } stands in proto/envelope.h. */
+
+/* Tags of a value that was read, with their nonces. */
+struct gorge_l2_before {
+  uint32_t ntags;
+  struct gorge_l2_tag tags[GORGE_TAGS_MAX];
+  uint64_t nonces[GORGE_TAGS_MAX];
+};
 
 struct gorge_l2_result {
   int status;        /* GORGE_HIT, MISS, LEASE, BUSY, STORED, REFUSED, OK, or a failure */
@@ -75,14 +85,16 @@ struct gorge_l2_request {
   uint32_t key_len;
   uint32_t ntags; /* at most GORGE_TAGS_MAX, of 1..GORGE_TAG_MAX bytes each */
   const struct gorge_l2_tag *tags;
+  const struct gorge_l2_before *before; /* UPDATE: of the value read; or NULL */
   const uint64_t *tag_nonces; /* FILL with tags: what LEASE delivered, or NULL; SET reads the current nonces: NULL */
-  uint64_t since;    /* FILL without tag_nonces: what LEASE delivered as version; JOURNAL: the cursor, 0: none */
-  const char *value; /* FILL, SET: with its tags at least 4 KiB below the connection's max_reply_bytes */
+  uint64_t
+      since; /* FILL without tag_nonces: what LEASE delivered as version; JOURNAL: the cursor, 0: none; UPDATE: the version read */
+  const char *value; /* FILL, SET, UPDATE: with its tags at least 4 KiB below the connection's max_reply_bytes */
   uint32_t value_len;
   uint32_t kind;
-  uint64_t ttl_ms;          /* FILL, SET, TOUCH: not 0; above 100 years counts as that */
-  uint64_t token, previous; /* token: not 0 where a lease is concerned */
-  uint64_t lease_ms;        /* LEASE, RENEW: not 0 */
+  uint64_t ttl_ms;          /* FILL, SET, UPDATE, TOUCH: not 0; above 100 years counts as that */
+  uint64_t token, previous; /* token: not 0 where a lease is concerned, and for UPDATE */
+  uint64_t lease_ms;        /* LEASE, RENEW, UPDATE: not 0 */
   uint64_t rejected_version;
   uint64_t deadline_ms; /* 0: the connection's default */
   /* May send this or another request, and cancel others. */

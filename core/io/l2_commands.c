@@ -10,17 +10,25 @@
 #include "proto/bytes.h"
 
 static bool needs_token(enum gorge_l2_verb verb) {
-  return verb == GORGE_L2_LEASE || verb == GORGE_L2_FILL || verb == GORGE_L2_RELEASE || verb == GORGE_L2_RENEW;
+  return verb == GORGE_L2_LEASE || verb == GORGE_L2_FILL || verb == GORGE_L2_RELEASE || verb == GORGE_L2_RENEW ||
+         verb == GORGE_L2_UPDATE;
+}
+
+static bool stores_value(enum gorge_l2_verb verb) {
+  return verb == GORGE_L2_FILL || verb == GORGE_L2_SET || verb == GORGE_L2_UPDATE;
 }
 
 int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
   bool tags_only = rq->verb == GORGE_L2_INVALIDATE_TAGS, keyless = tags_only || rq->verb == GORGE_L2_JOURNAL;
-  bool stores = rq->verb == GORGE_L2_FILL || rq->verb == GORGE_L2_SET;
-  bool leases = rq->verb == GORGE_L2_LEASE || rq->verb == GORGE_L2_RENEW;
-  if (rq->verb > GORGE_L2_TOUCH || (rq->verb == GORGE_L2_TOUCH && rq->ttl_ms == 0) || rq->ntags > GORGE_TAGS_MAX ||
+  bool stores = stores_value(rq->verb);
+  bool leases = rq->verb == GORGE_L2_LEASE || rq->verb == GORGE_L2_RENEW || rq->verb == GORGE_L2_UPDATE;
+  if (rq->verb > GORGE_L2_UPDATE || (rq->verb == GORGE_L2_TOUCH && rq->ttl_ms == 0) || rq->ntags > GORGE_TAGS_MAX ||
       (tags_only && rq->ntags == 0) || (!keyless && (rq->key_len < 1 || rq->key_len > GORGE_KEY_MAX)) ||
       (needs_token(rq->verb) && rq->token == 0) || (leases && rq->lease_ms == 0) ||
       (rq->verb == GORGE_L2_JOURNAL && rq->message == NULL)) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  if (rq->before != NULL && rq->before->ntags > GORGE_TAGS_MAX) {
     return GORGE_ERR_ARGUMENT;
   }
   for (uint32_t i = 0; i < rq->ntags; i++) {
@@ -142,6 +150,7 @@ static enum gorge_script script_of(enum gorge_l2_verb verb) {
     case GORGE_L2_DELETE: return GORGE_SCRIPT_DELETE;
     case GORGE_L2_JOURNAL: return GORGE_SCRIPT_JOURNAL;
     case GORGE_L2_TOUCH: return GORGE_SCRIPT_TOUCH;
+    case GORGE_L2_UPDATE: return GORGE_SCRIPT_UPDATE;
     case GORGE_L2_INVALIDATE_TAGS: break;
   }
   return GORGE_SCRIPT_INVALIDATE;
@@ -163,7 +172,8 @@ static void add_script_keys(struct gorge_l2 *l2, const struct gorge_l2_request *
   enum gorge_l2_verb verb = rq->verb;
   bool lease_only = verb == GORGE_L2_RELEASE || verb == GORGE_L2_RENEW;
   bool keyless = verb == GORGE_L2_INVALIDATE_TAGS || verb == GORGE_L2_JOURNAL;
-  bool journals = keyless || verb == GORGE_L2_SET || verb == GORGE_L2_DELETE || verb == GORGE_L2_TOUCH;
+  bool journals =
+      keyless || verb == GORGE_L2_SET || verb == GORGE_L2_DELETE || verb == GORGE_L2_TOUCH || verb == GORGE_L2_UPDATE;
   struct gorge_l2_tag found[GORGE_TAGS_MAX];
   const struct gorge_l2_tag *tags;
   uint32_t ntags = tags_of(rq, found, &tags);
@@ -181,8 +191,15 @@ static void add_script_keys(struct gorge_l2 *l2, const struct gorge_l2_request *
   if (journals) {
     add_name(l2, GORGE_NAME_JOURNAL, NULL, 0);
   }
+  if (verb == GORGE_L2_UPDATE) {
+    char nonce[17];
+    add_name(l2, GORGE_NAME_UPDATE, nonce, (size_t)snprintf(nonce, sizeof nonce, "%016" PRIx64, rq->token));
+  }
   if (!lease_only && verb != GORGE_L2_DELETE && verb != GORGE_L2_JOURNAL) {
     add_tag_names(l2, tags, ntags);
+  }
+  if (verb == GORGE_L2_UPDATE && rq->before != NULL) {
+    add_tag_names(l2, rq->before->tags, rq->before->ntags);
   }
   if (l2->argc > 0 && has_scratch(l2, 8)) {
     char *text = l2->scratch + l2->scratch_used;
@@ -233,6 +250,18 @@ static int add_set_arguments(struct gorge_l2 *l2, const struct gorge_l2_request 
   return status;
 }
 
+static int add_update_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  add_number(l2, rq->since);
+  add_number(l2, rq->lease_ms);
+  int status = add_set_arguments(l2, rq);
+  if (rq->before != NULL) {
+    add_eights(l2, rq->before->nonces, rq->before->ntags);
+  } else {
+    add_text(l2, "");
+  }
+  return status;
+}
+
 static int add_invalidate_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
   add(l2, l2->names.channel, l2->names.channel_len);
   add_number(l2, GORGE_SCRIPT_TAG_MARGIN_MS);
@@ -273,6 +302,7 @@ static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_reque
     case GORGE_L2_LEASE: return add_lease_arguments(l2, rq);
     case GORGE_L2_FILL: return add_fill_arguments(l2, rq);
     case GORGE_L2_SET: return add_set_arguments(l2, rq);
+    case GORGE_L2_UPDATE: return add_update_arguments(l2, rq);
     case GORGE_L2_INVALIDATE_TAGS: return add_invalidate_arguments(l2, rq);
     case GORGE_L2_DELETE: add_tell(l2, rq); break;
     case GORGE_L2_TOUCH: add_touch_arguments(l2, rq); break;
@@ -296,7 +326,7 @@ static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_reque
 int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
   struct gorge_l2 *l2 = rq->l2;
   enum gorge_script script = script_of(rq->verb);
-  if (rq->verb == GORGE_L2_FILL || rq->verb == GORGE_L2_SET) {
+  if (stores_value(rq->verb)) {
     int sealed = gorge_envelope_seal(&l2->seal, rq->kind, rq->ttl_ms, rq->ntags, rq->tags, rq->value, rq->value_len);
     if (sealed != GORGE_OK) {
       return sealed;

@@ -11,8 +11,8 @@ enum {
   GORGE_L2_ARGS_MAX = 64,
   GORGE_L2_ERROR_MAX = 200,
   GORGE_L2_JOURNAL_ENTRIES = 500, /* asked for at a time; more than one write can make */
-  /* Room for all names, numbers and nonces of one command: value, lease, counter, 16 tags and these once more packed. */
-  GORGE_L2_SCRATCH = 2 * GORGE_NAME_BYTES_MAX + GORGE_TAGS_MAX * (GORGE_NAME_PREFIX_MAX + 2 * GORGE_TAG_MAX + 16) + 1024
+  /* Room for all names, numbers and nonces of one command: value, lease, counter, journal, record, twice 16 tags. */
+  GORGE_L2_SCRATCH = 2 * GORGE_NAME_BYTES_MAX + 2 * GORGE_TAGS_MAX * (GORGE_NAME_PREFIX_MAX + GORGE_TAG_MAX + 16) + 1024
 };
 
 /* What a request waits for. */

@@ -5,6 +5,7 @@
  *   {L:N:0}:v:<key>   value (envelope)            {L:N:0}:c         counter of versions
  *   {L:N:0}:l:<key>   lease                       {L:N:0}:t:<tag>   tag: nonce and version, 16 bytes
  *   gorge:L:N         channel of messages         {L:N:0}:j         journal of invalidations (a stream)
+ *   {L:N:0}:u:<nonce> the update of that nonce has been carried out
  *
  * 0 is the partition. All keys of a partition share the hash tag, so that a script may touch them; braces in a user's key
  * come after it and cannot steer the slot.
@@ -22,6 +23,7 @@ enum gorge_name {
   GORGE_NAME_LEASE = 'l',
   GORGE_NAME_COUNTER = 'c',
   GORGE_NAME_TAG = 't',
+  GORGE_NAME_UPDATE = 'u',
   GORGE_NAME_JOURNAL = 'j'
 };
 

@@ -165,6 +165,34 @@ static const char set_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL_FOR_GOOD
     "tell_for_good(KEYS[4], ARGV[7], 1, version, 0, ARGV[8])\n"
     "return version\n";
 
+/*
+ * KEYS: value, lease, counter, journal, record, tags..., tags of the value read...
+ * ARGV: version read, life of the record, head, seal, value, ttl, ttl of tags, fresh nonces, channel, key, nonces of the value read
+ * The record says that this operation has been carried out already: an answer was lost, and it is asked for again.
+ * Returns the version, or 0: the value is not the one that was read.
+ */
+static const char update_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL_FOR_GOOD
+    "local done = redis.call('GET', KEYS[5])\n"
+    "if done then return tonumber(done) end\n"
+    "local v, current = redis.call('GETRANGE', KEYS[1], 0, 19), 0\n"
+    "if #v == 20 and string.sub(v, 1, 2) == 'G\1' then current = struct.unpack('>I8', v, 5) end\n"
+    "if current > 9007199254740991 then current = 0 end\n"
+    "if string.format('%.0f', current) ~= ARGV[1] then return 0 end\n"
+    "local last = #KEYS - #ARGV[11] / 8\n"
+    "for i = last + 1, #KEYS do\n"
+    "  local tag = redis.call('GET', KEYS[i])\n"
+    "  if not tag or string.sub(tag, 1, 8) ~= eight(ARGV[11], i - last) then return 0 end\n"
+    "end\n"
+    "local version, ms = next_version(KEYS[3])\n"
+    "local nonces = ''\n"
+    "for i = 6, last do nonces = nonces .. tag_nonce(KEYS[i], eight(ARGV[8], i - 5), ARGV[7]) end\n"
+    "local value = ARGV[3] .. struct.pack('>I8I8', version, ms + ARGV[6]) .. nonces .. ARGV[4] .. ARGV[5]\n"
+    "redis.call('SET', KEYS[1], value, 'PX', ARGV[6])\n"
+    "redis.call('SET', KEYS[5], string.format('%.0f', version), 'PX', ARGV[2])\n"
+    "redis.call('DEL', KEYS[2])\n"
+    "tell_for_good(KEYS[4], ARGV[9], 1, version, 0, ARGV[10])\n"
+    "return version\n";
+
 /* KEYS: value, lease, counter, journal. ARGV: channel, key. Returns the version. */
 static const char delete_script[] = NEXT_VERSION TELL_FOR_GOOD
     "redis.call('DEL', KEYS[1], KEYS[2])\n"
@@ -238,6 +266,7 @@ const char *gorge_script_text(enum gorge_script script) {
     case GORGE_SCRIPT_INVALIDATE: return invalidate_script;
     case GORGE_SCRIPT_JOURNAL: return journal_script;
     case GORGE_SCRIPT_TOUCH: return touch_script;
+    case GORGE_SCRIPT_UPDATE: return update_script;
     case GORGE_SCRIPTS: break;
   }
   return "";

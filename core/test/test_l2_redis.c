@@ -790,6 +790,79 @@ static void test_a_touch_of_what_is_no_value(void **state) {
   done_with(&a);
 }
 
+static int update(struct node *n, struct asked *a, const char *value, uint64_t since, uint64_t nonce,
+                  const struct gorge_l2_before *before) {
+  ask(a, GORGE_L2_UPDATE, "k", "t");
+  a->rq.value = value;
+  a->rq.value_len = (uint32_t)strlen(value);
+  a->rq.since = since;
+  a->rq.token = nonce;
+  a->rq.lease_ms = 20000;
+  a->rq.before = before;
+  return run(n, a);
+}
+
+static void test_an_update_replaces_what_was_read(void **state) {
+  (void)state;
+  struct node n = node_start("ns");
+  struct asked a = {0};
+  assert_int_equal(update(&n, &a, "one", 5, 1, NULL), GORGE_REFUSED);
+  assert_int_equal(number("EXISTS {2:ns:0}:v:k"), 0);
+  assert_int_equal(update(&n, &a, "one", 0, 1, NULL), GORGE_STORED);
+  uint64_t one = a.result.version;
+  assert_in_range(number("PTTL {2:ns:0}:u:0000000000000001"), 10000, 20000);
+  assert_int_equal(lookup(&n, &a, "k", "t"), GORGE_HIT);
+  assert_string_equal(a.value, "one");
+  assert_true(a.result.version == one && a.result.ntags == 1);
+  assert_int_equal(update(&n, &a, "two", 0, 2, NULL), GORGE_REFUSED);
+  assert_int_equal(update(&n, &a, "two", one + 1, 2, NULL), GORGE_REFUSED);
+  assert_int_equal(update(&n, &a, "two", one, 2, NULL), GORGE_STORED);
+  uint64_t two = a.result.version;
+  assert_true(two > one);
+  /* asked again under the same name: not carried out, whatever came after */
+  assert_int_equal(update(&n, &a, "two", one, 2, NULL), GORGE_STORED);
+  assert_true(a.result.version == two);
+  assert_int_equal(update(&n, &a, "three", two, 3, NULL), GORGE_STORED);
+  assert_int_equal(update(&n, &a, "two", one, 2, NULL), GORGE_STORED);
+  assert_true(a.result.version == two);
+  assert_int_equal(lookup(&n, &a, "k", "t"), GORGE_HIT);
+  assert_string_equal(a.value, "three");
+  assert_int_equal(journal(&n, &a, one), GORGE_OK);
+  assert_string_equal(a.entries, "1:k 1:k 1:k ");
+  node_stop(&n);
+  done_with(&a);
+}
+
+static void test_an_update_minds_leases_and_tags(void **state) {
+  (void)state;
+  struct node n = node_start("ns");
+  struct asked a = {0};
+  /* a fill that runs is refused */
+  assert_int_equal(lease(&n, &a, "k", NULL, 1), GORGE_LEASE);
+  struct asked granted = a;
+  a.value = NULL;
+  assert_int_equal(update(&n, &a, "new", 0, 1, NULL), GORGE_STORED);
+  assert_int_equal(fill(&n, &a, "k", "late", NULL, 1, &granted), GORGE_REFUSED);
+  /* the tags of what was read are still those */
+  assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_HIT);
+  struct gorge_l2_before before = {.ntags = 1, .tags = {{"t", 1}}, .nonces = {a.result.tag_nonces[0]}};
+  uint64_t version = a.result.version;
+  assert_int_equal(update(&n, &a, "newer", version, 2, &before), GORGE_STORED);
+  version = a.result.version;
+  assert_int_equal(invalidate(&n, &a, "t"), GORGE_OK);
+  assert_int_equal(update(&n, &a, "lost", version, 3, &before), GORGE_REFUSED);
+  assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_MISS);
+  /* what was invalidated is replaced by who knows that there is nothing */
+  assert_true(a.result.version == version);
+  assert_int_equal(update(&n, &a, "from nothing", version, 4, NULL), GORGE_STORED);
+  assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_HIT);
+  version = a.result.version;
+  assert_int_equal(delete_key(&n, &a, "k"), GORGE_OK);
+  assert_int_equal(update(&n, &a, "lost", version, 5, NULL), GORGE_REFUSED);
+  node_stop(&n);
+  done_with(&a);
+}
+
 static void test_tags_that_only_the_loader_knew(void **state) {
   (void)state;
   struct node n = node_start("ns");
@@ -1413,6 +1486,8 @@ int main(void) {
       cmocka_unit_test_setup(test_a_touch_gives_another_life, setup),
       cmocka_unit_test_setup(test_a_touch_finds_the_tags, setup),
       cmocka_unit_test_setup(test_a_touch_of_what_is_no_value, setup),
+      cmocka_unit_test_setup(test_an_update_replaces_what_was_read, setup),
+      cmocka_unit_test_setup(test_an_update_minds_leases_and_tags, setup),
       cmocka_unit_test_setup(test_tags_that_only_the_loader_knew, setup),
       cmocka_unit_test_setup(test_ttl, setup),
       cmocka_unit_test_setup(test_versions_only_rise, setup),

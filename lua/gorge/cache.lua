@@ -7,6 +7,7 @@ local fetch = require "gorge.fetch"
 local l0 = require "gorge.ffi.l0"
 local report = require "gorge.report"
 local stats = require "gorge.stats"
+local update = require "gorge.update"
 local write = require "gorge.write"
 
 local is_ttl = check.is_ttl
@@ -122,6 +123,21 @@ function Cache:set(key, value, ttl, tags)
   return write.set(self, key, value, ttl, tags)
 end
 
+---Replaces a value by what `fn` makes of it. No write that others make meanwhile is lost: then `fn` is run again with what they wrote.
+---
+---    local hits, err = cache:update("hits", 60, function(old) return (old or 0) + 1 end)
+---
+---Yields while Redis is asked, between attempts, and wherever `fn` does. With Redis the phase must be able to yield.
+---@param key string
+---@param ttl number|nil seconds; nil: `l1_ttl`, for a nil value `negative_cache_ttl`
+---@param fn fun(old: any): any, any gets the value, nil if there is none; returns the new one, or nil and an error; may be run several times
+---@param tags string|string[]|nil of the new value
+---@return any value what is stored now
+---@return any err what `fn` returned or raised, or why nothing could be changed
+function Cache:update(key, ttl, fn, tags)
+  return update.update(self, key, ttl, fn, tags)
+end
+
 ---Gives a value another life, counted from now, here and in Redis. Yields while Redis is asked.
 ---@param key string
 ---@param ttl number|nil seconds; nil: `l1_ttl`
@@ -161,8 +177,8 @@ local function closed()
 end
 
 local CLOSED = setmetatable({
-  fetch = closed, get = closed, peek = function() end, set = closed, touch = closed, delete = closed, invalidate_tags = closed,
-  stats = closed, close = function() return true end,
+  fetch = closed, get = closed, peek = function() end, set = closed, touch = closed, update = closed, delete = closed,
+  invalidate_tags = closed, stats = closed, close = function() return true end,
 }, { __index = Cache })
 CLOSED.__index = CLOSED
 

@@ -46,7 +46,8 @@ function _M.hand_out(value, opts)
   return value
 end
 
-local function note_undecodable(self, key, layer, why)
+---A stored value that is no value to anybody: counted, told at most once a minute.
+function _M.note_undecodable(self, key, layer, why)
   if not self.engine then
     return
   end
@@ -67,7 +68,7 @@ local function take(self, key)
   end
   local ok, value = self.codec.decode(read.kind, engine:bytes())
   if not ok then
-    note_undecodable(self, key, "L1", value)
+    _M.note_undecodable(self, key, "L1", value)
     return MISS
   end
   if engine.entered then -- the workers of a master that looked before the fork start with an empty L0
@@ -198,7 +199,7 @@ local function from_l2(self, call, op, flight)
   local read = engine:copy_read()
   local ok, value = self.codec.decode(read.kind, engine:bytes(), true)
   if not ok then
-    note_undecodable(self, call.key, "Redis", value)
+    _M.note_undecodable(self, call.key, "Redis", value)
     end_flight(flight, "again")
     engine:free(op)
     local deletion, status = engine:start_delete(call.key)
@@ -420,7 +421,7 @@ function _M.get(self, key, opts, looked)
       if ok then
         store_l0(self.l0, key, value, read)
       else
-        note_undecodable(self, key, "Redis", value)
+        _M.note_undecodable(self, key, "Redis", value)
         status = MISS
       end
     end

@@ -19,6 +19,20 @@ local OVERRIDES = { ttl = true, tags = true, no_store = true }
 
 local _M = {}
 
+---Calls fn(...); what it raises becomes an error like any other.
+---@return boolean ok
+---@return any value_or_err
+---@return any err
+function _M.protected(fn, ...)
+  local ok, value, err, overrides = pcall(fn, ...)
+  if ok then
+    return true, value, err, overrides
+  elseif type(value) == "table" then
+    return false, value -- a structured error: as it is
+  end
+  return false, "gorge: fn raised: " .. (type(value) == "string" and value or text.describe(value))
+end
+
 ---Calls fn(key, ...); what it raises becomes an error like any other.
 ---@return boolean ok
 ---@return any value_or_err
@@ -27,15 +41,12 @@ local function call_loader(call)
   local args = call.args
   local ok, value, err, overrides
   if args then
-    ok, value, err, overrides = pcall(call.fn, call.key, unpack(args, 1, args.n or #args))
+    ok, value, err, overrides = _M.protected(call.fn, call.key, unpack(args, 1, args.n or #args))
   else
-    ok, value, err, overrides = pcall(call.fn, call.key)
+    ok, value, err, overrides = _M.protected(call.fn, call.key)
   end
   if not ok then
-    if type(value) == "table" then
-      return false, value -- a structured error: as it is
-    end
-    return false, "gorge: fn raised: " .. (type(value) == "string" and value or text.describe(value))
+    return false, value
   elseif type(value) == "nil" and err ~= nil then
     return false, err
   end

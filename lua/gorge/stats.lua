@@ -11,7 +11,7 @@ local COUNTERS = {
   "l0_hits", "l1_hits", "l1_misses", "l2_hits", "l2_misses", "l2_errors", "loads", "load_errors", "waits", "wait_timeouts",
   "takeovers", "refused_fills", "too_large", "inserts", "evictions", "expired", "sets", "deletes", "invalidated_tags", "messages",
   "resyncs", "lock_takeovers", "lock_timeouts", "worker_deaths", "reconnects", "breaker_opens", "decode_errors", "dropped_writes",
-  "touches",
+  "touches", "updates", "update_conflicts",
 }
 
 local HISTOGRAMS = { "l2_latency", "load_latency", "wait_latency" }

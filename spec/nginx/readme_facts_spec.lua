@@ -299,6 +299,7 @@ local PROBE = [==[
       out[4] = "get=" .. show(cache:get(key .. "cold"))
       out[5] = "fn=" .. show(cache:fetch(key .. "fn", 60, load))
       out[6] = "blocking=" .. show(cache:fetch(key .. "blocking", 60, load, nil, { blocking = true }))
+      out[7] = "update=" .. show(cache:update(key .. "update", 60, load))
     end
     return table.concat(out, "\n")
   end
@@ -399,6 +400,7 @@ describe("README.md, phases", function()
       assert.equal("true nil", field(phase, "set"), phase)
       assert.matches("^v l[01]$", field(phase, "hit"), phase)
       assert.equal("nil nil", field(phase, "get"), phase)
+      assert.equal("v nil", field(phase, "update"), phase)
       for _, name in ipairs { "alone", "fn", "blocking" } do
         assert.equal("v fn", field(phase, name), phase)
       end
@@ -411,6 +413,7 @@ describe("README.md, phases", function()
       assert.equal(would_block .. "; this host is done, Redis was told without waiting for its answer", note(field(phase, "set")))
       assert.equal(would_block, note(field(phase, "get")))
       assert.equal(would_block, field(phase, "fn"))
+      assert.equal(would_block .. "; nothing is changed", note(field(phase, "update")))
       assert.equal("v fn", field(phase, "blocking"), phase)
       assert.matches("^v l[01]$", field(phase, "hit"), phase)
       assert.equal("v fn", field(phase, "alone"), phase)
@@ -470,6 +473,7 @@ describe("README.md, failures", function()
   it("come with the messages that are quoted", function()
     local cache = new { redis = down() }
     returned(cache:delete "k")
+    returned(cache:update("user:101", 60, print))
     local broken = new { redis = down(), circuit_breaker = { max_failures = 1 } }
     broken:delete "k"
     returned(broken:set("k", 1))

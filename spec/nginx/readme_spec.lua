@@ -309,9 +309,11 @@ describe("README.md", function()
     for _, row in ipairs(markdown.table_under(page, "Redis").rows) do
       names[#names + 1] = row[1]:gsub("[`]", ""):gsub("L:N", "6:my-app")
     end
-    assert.same({ prefix .. "v:<key>", prefix .. "l:<key>", prefix .. "t:<tag>", prefix .. "c", prefix .. "j", "gorge:6:my-app" }, names)
+    assert.same({
+      prefix .. "v:<key>", prefix .. "l:<key>", prefix .. "t:<tag>", prefix .. "u:<nonce>", prefix .. "c", prefix .. "j", "gorge:6:my-app",
+    }, names)
     for _, key in ipairs(redis:command("KEYS", "{6:my-app:0}*")) do
-      assert.matches("^{6:my%-app:0}:[vltcj]", key)
+      assert.matches("^{6:my%-app:0}:[vltcju]", key)
     end
     assert.equal("v", redis:command("GET", prefix .. "v:user:7") and "v")
     assert.equal("string", redis:command("TYPE", prefix .. "c"))
@@ -333,6 +335,8 @@ describe("README.md", function()
       assert(select(3, b:get "acl") == "l2")
       assert(select(3, b:fetch("new", 60, function() return 1, nil, { tags = { "late" } } end)) == "fn")
       assert(a:get "new" == 1)
+      assert(a:touch("acl", 100) and b:touch("acl", 50) and a:touch("none", 1) == false)
+      assert(b:update("acl", 60, function(old) old[1] = old[1] + 1 return old end, "t")[1] == 2)
       assert(a:invalidate_tags("t", "late"))
       assert(a:delete "acl")
       local deadline = os.time() + 10

@@ -254,6 +254,25 @@ function _M:start_touch(key, ttl_ms, l1_ttl_ms)
   return tonumber(self.op_out[0]), status
 end
 
+---@return integer op 0 when status is a failure
+---@return integer status GORGE_HIT, GORGE_MISS, GORGE_PENDING or a failure
+function _M:start_update(key, tags)
+  local status = C.gorge_update_start(self.handle, key, #key, tags, #tags, self.op_out)
+  return tonumber(self.op_out[0]), status
+end
+
+function _M:update(op, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
+  local store = self.store
+  store.key, store.key_len = nil, 0
+  store.tags, store.tags_len = nil, 0
+  set_store(store, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
+  return C.gorge_update_store(self.handle, op, store, self.read)
+end
+
+function _M:update_unknown(op)
+  return C.gorge_update_unknown(self.handle, op) == 1
+end
+
 function _M:joinable(op)
   return C.gorge_op_joinable(self.handle, op) == 1
 end
