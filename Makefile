@@ -19,7 +19,7 @@ MODULES := base shm sync l1 flight resil proto io drive engine api
 SRCS := $(sort $(wildcard $(MODULES:%=core/%/*.c)))
 # core/test: every test_*.c is a cmocka program of its own; the other files are helpers linked into each.
 TEST_SRCS := $(sort $(wildcard core/test/test_*.c))
-SUPPORT_SRCS := $(sort $(filter-out $(TEST_SRCS),$(wildcard core/test/*.c)))
+SUPPORT_SRCS := $(sort $(filter-out $(TEST_SRCS),$(wildcard core/test/*.c core/fault/*.c)))
 TESTS := $(TEST_SRCS:core/test/%.c=%)
 # ThreadSanitizer is for programs that run threads.
 TSAN_TESTS ?= $(filter %_threads,$(TESTS))

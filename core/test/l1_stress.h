@@ -12,14 +12,14 @@
 
 #include "test/l1_support.h"
 
-enum { STRESS_KEYS = 600, STRESS_TAGS = 8, STRESS_RECORDS = 64, STRESS_VALUE_MAX = 4000 };
+enum { STRESS_KEYS = 600, STRESS_TAGS = 8, STRESS_RECORDS = 64, STRESS_VALUE_MAX = 4000, STRESS_BATCH = 64 };
 
 /* Shared by all; zeroed at first. */
 struct stress {
   uint64_t truth[STRESS_KEYS], tag_truth[STRESS_TAGS];
   uint64_t acknowledged[STRESS_KEYS], tag_acknowledged[STRESS_TAGS];
   uint64_t seen[STRESS_KEYS], tag_seen[STRESS_KEYS];
-  uint64_t hits, records, stored, refused, busy, writes, errors;
+  uint64_t hits, records /* added STRESS_BATCH at a time */, stored, refused, busy, writes, errors;
   char first_error[160];
 };
 
@@ -35,7 +35,9 @@ struct stress_user {
   struct l1 l1;
   struct stress *world;
   uint64_t random;
-  uint32_t weight; /* of writes in 1000 operations */
+  uint32_t weight;        /* of writes in 1000 operations */
+  uint32_t large;         /* of 16 values so many are of all sizes; the others are short */
+  uint32_t hits, records; /* not added to the world's yet */
   struct stress_record record[STRESS_RECORDS];
   char value[STRESS_VALUE_MAX], buf[STRESS_VALUE_MAX];
 };

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "l1/evict.h"
+#include "l1/shard.h"
 #include "test/l1_support.h"
 
 enum { SIZE = GORGE_ZONE_SIZE_MIN, TTL = 1000 };
@@ -340,6 +341,23 @@ static int open_zone(void **state) {
   return 0;
 }
 
+/* The bits of the epoch in an entry come round, the entry does not. */
+static void test_forgotten_again_and_again(void **state) {
+  (void)state;
+  struct l1 l1 = l1_open(GORGE_ZONE_SIZE_MIN, 1, 250);
+  struct gorge_shard v;
+  for (int i = 0; i < 600; i++) {
+    if (i % 300 == 0) {
+      assert_int_equal(l1_put(&l1, "the key", "old", 1 << 30), GORGE_STORED);
+    }
+    assert_true(gorge_shard_at(l1.zone, 0, &v));
+    gorge_shard_forget(l1.zone, &v, (uint32_t)(v.shared->lock.word >> 32));
+    assert_false(l1_has(&l1, "the key"));
+    assert_int_equal(l1_put(&l1, "another", "value", 1 << 30), GORGE_STORED);
+    assert_int_equal(l1_entries(&l1), 1);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_fills_table),
@@ -352,6 +370,7 @@ int main(void) {
       cmocka_unit_test(test_invalidation_with_a_key_from_before_the_epoch),
       cmocka_unit_test(test_snapshot_of_soft_changes_is_still_current),
       cmocka_unit_test(test_no_record_survives),
+      cmocka_unit_test(test_forgotten_again_and_again),
   };
   return cmocka_run_group_tests(tests, open_zone, NULL);
 }

@@ -13,12 +13,17 @@
 #include "l1/index.h"
 #include "test/l1_stress.h"
 
-enum { PROCESSES = 4, KILL_US = 4 * 1000 * 1000, STOP_US = 2 * 1000 * 1000 };
+enum { PROCESSES = 4, KILL_US = 4 * 1000 * 1000, STOP_US = 2 * 1000 * 1000, READ_LIMIT_S = 100 };
+#if defined(__SANITIZE_ADDRESS__)
+static const uint64_t READS = 1000 * 1000;
+#else
+static const uint64_t READS = 10 * 1000 * 1000;
+#endif
 
 struct world {
   struct l1 l1;
   struct stress stress;
-  uint64_t started;
+  uint64_t started, seed;
 };
 
 static struct stress_user *user_of(const struct l1 *l1, struct world *w, uint64_t seed, uint32_t writes_per_mille) {
@@ -164,11 +169,81 @@ static void test_stopped_at_random(void **state) {
   free(u);
 }
 
+static int read_most(struct proc *self, void *arg) {
+  (void)self;
+  struct world *w = arg;
+  struct l1 l1 = l1_enter(&w->l1);
+  struct stress_user *u = user_of(&l1, w, __atomic_add_fetch(&w->started, 1, __ATOMIC_RELAXED) + w->seed, 10);
+  CHILD_CHECK(u != NULL);
+  u->large = 12; /* more than fits: fills evict */
+  while (u->weight != 0) {
+    stress_step(u);
+  }
+  return 0;
+}
+
+/* Kills one of those who read, write, evict and invalidate, or stops it for a while. */
+static void disturb(struct world *w, struct proc *child, uint64_t *random, uint64_t *kills, uint64_t *stops) {
+  int i = (int)(proc_random(random) % PROCESSES);
+  if (proc_random(random) % 3 != 0) {
+    proc_kill(&child[i]);
+    child[i] = proc_start(read_most, w);
+    ++*kills;
+    return;
+  }
+  proc_stop(&child[i]);
+  usleep(proc_random(random) % 20000);
+  proc_continue(&child[i]);
+  ++*stops;
+}
+
+/* As many as GORGE_SOAK_READS says. */
+static void test_reads_beside_kills_and_stops(void **state) {
+  (void)state;
+  const char *text = getenv("GORGE_SOAK_READS"), *seed = getenv("GORGE_SOAK_SEED");
+  uint64_t reads = text != NULL && *text != '\0' ? strtoull(text, NULL, 0) : READS;
+  uint64_t limit_us = (READ_LIMIT_S + reads / 100000) * 1000000, shown = 0, kills = 0, stops = 0;
+  struct world *w = open_world(0, 0);
+  w->seed = seed != NULL && *seed != '\0' ? strtoull(seed, NULL, 0) : (uint64_t)getpid();
+  uint64_t random = w->seed, start = gorge_clock_us(), stored = 0;
+  struct proc child[PROCESSES];
+  print_message("seed %llu\n", (unsigned long long)w->seed);
+  for (int i = 0; i < PROCESSES; i++) {
+    child[i] = proc_start(read_most, w);
+  }
+  while (w->stress.hits < reads && w->stress.errors == 0 && gorge_clock_us() - start < limit_us) {
+    usleep(2000 + proc_random(&random) % 20000);
+    disturb(w, child, &random, &kills, &stops);
+    if ((kills + stops) % 256 == 0) { /* it goes on */
+      assert_true(proc_await(&w->stress.stored, stored + 1));
+      stored = w->stress.stored;
+    }
+    if (w->stress.hits >= shown + 50 * 1000 * 1000) {
+      shown = w->stress.hits;
+      print_message("%llu checked reads, %llu kills\n", (unsigned long long)shown, (unsigned long long)kills);
+    }
+  }
+  for (int i = 0; i < PROCESSES; i++) {
+    proc_kill(&child[i]);
+  }
+  check(w);
+  print_message(
+      "%llu reads with a checksum, %llu of records, beside %llu kills, %llu stops, %llu fills, %llu writes, "
+      "%llu evictions, %llu locks taken over: none wrong\n",
+      (unsigned long long)w->stress.hits, (unsigned long long)w->stress.records, (unsigned long long)kills,
+      (unsigned long long)stops, (unsigned long long)w->stress.stored, (unsigned long long)w->stress.writes,
+      (unsigned long long)l1_count(&w->l1, GORGE_COUNT_EVICTIONS),
+      (unsigned long long)l1_count(&w->l1, GORGE_COUNT_LOCK_TAKEOVERS));
+  assert_true(w->stress.hits >= reads && l1_count(&w->l1, GORGE_COUNT_EVICTIONS) > 0);
+  use_all_shards(w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_killed_at_random),
       cmocka_unit_test(test_killed_at_random_with_a_full_index),
       cmocka_unit_test(test_stopped_at_random),
+      cmocka_unit_test(test_reads_beside_kills_and_stops),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
