@@ -123,7 +123,7 @@ local function main(options, list)
   local m, v = about.machine, about.versions
   print(("gorge %s on %s, %d cores; nginx %s, ngx_lua %s, LuaJIT %s, Redis %s"):format(
     about.commit or "", m.processor or "?", m.cores, v.nginx or "?", v.ngx_lua or "?", v.luajit or "?", v.redis or "?"))
-  print(("Median of %d runs of %g s, sides in turn; w: workers at once; an asterisk: held against a figure read elsewhere.\n"):format(
+  print(("Median of %d runs of %g s, sides in turn; w: workers at once; reference, and an asterisk: read on another machine.\n"):format(
     options.runs, options.seconds))
   print(report.head())
   io.stdout:flush()

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- What a side does while it is measured. Runs inside nginx.
 ---
---- A task is opened once in each worker and returns `run(request)`, which returns `ops`, `seconds` and what else the row's metric needs;
+--- A task is opened once in each worker and returns `run(request)`, which returns `ops`, `good`, `seconds` and what else the row's metric needs;
 --- `set` or `prepare` stores what is to be there before.
 local clock = require "spec.bench.clock"
 local memory = require "spec.bench.memory"
@@ -24,8 +24,7 @@ local SETTLE = 1000 -- calls before everything that is watched
 ---@param seconds number
 local function over_draws(chunk, keys, at, seconds)
   local n, ops, good = #keys, 0, 0
-  local started = now()
-  local spent
+  local deadline, started = now() + seconds, clock.own()
   repeat
     local first = at % n + 1
     local last = math.min(first + PIECE - 1, n)
@@ -33,22 +32,21 @@ local function over_draws(chunk, keys, at, seconds)
     ops = ops + last - first + 1
     at = last
     ngx.update_time()
-    spent = now() - started
-  until spent >= seconds
-  return { ops = ops, good = good, seconds = spent }, at
+  until now() >= deadline
+  return { ops = ops, good = good, seconds = clock.own() - started }, at
 end
 
 -- Keys are made between two pieces; that time does not count.
 local function over_fresh(chunk, seconds)
-  local ops, good, spent = 0, 0, 0
+  local deadline, ops, good, spent = now() + seconds, 0, 0, 0
   repeat
     local keys = workload.fresh(PIECE)
     ngx.update_time()
-    local started = now()
+    local started = clock.own()
     good = good + chunk(keys, 1, PIECE)
-    spent = spent + now() - started
+    spent = spent + clock.own() - started
     ops = ops + PIECE
-  until spent >= seconds
+  until now() >= deadline
   return { ops = ops, good = good, seconds = spent }
 end
 
