@@ -56,9 +56,9 @@ local RESTY_REDIS = { name = "lua-resty-redis", subject = "resty_redis", module 
 local HOT, ZIPF, MILLION = 1, 10000, 1000000
 local MB64, MB256 = "64m", "256m"
 
--- The Go library that this one succeeds: what it needed on the machine of the targets.
+-- What a Go library with the same interface needed where the reference figures were read.
 local function go(figure)
-  return { name = "Go original", figure = figure }
+  return { name = "a Go library", figure = figure }
 end
 
 local rows = {}

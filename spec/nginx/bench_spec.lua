@@ -41,6 +41,7 @@ describe("make bench", function()
     assert.is_true(line.of.min <= line.of.median and line.of.median <= line.of.max)
     assert.is_true(line.of.min > 1e-9 and line.of.max < 1e-4, line.of.min .. " " .. line.of.max)
     assert.equal(line.ratio.median <= 0.4, line.met)
+    assert.equal(rows["l1-hot-2w"].lines[1].ratio.median >= 8, rows["l1-hot-2w"].lines[1].met)
     local measured = rows["l1-hot"].measured
     assert.matches("^%d%d%d%d%-%d%d%-%d%dT", measured.date)
     assert.is_string(measured.versions.nginx)
