@@ -231,7 +231,10 @@ void gorge_observe(gorge_cache *cache, int histogram, double us);
 
 /* ------------------------------------------------------------------ L1 */
 
-/* Looks into L1. GORGE_HIT, GORGE_MISS or GORGE_SPACE. Counts as a use. Takes no lock. */
+/*
+ * Looks into L1. GORGE_HIT, GORGE_MISS or GORGE_SPACE. Counts as a use. Takes no lock. What the buffer holds after out->len bytes, up to its
+ * size, is of no account.
+ */
 int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_read *out);
 /* The same, without counting as a use or in the statistics. */
 int gorge_peek(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_read *out);

@@ -64,6 +64,10 @@ static inline void gorge_head_store(uint32_t *at, const struct gorge_head *h) {
 
 static inline uint32_t gorge_head_key_len(const struct gorge_head *h) { return (h->unit[0] & 0x1fff) + 1; }
 static inline uint32_t gorge_head_ns(const struct gorge_head *h) { return h->unit[0] >> GORGE_HEAD_NS_BIT & 31; }
+/* Whether the entry's key has this length, and is of this namespace. */
+static inline bool gorge_head_of_key(const struct gorge_head *h, uint32_t key_len, uint32_t ns) {
+  return (h->unit[0] & ((1U << GORGE_HEAD_KIND_BIT) - 1)) == ((key_len - 1) | ns << GORGE_HEAD_NS_BIT);
+}
 static inline uint32_t gorge_head_kind(const struct gorge_head *h) { return h->unit[0] >> GORGE_HEAD_KIND_BIT & 15; }
 static inline uint32_t gorge_head_f(const struct gorge_head *h) { return h->unit[0] >> GORGE_HEAD_F_BIT & 15; }
 static inline uint32_t gorge_head_age(const struct gorge_head *h) { return h->unit[0] >> GORGE_HEAD_AGE_BIT & 15; }

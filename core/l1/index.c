@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "l1/index.h"
 
+/* Free slots in the first bucket for which the second is not asked: readers look there first, and the index gets as full as without. */
+enum { ROOM = 4 };
+
 /* All loads are relaxed: only the holder of the lock changes more than the frequency bits. */
 static uint64_t load(const uint64_t *slot) { return __atomic_load_n(slot, __ATOMIC_RELAXED); }
 
@@ -22,7 +25,7 @@ uint64_t *gorge_index_at(const struct gorge_shard *v, uint64_t hash, int ring, u
 uint64_t *gorge_index_vacant(const struct gorge_shard *v, uint64_t hash) {
   uint64_t *one = gorge_index_bucket(v, hash, 0), *two = gorge_index_bucket(v, hash, 1);
   uint32_t free_one = gorge_index_match(one, 0), free_two = gorge_index_match(two, 0);
-  if (gorge_match_count(free_one) >= gorge_match_count(free_two)) {
+  if (gorge_match_count(free_one) >= ROOM || gorge_match_count(free_one) >= gorge_match_count(free_two)) {
     return free_one != 0 ? &one[gorge_match_first(free_one)] : NULL;
   }
   return &two[gorge_match_first(free_two)];

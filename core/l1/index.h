@@ -92,7 +92,7 @@ static inline uint32_t gorge_match_count(uint32_t match) { return (match >> 3) *
 
 /* The slot that holds the entry of `hash` at a ring's offset, or NULL: nothing leads to that entry any more. */
 uint64_t *gorge_index_at(const struct gorge_shard *v, uint64_t hash, int ring, uint64_t offset);
-/* A free slot in the emptier bucket, or NULL. */
+/* A free slot in the first bucket, if it has room, else in the emptier one; or NULL. */
 uint64_t *gorge_index_vacant(const struct gorge_shard *v, uint64_t hash);
 /* The slot of both buckets that was asked for least. */
 uint64_t *gorge_index_weakest(const struct gorge_shard *v, uint64_t hash);

@@ -69,8 +69,8 @@ HOT bool probe_slot(const struct gorge_shard *v, const struct gorge_key *key, co
   __builtin_prefetch(p->at + GORGE_L1_LINE / GORGE_L1_UNIT);
   __builtin_prefetch(p->at + 2 * (GORGE_L1_LINE / GORGE_L1_UNIT));
   p->head = gorge_head_load(p->at);
-  return gorge_head_key_len(&p->head) == key->len && gorge_head_ns(&p->head) == key->ns &&
-         gorge_head_value_at(&p->head) <= p->limit && gorge_relaxed_equal(p->at + GORGE_HEAD_UNITS, key->ptr, key->len);
+  return gorge_head_of_key(&p->head, key->len, key->ns) && gorge_head_value_at(&p->head) <= p->limit &&
+         gorge_relaxed_equal(p->at + GORGE_HEAD_UNITS, key->ptr, key->len);
 }
 
 /*
@@ -143,7 +143,8 @@ HOT int copy(const struct gorge_shard *v, const struct gorge_words *words, const
   out->version = gorge_entry_version(head, p->at);
   int status = GORGE_SPACE;
   if (len <= out->buf_size) {
-    gorge_relaxed_read(out->buf, p->at + gorge_head_value_at(head), len);
+    uint32_t at = gorge_head_value_at(head);
+    gorge_relaxed_read_ahead(out->buf, out->buf_size, p->at + at, len, (p->limit - at) * GORGE_L1_UNIT);
     status = GORGE_HIT;
   }
   if (gorge_head_extra(head) && !tags_current(v->zone, *head, p->at, p->limit, &out->ntags)) {
@@ -164,7 +165,7 @@ static inline void raise_frequency(const uint64_t *slot, uint64_t word) {
   }
 }
 
-HOT int miss(struct gorge_read *out) {
+static int miss(struct gorge_read *out) {
   out->slot = NULL;
   out->word = 0;
   return GORGE_MISS;
@@ -231,19 +232,17 @@ void gorge_l1_reader_init(const struct gorge_zone *zone, uint32_t ns, struct gor
   out->buckets = first.buckets;
 }
 
-int gorge_l1_get(const struct gorge_l1_reader *reader, const char *ptr, uint32_t len, uint64_t now_ms,
-                 struct gorge_read *out) {
-  const struct gorge_words *words = reader->words;
-  struct gorge_key key = {.ptr = ptr, .len = len, .ns = reader->ns};
-  /* acquire: partner of the release additions to the word; what is read next is not older than it. */
-  key.global = __atomic_load_n(&words->global, __ATOMIC_ACQUIRE);
-  key.hash = gorge_hash_inline(ptr, len, gorge_stamps_seed(words, gorge_global_epoch(key.global)));
-  if (reader->shards == NULL) {
-    out->global = key.global;
-    return miss(out);
-  }
-  char *start = reader->shards + ((uint32_t)(key.hash >> 32) & reader->shard_mask) * reader->shard_bytes;
-  struct gorge_shard v = {
+/* What the short way below cannot say. */
+static __attribute__((noinline)) int look_again(const struct gorge_l1_reader *reader, const char *ptr, uint32_t len,
+                                                uint64_t hash, uint64_t now_ms, struct gorge_read *out) {
+  struct gorge_key key = {.ptr = ptr, .len = len, .ns = reader->ns, .hash = hash, .global = out->global};
+  return gorge_l1_read(reader->zone, &key, now_ms, true, out);
+}
+
+/* The shard of a hash, as gorge_shard_of finds it. */
+HOT struct gorge_shard shard_of(const struct gorge_l1_reader *reader, uint64_t hash) {
+  char *start = reader->shards + ((uint32_t)(hash >> 32) & reader->shard_mask) * reader->shard_bytes;
+  return (struct gorge_shard){
       .zone = reader->zone,
       .shared = (struct gorge_l1_shard *)(void *)start,
       .slots = (uint64_t *)(void *)(start + sizeof(struct gorge_l1_shard)),
@@ -252,7 +251,46 @@ int gorge_l1_get(const struct gorge_l1_reader *reader, const char *ptr, uint32_t
       .lap_shift = reader->lap_shift,
       .buckets = reader->buckets,
   };
-  return read_key(&v, words, &key, now_ms, true, out);
+}
+
+/*
+ * The read that nearly all are: the first slot with the fingerprint leads to the key, the entry is good, nobody is in the way. One
+ * line of code without loops keeps its state in registers. What is different in any way is left to gorge_l1_read.
+ */
+int gorge_l1_get(const struct gorge_l1_reader *reader, const char *ptr, uint32_t len, uint64_t now_ms,
+                 struct gorge_read *out) {
+  const struct gorge_words *words = reader->words;
+  struct gorge_key key = {.ptr = ptr, .len = len, .ns = reader->ns};
+  /* acquire: partner of the release additions to the word; what is read next is not older than it. */
+  key.global = __atomic_load_n(&words->global, __ATOMIC_ACQUIRE);
+  key.hash = gorge_hash_inline(ptr, len, gorge_stamps_seed(words, gorge_global_epoch(key.global)));
+  out->global = key.global;
+  /* acquire: as in read_key. */
+  if (reader->shards == NULL || now_ms >= __atomic_load_n(&words->fresh_until_ms, __ATOMIC_ACQUIRE)) {
+    return miss(out);
+  }
+  struct gorge_shard v = shard_of(reader, key.hash);
+  uint32_t fingerprint = gorge_hash_fingerprint(key.hash);
+  const uint64_t *bucket = gorge_index_bucket(&v, key.hash, 0);
+  uint32_t match = gorge_index_match(bucket, fingerprint);
+  if (match == 0) { /* not fetched ahead: where there is room, entries stand in their first bucket */
+    bucket = gorge_index_bucket(&v, key.hash, 1);
+    match = gorge_index_match(bucket, fingerprint);
+    if (match == 0) {
+      return miss(out);
+    }
+  }
+  struct probe p;
+  if (probe_slot(&v, &key, &bucket[gorge_match_first(match)], &p)) {
+    int status = copy(&v, words, &p, &key, now_ms, out);
+    if (status != GORGE_MISS && judge(&v, &p) == VALID) {
+      out->slot = p.slot;
+      out->word = gorge_slot_identity(p.word);
+      raise_frequency(p.slot, p.word);
+      return status;
+    }
+  }
+  return look_again(reader, ptr, len, key.hash, now_ms, out);
 }
 
 void gorge_l1_touch_frequency(const uint64_t *slot, uint64_t word) {

@@ -50,7 +50,7 @@ static inline uint32_t gorge_unit_of(const char *ptr, uint32_t len) {
 #ifdef GORGE_RELAXED_SSE2
 
 /* From here on the processor's own copying is faster. */
-enum { GORGE_RELAXED_STRING = 800 };
+enum { GORGE_RELAXED_STRING = 800 }; /* a multiple of 32 */
 
 static inline void gorge_relaxed_string(char *dst, const char *src, size_t len) {
   __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(len) : : "memory");
@@ -81,15 +81,7 @@ static inline void gorge_relaxed_read16(char *dst, const void *shared, uint32_t 
     gorge_relaxed_string(dst, src, len);
     return;
   }
-  for (; len > 64; src += 64, dst += 64, len -= 64) {
-    gorge_relaxed_read32(dst, src);
-    gorge_relaxed_read32(dst + 32, src + 32);
-  }
-  if (len > 32) {
-    gorge_relaxed_read32(dst, src);
-    src += 32, dst += 32, len -= 32;
-  }
-  if (len > 16) {
+  for (; len > 16; src += 16, dst += 16, len -= 16) {
     _mm_storeu_si128((__m128i *)(void *)dst, gorge_relaxed_load128(src));
   }
   _mm_storeu_si128((__m128i *)(void *)end_at, end);
@@ -147,6 +139,26 @@ static inline void gorge_relaxed_read(char *dst, const uint32_t *src, uint32_t l
     uint32_t w = gorge_relaxed_load32(src);
     memcpy(dst, &w, len);
   }
+}
+
+/*
+ * The same in steps of 32 bytes, where the buffer (of `size` bytes, at least len) and the memory (`limit` bytes, at least len) have room: the
+ * bytes of the buffer after the first len are of no account.
+ */
+static inline void gorge_relaxed_read_ahead(char *dst, uint32_t size, const uint32_t *src, uint32_t len,
+                                            uint64_t limit) {
+#ifdef GORGE_RELAXED_SSE2
+  if (len < GORGE_RELAXED_STRING && size >= GORGE_RELAXED_STRING && limit >= GORGE_RELAXED_STRING) {
+    const char *from = (const char *)src;
+    for (char *end = dst + len; dst < end; dst += 32, from += 32) {
+      gorge_relaxed_read32(dst, from);
+    }
+    return;
+  }
+#else
+  (void)size, (void)limit;
+#endif
+  gorge_relaxed_read(dst, src, len);
 }
 
 /* Copies `len` bytes into shared memory; what is left of the last unit becomes zero. */

@@ -87,7 +87,9 @@ function _M.look(self, view, key)
     if value == nil then
       return take(self, key)
     end
-    store_l0(self.l0, key, value, view.read)
+    if view.records ~= nil then
+      store_l0(self.l0, key, value, view.read)
+    end
   end
   return status, value
 end

@@ -9,9 +9,11 @@
 --   host.expect(engine)      an operation waits for other workers
 --   host.clock         the address of a word with the milliseconds, see gorge_cache_clock; may be nil
 
+local bit = require "bit"
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 
+local tobit = bit.tobit
 local ffi_new, ffi_string = ffi.new, ffi.string
 local gorge_get = C.gorge_get
 local tonumber = tonumber
@@ -132,8 +134,9 @@ end
 function _M.look(view, key)
   local read = view.read
   local status = gorge_get(view.cache, key, #key, read)
-  if status == HIT and read.kind == view.plain then
-    return status, ffi_string(read.buf, read.len)
+  -- tobit: the same number, but as an integer, which it then stays all the way.
+  if status == HIT and tobit(read.kind) == tobit(view.plain) then
+    return status, ffi_string(read.buf, tobit(read.len))
   end
   return status
 end
