@@ -468,8 +468,6 @@ int gorge_loop_wait(double timeout_ms) { return gorge_process_loop_wait(timeout_
 
 /* ---- statistics ---- */
 
-enum { FOLLOWING_MS = 1500 }; /* a host that follows the journal says so three times in this time */
-
 int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
   memset(out, 0, sizeof *out);
   uint64_t now_ms = gorge_clock_ms();
@@ -489,9 +487,11 @@ int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
   out->breaker = gorge_breaker_state(cache->breaker);
   out->breaker_opens = __atomic_load_n(&cache->breaker->opens, __ATOMIC_RELAXED);
   out->redis_state = cache->has_redis ? GORGE_CONN_DOWN : 9;
-  uint64_t synced_ms = __atomic_load_n(&gorge_zone_journal(cache->zone, cache->ns)->synced_ms, __ATOMIC_RELAXED);
-  out->subscribed = gorge_role_taken(gorge_zone_subscriber_role(cache->zone, cache->ns), now_ms) &&
-                    now_ms <= synced_ms + FOLLOWING_MS;
+  bool held;
+  uint64_t lag_ms = gorge_control_lag(cache->zone, cache->ns, now_ms, &held);
+  out->lag_ms = lag_ms == UINT64_MAX ? -1.0 : (double)lag_ms;
+  out->subscribed = held && lag_ms <= cache->freshness_bound_ms &&
+                    gorge_role_taken(gorge_zone_subscriber_role(cache->zone, cache->ns), now_ms);
   if (cache->generation == gorge_process_generation() && cache->l2 != NULL) {
     const struct gorge_conn *conn = gorge_l2_conn(cache->l2);
     out->redis_state = gorge_conn_state(conn);

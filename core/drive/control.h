@@ -69,6 +69,8 @@ struct gorge_control_namespace {
   uint32_t name_len;
   struct gorge_endpoint *endpoint; /* must outlive the watch */
   struct gorge_conn_config redis;  /* strings must outlive the watch */
+  uint64_t freshness_bound_ms;     /* see drive/control_contact.c; not 0 */
+  uint64_t disconnected_ttl_ms;
   void *ctx;
   void (*resync)(void *ctx, const struct gorge_owner *control_owner, uint64_t now_ms);
   void (*message)(void *ctx, const struct gorge_owner *control_owner, const struct gorge_message *m, uint64_t now_ms);
@@ -81,11 +83,10 @@ int gorge_control_watch(struct gorge_control *control, const struct gorge_contro
  */
 void gorge_control_unwatch(struct gorge_control *control, int handle);
 /*
- * Before a process reads a namespace's L1 for the first time: when nobody on this host has followed the journal for
- * some seconds, L1 is closed to readers until a watch has read the journal, or found that Redis cannot be reached.
- * Any thread; does not block.
+ * How many milliseconds ago Redis last confirmed that this host had missed nothing; UINT64_MAX: never. *held: whether that contact
+ * still stands.
  */
-void gorge_control_distrust(struct gorge_zone *zone, uint32_t ns, uint64_t now_ms);
+uint64_t gorge_control_lag(const struct gorge_zone *zone, uint32_t ns, uint64_t now_ms, bool *held);
 /* Whether this process holds the namespace's subscription now and has caught up with what was published before it. */
 bool gorge_control_subscribed(struct gorge_control *control, int handle);
 

@@ -18,8 +18,9 @@
 #include "io/l2.h"
 
 enum {
-  GORGE_WATCHES = 64, /* caches with Redis in one process and zone */
-  GORGE_PEERS = 8     /* connected doorbells */
+  GORGE_WATCHES = 64,        /* caches with Redis in one process and zone */
+  GORGE_PEERS = 8,           /* connected doorbells */
+  GORGE_ROLE_LEASE_MS = 2000 /* of a subscriber's role, between elections */
 };
 
 enum gorge_watch_state { GORGE_WATCH_NEW, GORGE_WATCH_LIVE, GORGE_WATCH_ENDING, GORGE_WATCH_ENDED };
@@ -46,6 +47,12 @@ struct gorge_watch {
   enum gorge_sync_state sync;
   struct gorge_l2_request journal; /* in flight while sync is GORGE_SYNC_READING */
   uint64_t seen;                   /* highest version of a message since the subscription was confirmed */
+  uint64_t asked_ms;               /* when `journal` was sent */
+  uint64_t own;                    /* id of the channel of its heartbeats, anew with each subscriber */
+  struct gorge_l2_request beat;    /* a heartbeat on its way */
+  bool beating;                    /* beat is in flight */
+  char beat_text[8];               /* what it says: when it was sent */
+  ev_timer beat_timer;
 };
 
 struct gorge_lease;
@@ -130,17 +137,30 @@ void gorge_subscribe_fini(struct gorge_control *c);
 /* The watch's connection for commands, made at the first need. Returns false when memory is short. */
 bool gorge_lease_connect(struct gorge_watch *w);
 
-/* The journal behind the subscription, control_journal.c. The role has been taken, and nothing is known yet. */
-void gorge_journal_begin(struct gorge_watch *w);
-/* The subscription is confirmed / lost. */
+/* The journal behind the subscription, control_journal.c. The subscription is confirmed / lost. */
 void gorge_journal_subscribed(struct gorge_watch *w, uint64_t now_ms);
 void gorge_journal_lost(struct gorge_watch *w);
 /* Redis cannot be reached: L1 is what there is. */
-void gorge_journal_unreachable(struct gorge_watch *w);
+void gorge_journal_unreachable(struct gorge_watch *w, uint64_t now_ms);
+/* What a heartbeat found behind, or ahead: the journal is to be read again. */
+void gorge_journal_doubt(struct gorge_watch *w, uint64_t now_ms);
+/* Every invalidation up to this version has taken effect here. */
+uint64_t gorge_journal_cursor(const struct gorge_watch *w);
 /* A message has taken effect. */
 void gorge_journal_message(struct gorge_watch *w, const struct gorge_message *m);
 /* Called now and then while the role is held: tries again what failed. */
 void gorge_journal_tick(struct gorge_watch *w, uint64_t now_ms);
+/* Contact with the other nodes, control_contact.c. The role has been taken / given up. */
+void gorge_contact_init(struct gorge_watch *w);
+void gorge_contact_begin(struct gorge_watch *w);
+void gorge_contact_end(struct gorge_watch *w);
+/* All that Redis had committed at that moment has taken effect here. */
+void gorge_contact_confirm(struct gorge_watch *w, uint64_t at_ms);
+/* A heartbeat of this host has come back. */
+void gorge_contact_echo(struct gorge_watch *w, const struct gorge_message *m, uint64_t now_ms);
+/* Redis cannot be reached. */
+void gorge_contact_lost(struct gorge_watch *w, uint64_t now_ms);
+
 /* Whether the thread is about to end: hooks would only delay it. */
 bool gorge_watch_stopping(const struct gorge_watch *w);
 /* Publishes whether this process follows the namespace. */

@@ -14,45 +14,22 @@
 #include "base/clock.h"
 #include "drive/control_internal.h"
 
-/* A host that has not followed the journal for so long does not answer from L1 before it has. */
-enum { ABSENT_MS = 5000 };
-
 static struct gorge_journal_words *words_of(const struct gorge_watch *w) {
   return gorge_zone_journal(w->control->zone, w->n.ns);
 }
 
-/* Closes or opens this host's L1 to readers. */
-static void set_fresh(const struct gorge_watch *w, uint64_t until_ms) {
-  uint64_t *word = &gorge_zone_words(w->control->zone, w->n.ns)->fresh_until_ms;
-  /* release: after the effects of the journal; partner: the acquire in l1's reads */
-  __atomic_store_n(word, until_ms, __ATOMIC_RELEASE);
-}
-
-static uint64_t cursor_of(const struct gorge_watch *w) {
+uint64_t gorge_journal_cursor(const struct gorge_watch *w) {
   return __atomic_load_n(&words_of(w)->cursor, __ATOMIC_ACQUIRE); /* partner: set_cursor of an earlier holder */
 }
 
 static void set_cursor(const struct gorge_watch *w, uint64_t version) {
-  __atomic_store_n(&words_of(w)->cursor, version, __ATOMIC_RELEASE); /* after the effects; partner: cursor_of */
-}
-
-static void set_synced(const struct gorge_watch *w, uint64_t now_ms) {
-  __atomic_store_n(&words_of(w)->synced_ms, now_ms, __ATOMIC_RELAXED); /* a hint: how old L1 may be */
+  __atomic_store_n(&words_of(w)->cursor, version,
+                   __ATOMIC_RELEASE); /* after the effects; partner: gorge_journal_cursor */
 }
 
 static void set_tried(const struct gorge_watch *w) {
   __atomic_store_n(&words_of(w)->tried, 1, __ATOMIC_RELEASE); /* after the first resync; partner: engine/fetch.c */
 }
-
-void gorge_control_distrust(struct gorge_zone *zone, uint32_t ns, uint64_t now_ms) {
-  uint64_t synced_ms = __atomic_load_n(&gorge_zone_journal(zone, ns)->synced_ms, __ATOMIC_RELAXED); /* see set_synced */
-  if (synced_ms != 0 && now_ms > synced_ms + ABSENT_MS) {
-    /* release: nothing to order, the word is the message; partner: the acquire in l1's reads */
-    __atomic_store_n(&gorge_zone_words(zone, ns)->fresh_until_ms, 0, __ATOMIC_RELEASE);
-  }
-}
-
-void gorge_journal_begin(struct gorge_watch *w) { gorge_control_distrust(w->control->zone, w->n.ns, gorge_clock_ms()); }
 
 static void on_entry(struct gorge_l2_request *rq, const struct gorge_message *m, uint64_t now_ms) {
   struct gorge_watch *w = rq->ctx;
@@ -71,8 +48,7 @@ static void on_journal(struct gorge_l2_request *rq, const struct gorge_l2_result
     w->n.resync(w->n.ctx, &w->control->owner, now_ms);
   }
   set_cursor(w, r->version > w->seen ? r->version : w->seen);
-  set_synced(w, now_ms);
-  set_fresh(w, GORGE_FRESH_ALWAYS);
+  gorge_contact_confirm(w, w->asked_ms);
   set_tried(w);
   w->sync = GORGE_SYNC_DONE;
   gorge_watch_set_subscribed(w, true); /* last: who sees it may rely on what was done */
@@ -84,7 +60,8 @@ static void read_journal(struct gorge_watch *w, uint64_t now_ms) {
   }
   memset(&w->journal, 0, sizeof w->journal);
   w->journal.verb = GORGE_L2_JOURNAL;
-  w->journal.since = cursor_of(w);
+  w->journal.since = gorge_journal_cursor(w);
+  w->asked_ms = now_ms;
   w->journal.message = on_entry;
   w->journal.done = on_journal;
   w->journal.ctx = w;
@@ -108,8 +85,8 @@ void gorge_journal_lost(struct gorge_watch *w) {
   gorge_watch_set_subscribed(w, false);
 }
 
-void gorge_journal_unreachable(struct gorge_watch *w) {
-  set_fresh(w, GORGE_FRESH_ALWAYS);
+void gorge_journal_unreachable(struct gorge_watch *w, uint64_t now_ms) {
+  gorge_contact_lost(w, now_ms);
   set_tried(w);
 }
 
@@ -118,7 +95,7 @@ void gorge_journal_message(struct gorge_watch *w, const struct gorge_message *m)
     return; /* not an invalidation: not in the journal */
   }
   if (w->sync == GORGE_SYNC_DONE) {
-    if (m->version > cursor_of(w)) {
+    if (m->version > gorge_journal_cursor(w)) {
       set_cursor(w, m->version);
     }
   } else if (m->version > w->seen) {
@@ -126,10 +103,16 @@ void gorge_journal_message(struct gorge_watch *w, const struct gorge_message *m)
   }
 }
 
+void gorge_journal_doubt(struct gorge_watch *w, uint64_t now_ms) {
+  if (w->sync == GORGE_SYNC_DONE) {
+    w->seen = 0;
+    w->sync = GORGE_SYNC_DUE;
+    read_journal(w, now_ms);
+  }
+}
+
 void gorge_journal_tick(struct gorge_watch *w, uint64_t now_ms) {
   if (w->sync == GORGE_SYNC_DUE) {
     read_journal(w, now_ms);
-  } else if (w->sync == GORGE_SYNC_DONE) {
-    set_synced(w, now_ms);
   }
 }

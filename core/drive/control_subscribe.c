@@ -9,7 +9,7 @@
 #include "drive/control_internal.h"
 #include "sync/role.h"
 
-enum { ROLE_LEASE_MS = 2000, ELECTION_MS = 500 };
+enum { ELECTION_MS = 500 };
 
 struct gorge_watch *gorge_control_find(struct gorge_control *c, int handle) {
   if (handle < 0 || handle >= GORGE_WATCHES) {
@@ -60,7 +60,9 @@ static void on_lost(void *ctx, uint64_t now_ms) {
 
 static void on_message(void *ctx, const struct gorge_message *m, uint64_t now_ms) {
   struct gorge_watch *w = ctx;
-  if (!gorge_watch_stopping(w)) {
+  if (m->type == GORGE_MESSAGE_HEARTBEAT) {
+    gorge_contact_echo(w, m, now_ms);
+  } else if (!gorge_watch_stopping(w)) {
     w->n.message(w->n.ctx, &w->control->owner, m, now_ms);
     gorge_journal_message(w, m);
   }
@@ -74,7 +76,7 @@ static void subscriber_tick(struct gorge_watch *w) {
   gorge_ev_link_kick(w->subscriber_link);
   const struct gorge_conn *conn = gorge_subscriber_conn(w->subscriber);
   if (gorge_conn_state(conn) == GORGE_CONN_DOWN && gorge_conn_reason(conn)[0] != '\0') {
-    gorge_journal_unreachable(w);
+    gorge_journal_unreachable(w, now_ms);
   }
   if (next_ms == UINT64_MAX) {
     ev_timer_stop(c->loop, &w->subscriber_timer);
@@ -101,6 +103,7 @@ static void unsubscribe(struct gorge_watch *w) {
   }
   w->subscriber_link = NULL;
   w->subscriber = NULL;
+  gorge_contact_end(w);
   gorge_journal_lost(w);
 }
 
@@ -108,6 +111,8 @@ static void unsubscribe(struct gorge_watch *w) {
 static bool subscribe(struct gorge_watch *w) {
   struct gorge_subscriber_hooks hooks = {.ctx = w, .ready = on_ready, .lost = on_lost, .message = on_message};
   struct gorge_conn_config config = w->n.redis;
+  gorge_contact_begin(w);
+  hooks.own = w->own;
   config.seed ^= w->control->owner.id; /* hosts and workers must not come back in step */
   w->subscriber = gorge_subscriber_create(w->n.name, w->n.name_len, &config, &hooks);
   if (w->subscriber != NULL) {
@@ -118,7 +123,6 @@ static bool subscribe(struct gorge_watch *w) {
     unsubscribe(w);
     return false;
   }
-  gorge_journal_begin(w);
   subscriber_tick(w);
   return true;
 }
@@ -130,7 +134,7 @@ static struct gorge_role *watch_role(const struct gorge_watch *w) {
 /* Takes or renews the role, or notices that it went to somebody else while this process stood still. */
 static void elect(struct gorge_watch *w) {
   struct gorge_control *c = w->control;
-  bool held = gorge_role_hold(c->zone, watch_role(w), c->owner.id, gorge_clock_ms(), ROLE_LEASE_MS);
+  bool held = gorge_role_hold(c->zone, watch_role(w), c->owner.id, gorge_clock_ms(), GORGE_ROLE_LEASE_MS);
   if (!held && w->subscriber != NULL) {
     unsubscribe(w);
   } else if (held && w->subscriber == NULL && !subscribe(w)) {
@@ -254,6 +258,7 @@ int gorge_control_watch(struct gorge_control *c, const struct gorge_control_name
   w->state = GORGE_WATCH_NEW;
   ev_init(&w->subscriber_timer, on_subscriber_timer);
   w->subscriber_timer.data = w;
+  gorge_contact_init(w);
   int handle = enlist(c, w);
   if (handle < 0) {
     free(w);

@@ -116,6 +116,9 @@ static const char *problem_of(const struct gorge_config *config) {
   if (!(config->l1_ttl_ms > 0)) {
     return "l1_ttl_ms must be above 0";
   }
+  if (redis && !(config->freshness_bound_ms > 0 && config->disconnected_ttl_ms >= 0)) {
+    return "freshness_bound_ms must be above 0, disconnected_ttl_ms not below";
+  }
   if (redis && gorge_names_init(&names, config->ns, name_len) != GORGE_OK) {
     return "a namespace in Redis is made of letters, digits and _ - . :";
   }
@@ -166,6 +169,8 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   c->lock_sleep_ms = config->lock_sleep_ms;
   c->lock_retries = config->lock_retries;
   c->l1_ttl_ms = gorge_whole_ms(config->l1_ttl_ms);
+  c->freshness_bound_ms = gorge_whole_ms(config->freshness_bound_ms);
+  c->disconnected_ttl_ms = config->disconnected_ttl_ms > 0 ? gorge_whole_ms(config->disconnected_ttl_ms) : 0;
   c->breaker_config.max_failures = config->breaker_max_failures;
   c->breaker_config.timeout_ms = config->breaker_timeout_ms;
   memcpy(c->name, config->ns, strlen(config->ns) + 1);
@@ -274,13 +279,8 @@ struct gorge_control *gorge_cache_control(gorge_cache *c) {
 
 /* The host is to hear of what other nodes do from now on. */
 static int follow(gorge_cache *c) {
-  uint64_t now_ms = gorge_clock_ms();
-  c->sync_until_ms = now_ms + SYNC_MS;
-  if (gorge_cache_control(c) == NULL) {
-    return GORGE_ERR_SYSTEM;
-  }
-  gorge_control_distrust(c->zone, c->ns, now_ms);
-  return GORGE_OK;
+  c->sync_until_ms = gorge_clock_ms() + SYNC_MS;
+  return gorge_cache_control(c) != NULL ? GORGE_OK : GORGE_ERR_SYSTEM;
 }
 
 int gorge_cache_ready(gorge_cache *c, bool threads) {

@@ -40,6 +40,7 @@ static void message(void *ctx, const struct gorge_owner *owner, const struct gor
       gorge_l1_invalidate(w->zone, owner, &key, m->version, NULL);
       break;
     case GORGE_MESSAGE_TAG: gorge_l1_invalidate_tag(w->zone, w->ns, m->ptr, m->len); break;
+    case GORGE_MESSAGE_HEARTBEAT: break; /* the control thread's own */
     case GORGE_MESSAGE_FILLED: {
       struct gorge_worker_set wake = {{0}};
       gorge_key_init(w->zone, w->ns, m->ptr, m->len, &key);
@@ -69,6 +70,8 @@ void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control) {
       .name_len = (uint32_t)strlen(c->name),
       .endpoint = c->endpoint,
       .redis = c->redis,
+      .freshness_bound_ms = c->freshness_bound_ms,
+      .disconnected_ttl_ms = c->disconnected_ttl_ms,
       .ctx = w,
       .resync = resync,
       .message = message,

@@ -122,6 +122,7 @@ struct gorge_cache {
   struct gorge_breaker_config breaker_config;
   uint32_t flags, lock_sleep_ms, lock_retries;
   uint64_t l1_ttl_ms;
+  uint64_t freshness_bound_ms, disconnected_ttl_ms;
   char name[GORGE_NAME_MAX + 1];
 
   bool has_redis;
@@ -179,6 +180,13 @@ static inline void gorge_count(gorge_cache *c, enum gorge_counter counter) {
 static inline void gorge_count_main(gorge_cache *c, enum gorge_counter counter) {
   uint64_t n = __atomic_load_n(&c->counters[counter], __ATOMIC_RELAXED);
   __atomic_store_n(&c->counters[counter], n + 1, __ATOMIC_RELAXED);
+}
+
+/* How long what is stored now may live in L1: without contact to Redis, not longer than can be answered for. */
+static inline uint64_t gorge_l1_life(const gorge_cache *c, uint64_t life_ms) {
+  /* relaxed: see set_life in drive/control_contact.c */
+  uint64_t max_ms = __atomic_load_n(&c->words->life_max_ms, __ATOMIC_RELAXED);
+  return max_ms == 0 || life_ms < max_ms ? life_ms : max_ms;
 }
 gorge_cache *gorge_cache_by_serial(uint32_t serial);
 /* Starts the control thread if threads are allowed and it does not run yet. NULL: do without. */

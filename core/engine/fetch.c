@@ -174,7 +174,7 @@ static void deliver(struct gorge_op *op, const struct gorge_l2_result *r, bool k
     gorge_op_end(op, GORGE_ERR_MEMORY);
     return;
   }
-  uint64_t life = r->remaining_ms < c->l1_ttl_ms ? r->remaining_ms : c->l1_ttl_ms;
+  uint64_t life = gorge_l1_life(c, r->remaining_ms < c->l1_ttl_ms ? r->remaining_ms : c->l1_ttl_ms);
   op->read.kind = r->kind;
   op->read.version = r->version;
   op->read.expires_ms = (double)(now_ms + life);

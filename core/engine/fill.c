@@ -46,7 +46,7 @@ static int keep(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
       .value_len = op->store.len,
       .kind = op->read.kind,
       .version = version,
-      .expires_ms = now_ms + op->l1_ttl_ms,
+      .expires_ms = now_ms + gorge_l1_life(c, op->l1_ttl_ms),
       .ntags = op->ntags,
       .tags = op->tags,
   };

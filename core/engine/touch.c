@@ -24,7 +24,8 @@ void gorge_touch(struct gorge_op *op, uint64_t ttl_ms, uint64_t l1_ttl_ms, uint6
   if (c->has_redis) {
     guess_tags(op);
   }
-  int status = gorge_l1_touch(c->zone, &c->process->owner, &op->key, 0, 0, now_ms + l1_ttl_ms, now_ms);
+  int status =
+      gorge_l1_touch(c->zone, &c->process->owner, &op->key, 0, 0, now_ms + gorge_l1_life(c, l1_ttl_ms), now_ms);
   op->touched = status == GORGE_OK;
   if (!c->has_redis) {
     gorge_op_end(op, status);
@@ -46,8 +47,8 @@ int gorge_touch_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint
     return GORGE_OK;
   }
   gorge_key_init(c->zone, c->ns, op->bytes, op->key.len, &op->key);
-  if (gorge_l1_touch(c->zone, &c->process->owner, &op->key, r->before, r->version, now_ms + op->l1_ttl_ms, now_ms) !=
-      GORGE_OK) {
+  if (gorge_l1_touch(c->zone, &c->process->owner, &op->key, r->before, r->version,
+                     now_ms + gorge_l1_life(c, op->l1_ttl_ms), now_ms) != GORGE_OK) {
     gorge_l1_invalidate(c->zone, &c->process->owner, &op->key, r->version, NULL);
   }
   return GORGE_OK;

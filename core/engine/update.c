@@ -112,7 +112,7 @@ static void commit_here(struct gorge_op *op, uint64_t now_ms) {
       .value = op->store.ptr,
       .value_len = op->store.len,
       .kind = op->store_kind,
-      .expires_ms = now_ms + op->l1_ttl_ms,
+      .expires_ms = now_ms + gorge_l1_life(c, op->l1_ttl_ms),
       .ntags = op->ntags,
       .tags = op->tags,
   };

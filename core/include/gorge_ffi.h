@@ -111,7 +111,8 @@ struct gorge_words {
   uint64_t fresh_until_ms; /* no L1 or L0 hit at or after this time */
   uint64_t salt;           /* hashed into every key, together with the epoch in `global` */
   uint64_t epoch;          /* counts epoch changes, for people */
-  uint64_t reserved[4];
+  uint64_t life_max_ms;    /* longest life of what is stored now, in L1; 0: no such bound */
+  uint64_t reserved[3];
 };
 
 /* What a read or a store of L1 tells: the value, and what an L0 record needs to validate itself. */
@@ -194,7 +195,9 @@ struct gorge_config {
   uint32_t breaker_timeout_ms;
   uint32_t lock_sleep_ms;
   uint32_t lock_retries;
-  double l1_ttl_ms; /* longest life in L1 of what comes from Redis; above 0, a hundred years at most */
+  double l1_ttl_ms;           /* longest life in L1 of what comes from Redis; above 0, a hundred years at most */
+  double freshness_bound_ms;  /* with Redis: how far a hit may lag behind; above 0 */
+  double disconnected_ttl_ms; /* with Redis: longest age of a hit without contact; 0: none then */
 };
 
 typedef struct gorge_cache gorge_cache;
@@ -395,6 +398,7 @@ struct gorge_stats {
   uint32_t redis_state; /* of this worker's connection: 0 down, 1 connecting, 2 handshake, 3 ready; 9: no Redis */
   uint32_t redis_pending;
   uint32_t subscribed; /* 1 while a worker of this host listens to other nodes */
+  double lag_ms;       /* a hit reflects what Redis had committed so long ago; -1: nothing is known, or no Redis */
   uint64_t breaker_opens;
   char redis_reason[128];
 };

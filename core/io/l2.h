@@ -28,6 +28,8 @@
  *           for lease_ms: sent again with the same one, it is not carried out again, and STORED with the version of then.
  *  JOURNAL  what was published from version `since` on, its own entry included: OK after `message` has been called for each, or
  *           MISS when that entry is gone, so that anything may have been missed. result.version: the cursor from now on.
+ *  HEARTBEAT  publishes `value` on the channel of the host `since` alone, with the version of the journal's last entry, which
+ *           result.version tells: OK. 0: there is no journal.
  *
  * Not thread-safe: one thread, that of the connection.
  */
@@ -49,7 +51,8 @@ enum gorge_l2_verb {
   GORGE_L2_INVALIDATE_TAGS,
   GORGE_L2_JOURNAL,
   GORGE_L2_TOUCH,
-  GORGE_L2_UPDATE
+  GORGE_L2_UPDATE,
+  GORGE_L2_HEARTBEAT
 };
 
 /* struct gorge_l2_tag { const char *ptr; uint32_t len; } stands in proto/envelope.h. */

@@ -19,10 +19,11 @@ static bool stores_value(enum gorge_l2_verb verb) {
 }
 
 int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
-  bool tags_only = rq->verb == GORGE_L2_INVALIDATE_TAGS, keyless = tags_only || rq->verb == GORGE_L2_JOURNAL;
+  bool tags_only = rq->verb == GORGE_L2_INVALIDATE_TAGS;
+  bool keyless = tags_only || rq->verb == GORGE_L2_JOURNAL || rq->verb == GORGE_L2_HEARTBEAT;
   bool stores = stores_value(rq->verb);
   bool leases = rq->verb == GORGE_L2_LEASE || rq->verb == GORGE_L2_RENEW || rq->verb == GORGE_L2_UPDATE;
-  if (rq->verb > GORGE_L2_UPDATE || (rq->verb == GORGE_L2_TOUCH && rq->ttl_ms == 0) || rq->ntags > GORGE_TAGS_MAX ||
+  if (rq->verb > GORGE_L2_HEARTBEAT || (rq->verb == GORGE_L2_TOUCH && rq->ttl_ms == 0) || rq->ntags > GORGE_TAGS_MAX ||
       (tags_only && rq->ntags == 0) || (!keyless && (rq->key_len < 1 || rq->key_len > GORGE_KEY_MAX)) ||
       (needs_token(rq->verb) && rq->token == 0) || (leases && rq->lease_ms == 0) ||
       (rq->verb == GORGE_L2_JOURNAL && rq->message == NULL)) {
@@ -151,6 +152,7 @@ static enum gorge_script script_of(enum gorge_l2_verb verb) {
     case GORGE_L2_JOURNAL: return GORGE_SCRIPT_JOURNAL;
     case GORGE_L2_TOUCH: return GORGE_SCRIPT_TOUCH;
     case GORGE_L2_UPDATE: return GORGE_SCRIPT_UPDATE;
+    case GORGE_L2_HEARTBEAT: return GORGE_SCRIPT_HEARTBEAT;
     case GORGE_L2_INVALIDATE_TAGS: break;
   }
   return GORGE_SCRIPT_INVALIDATE;
@@ -171,7 +173,7 @@ static uint32_t tags_of(const struct gorge_l2_request *rq, struct gorge_l2_tag f
 static void add_script_keys(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
   enum gorge_l2_verb verb = rq->verb;
   bool lease_only = verb == GORGE_L2_RELEASE || verb == GORGE_L2_RENEW;
-  bool keyless = verb == GORGE_L2_INVALIDATE_TAGS || verb == GORGE_L2_JOURNAL;
+  bool keyless = verb == GORGE_L2_INVALIDATE_TAGS || verb == GORGE_L2_JOURNAL || verb == GORGE_L2_HEARTBEAT;
   bool journals =
       keyless || verb == GORGE_L2_SET || verb == GORGE_L2_DELETE || verb == GORGE_L2_TOUCH || verb == GORGE_L2_UPDATE;
   struct gorge_l2_tag found[GORGE_TAGS_MAX];
@@ -185,7 +187,7 @@ static void add_script_keys(struct gorge_l2 *l2, const struct gorge_l2_request *
   if (!keyless && verb != GORGE_L2_TOUCH) {
     add_name(l2, GORGE_NAME_LEASE, rq->key, rq->key_len);
   }
-  if (!lease_only) {
+  if (!lease_only && verb != GORGE_L2_HEARTBEAT) {
     add_name(l2, GORGE_NAME_COUNTER, NULL, 0);
   }
   if (journals) {
@@ -297,6 +299,13 @@ static int add_lease_arguments(struct gorge_l2 *l2, const struct gorge_l2_reques
   return add_fresh_nonces(l2, rq->ntags);
 }
 
+static void add_heartbeat_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  if (has_scratch(l2, GORGE_NAME_OWN_MAX + 1)) {
+    add_scratch(l2, gorge_names_own_channel(&l2->names, rq->since, l2->scratch + l2->scratch_used));
+  }
+  add(l2, rq->value, rq->value_len);
+}
+
 static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
   switch (rq->verb) {
     case GORGE_L2_LEASE: return add_lease_arguments(l2, rq);
@@ -306,6 +315,7 @@ static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_reque
     case GORGE_L2_INVALIDATE_TAGS: return add_invalidate_arguments(l2, rq);
     case GORGE_L2_DELETE: add_tell(l2, rq); break;
     case GORGE_L2_TOUCH: add_touch_arguments(l2, rq); break;
+    case GORGE_L2_HEARTBEAT: add_heartbeat_arguments(l2, rq); break;
     case GORGE_L2_RELEASE:
       add_eights(l2, &rq->token, 1);
       add_tell(l2, rq);

@@ -296,6 +296,10 @@ static void on_number(struct gorge_l2_request *rq, const struct redisReply *repl
   bool stores = rq->verb == GORGE_L2_FILL || rq->verb == GORGE_L2_SET || rq->verb == GORGE_L2_UPDATE;
   bool yes_no = rq->verb == GORGE_L2_RELEASE || rq->verb == GORGE_L2_RENEW;
   bool may_refuse = yes_no || rq->verb == GORGE_L2_FILL || rq->verb == GORGE_L2_UPDATE;
+  if (rq->verb == GORGE_L2_HEARTBEAT && reply->type == REDIS_REPLY_INTEGER && reply->integer >= 0) {
+    finish_status(rq, GORGE_OK, (uint64_t)reply->integer, NULL, now_ms);
+    return;
+  }
   if (reply->type != REDIS_REPLY_INTEGER || reply->integer < 0 || (reply->integer == 0 && !may_refuse)) {
     finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
   } else if (reply->integer == 0) {

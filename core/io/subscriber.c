@@ -14,16 +14,22 @@ struct gorge_subscriber {
   struct gorge_conn *conn;
   struct gorge_names names;
   struct gorge_subscriber_hooks hooks;
-  bool subscribed; /* confirmed */
+  char own[GORGE_NAME_OWN_MAX + 1];
+  size_t own_len;  /* 0: none */
+  int confirmed;   /* channels */
+  bool subscribed; /* all of them are confirmed */
   uint64_t ping_ms;
   uint64_t malformed;
 };
 
+static int channels(const struct gorge_subscriber *s) { return s->own_len > 0 ? 2 : 1; }
+
 static void on_ready(void *ctx, uint64_t now_ms) {
   struct gorge_subscriber *s = ctx;
-  const char *argv[] = {"SUBSCRIBE", s->names.channel};
-  const size_t argv_len[] = {9, s->names.channel_len};
-  int status = gorge_conn_post(s->conn, 2, argv, argv_len, now_ms);
+  const char *argv[] = {"SUBSCRIBE", s->names.channel, s->own};
+  const size_t argv_len[] = {9, s->names.channel_len, s->own_len};
+  s->confirmed = 0;
+  int status = gorge_conn_post(s->conn, 1 + channels(s), argv, argv_len, now_ms);
   if (status != GORGE_OK) {
     gorge_conn_fail(s->conn, gorge_status_text(status));
   }
@@ -67,10 +73,11 @@ static void on_push(void *ctx, const struct redisReply *reply, uint64_t now_ms) 
   if (reply->type != REDIS_REPLY_ARRAY || reply->elements < 2) {
     return; /* +PONG, should a PING overtake the mode */
   }
-  bool ours = reply->elements == 3 && text_is(reply->element[1], s->names.channel, s->names.channel_len);
+  bool ours = reply->elements == 3 && (text_is(reply->element[1], s->names.channel, s->names.channel_len) ||
+                                       (s->own_len > 0 && text_is(reply->element[1], s->own, s->own_len)));
   if (ours && text_is(reply->element[0], "message", 7)) {
     on_message(s, reply->element[2], now_ms);
-  } else if (ours && text_is(reply->element[0], "subscribe", 9) && !s->subscribed) {
+  } else if (ours && text_is(reply->element[0], "subscribe", 9) && !s->subscribed && ++s->confirmed == channels(s)) {
     s->subscribed = true;
     if (s->hooks.ready != NULL) {
       s->hooks.ready(s->hooks.ctx, now_ms);
@@ -96,6 +103,7 @@ struct gorge_subscriber *gorge_subscriber_create(const char *ns, uint32_t ns_len
     return NULL;
   }
   s->hooks = *hooks;
+  s->own_len = hooks->own != 0 ? gorge_names_own_channel(&s->names, hooks->own, s->own) : 0;
   gorge_conn_on_state(s->conn, on_ready, on_lost, s);
   gorge_conn_on_push(s->conn, on_push, s);
   gorge_conn_want(s->conn);

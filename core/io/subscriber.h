@@ -21,6 +21,7 @@ struct gorge_subscriber_hooks {
   void (*lost)(void *ctx, uint64_t now_ms);  /* after ready; not called by destroy */
   /* m and what it points to: good until it returns. Malformed messages and those of unknown types do not come here. */
   void (*message)(void *ctx, const struct gorge_message *m, uint64_t now_ms);
+  uint64_t own; /* not 0: the id of a channel that nobody else hears (proto/names.h); its messages come here, too */
 };
 
 struct gorge_subscriber;

@@ -11,7 +11,7 @@ int gorge_message_decode(struct gorge_message *m, const char *ptr, size_t len) {
     return GORGE_ERR_PROTOCOL;
   }
   unsigned char type = (unsigned char)ptr[1];
-  if (ptr[0] != FORMAT || type < GORGE_MESSAGE_KEY || type > GORGE_MESSAGE_FILLED) {
+  if (ptr[0] != FORMAT || type < GORGE_MESSAGE_KEY || type > GORGE_MESSAGE_HEARTBEAT) {
     return GORGE_MISS;
   }
   size_t max = type == GORGE_MESSAGE_TAG ? GORGE_TAG_MAX : GORGE_KEY_MAX;

@@ -6,7 +6,7 @@
  *   0        1      format, 1
  *   1        1      type (enum gorge_message_type)
  *   2        8      version, big-endian; 0: none
- *   10       ...    key or tag, to the end
+ *   10       ...    key, tag, or what a heartbeat carries, to the end
  */
 #ifndef GORGE_PROTO_MESSAGE_H
 #define GORGE_PROTO_MESSAGE_H
@@ -17,9 +17,10 @@
 #include "base/status.h"
 
 enum gorge_message_type {
-  GORGE_MESSAGE_KEY = 1,   /* key was set or deleted at `version` */
-  GORGE_MESSAGE_TAG = 2,   /* tag was invalidated */
-  GORGE_MESSAGE_FILLED = 3 /* a fill of key ended that others wait for; version 0: without a value */
+  GORGE_MESSAGE_KEY = 1,      /* key was set or deleted at `version` */
+  GORGE_MESSAGE_TAG = 2,      /* tag was invalidated */
+  GORGE_MESSAGE_FILLED = 3,   /* a fill of key ended that others wait for; version 0: without a value */
+  GORGE_MESSAGE_HEARTBEAT = 4 /* not of a key: `version` is the journal's last, the rest what the sender said */
 };
 
 struct gorge_message {

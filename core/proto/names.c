@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "proto/names.h"
 
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +24,10 @@ int gorge_names_init(struct gorge_names *n, const char *ns, size_t ns_len) {
   n->tag_len = (uint32_t)snprintf(n->tag, sizeof n->tag, "{%zu:%.*s:0}:", ns_len, (int)ns_len, ns);
   n->channel_len = (uint32_t)snprintf(n->channel, sizeof n->channel, "gorge:%zu:%.*s", ns_len, (int)ns_len, ns);
   return GORGE_OK;
+}
+
+size_t gorge_names_own_channel(const struct gorge_names *n, uint64_t id, char out[GORGE_NAME_OWN_MAX + 1]) {
+  return (size_t)snprintf(out, GORGE_NAME_OWN_MAX + 1, "%.*s:%016" PRIx64, (int)n->channel_len, n->channel, id);
 }
 
 size_t gorge_names_write(const struct gorge_names *n, enum gorge_name name, const char *part, size_t part_len,

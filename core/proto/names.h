@@ -6,6 +6,7 @@
  *   {L:N:0}:l:<key>   lease                       {L:N:0}:t:<tag>   tag: nonce and version, 16 bytes
  *   gorge:L:N         channel of messages         {L:N:0}:j         journal of invalidations (a stream)
  *   {L:N:0}:u:<nonce> the update of that nonce has been carried out
+ *   gorge:L:N:<id>    channel of one host's own heartbeats; id: 16 hexadecimal digits
  *
  * 0 is the partition. All keys of a partition share the hash tag, so that a script may touch them; braces in a user's key
  * come after it and cannot steer the slot.
@@ -29,6 +30,7 @@ enum gorge_name {
 
 enum {
   GORGE_NAME_PREFIX_MAX = GORGE_NAME_MAX + 12, /* bytes before a user's key or tag */
+  GORGE_NAME_OWN_MAX = GORGE_NAME_PREFIX_MAX + 17,
   GORGE_NAME_BYTES_MAX = GORGE_NAME_PREFIX_MAX + GORGE_KEY_MAX
 };
 
@@ -41,6 +43,8 @@ struct gorge_names {
 
 /* Returns GORGE_OK, or GORGE_ERR_ARGUMENT: not 1 to GORGE_NAME_MAX of letters, digits and _ - . : */
 int gorge_names_init(struct gorge_names *n, const char *ns, size_t ns_len);
+/* Writes the name of a host's own channel, NUL-terminated. Returns its length. */
+size_t gorge_names_own_channel(const struct gorge_names *n, uint64_t id, char out[GORGE_NAME_OWN_MAX + 1]);
 /*
  * Writes a name into out[0..size); `part` is the key or tag, ignored for the counter and the journal.
  * Returns its length, or 0 when it does not fit.

@@ -255,6 +255,17 @@ static const char journal_script[] = NEXT_VERSION
     "redis.call('XADD', KEYS[2], string.format('%.0f-0', version), 'm', '')\n"
     "return {0, version}\n";
 
+/*
+ * KEYS: journal. ARGV: channel, what to say. Publishes it with the version of the journal's last entry, which it returns: whoever has
+ * seen that, and what was published before, has seen all invalidations up to now. 0: there is no journal.
+ */
+static const char heartbeat_script[] = TELL
+    "local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)\n"
+    "local version = last[1] and tonumber(string.match(last[1][1], '^%d+')) or 0\n"
+    "if not (version <= 9007199254740991) then version = 0 end\n"
+    "tell(ARGV[1], 4, version, ARGV[2])\n"
+    "return version\n";
+
 const char *gorge_script_text(enum gorge_script script) {
   switch (script) {
     case GORGE_SCRIPT_LEASE: return lease_script;
@@ -267,6 +278,7 @@ const char *gorge_script_text(enum gorge_script script) {
     case GORGE_SCRIPT_JOURNAL: return journal_script;
     case GORGE_SCRIPT_TOUCH: return touch_script;
     case GORGE_SCRIPT_UPDATE: return update_script;
+    case GORGE_SCRIPT_HEARTBEAT: return heartbeat_script;
     case GORGE_SCRIPTS: break;
   }
   return "";

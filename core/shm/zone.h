@@ -94,11 +94,20 @@ struct gorge_breaker_words *gorge_zone_breaker(const struct gorge_zone *zone, ui
 /* The word of the subscriber role of a namespace (sync/role.h). */
 struct gorge_role *gorge_zone_subscriber_role(const struct gorge_zone *zone, uint32_t ns);
 
+/* Whether this host hears what other nodes do (drive/control_contact.c). */
+enum gorge_contact {
+  GORGE_CONTACT_NONE = 0, /* nothing is known yet */
+  GORGE_CONTACT_HELD,
+  GORGE_CONTACT_LOST, /* what was stored before the loss may still be served, for disconnected_ttl */
+  GORGE_CONTACT_AWAY  /* that time is over: only what was stored since may be served */
+};
+
 /* How far this host has followed the journal of a namespace; written by the holder of the subscriber role. */
 struct gorge_journal_words {
   uint64_t cursor;    /* every invalidation up to this version has taken effect here; 0: nothing is known */
   uint64_t synced_ms; /* when that was last known to be all there is */
   uint64_t tried;     /* 1 once a worker has read the journal, or found that it cannot be read */
+  uint64_t contact;   /* enum gorge_contact */
 };
 struct gorge_journal_words *gorge_zone_journal(const struct gorge_zone *zone, uint32_t ns);
 

@@ -144,6 +144,8 @@ int fixture_watch(struct seen *s) {
                                       .name_len = sizeof FIXTURE_NAME - 1,
                                       .endpoint = fixture.endpoint,
                                       .redis = fixture_redis_config(),
+                                      .freshness_bound_ms = 5000,
+                                      .disconnected_ttl_ms = 30000,
                                       .ctx = s,
                                       .resync = on_resync,
                                       .message = on_message};

@@ -35,7 +35,9 @@ struct gorge_config engine_config(const char *zone, const char *redis_path, uint
                                .breaker_timeout_ms = 100,
                                .lock_sleep_ms = 10,
                                .lock_retries = 3,
-                               .l1_ttl_ms = 60000};
+                               .l1_ttl_ms = 60000,
+                               .freshness_bound_ms = 5000,
+                               .disconnected_ttl_ms = 30000};
 }
 
 gorge_cache *engine_cache(const struct gorge_config *config) {

@@ -278,7 +278,7 @@ static void on_message(void *ctx, const struct gorge_message *m, uint64_t now) {
 
 static void listener_start(struct listener *l, const char *ns) {
   memset(l, 0, sizeof *l);
-  const struct gorge_subscriber_hooks hooks = {l, on_ready, NULL, on_message};
+  const struct gorge_subscriber_hooks hooks = {.ctx = l, .ready = on_ready, .message = on_message};
   l->s = gorge_subscriber_create(ns, (uint32_t)strlen(ns), &config, &hooks);
   l->link = (struct link){gorge_subscriber_conn(l->s), -1};
   for (uint64_t until = now_ms() + 5000; l->ready == 0 && now_ms() < until;) {

@@ -45,7 +45,7 @@ static void test_newer_formats_and_types_are_ignored(void **state) {
   struct gorge_message m;
   assert_int_equal(decode(&m, "\2\1\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
   assert_int_equal(decode(&m, "\1\0\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
-  assert_int_equal(decode(&m, "\1\4\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
+  assert_int_equal(decode(&m, "\1\5\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
   assert_int_equal(decode(&m, "\1\xff", 2), GORGE_MISS);
 }
 

@@ -43,7 +43,7 @@ static void on_message(void *ctx, const struct gorge_message *m, uint64_t now_ms
 
 static struct gorge_subscriber *make(struct heard *h) {
   memset(h, 0, sizeof *h);
-  const struct gorge_subscriber_hooks hooks = {h, on_ready, on_lost, on_message};
+  const struct gorge_subscriber_hooks hooks = {.ctx = h, .ready = on_ready, .lost = on_lost, .message = on_message};
   struct gorge_subscriber *s = gorge_subscriber_create("ns", 2, &plain, &hooks);
   assert_non_null(s);
   return s;
@@ -270,8 +270,38 @@ static void test_random_pushes_never_hurt(void **state) {
   }
 }
 
+/* A host's own channel: ready only when both are confirmed; its messages come as the others do. */
+static void an_own_channel_is_heard_too(void **state) {
+  (void)state;
+  struct heard h = {0};
+  const struct gorge_subscriber_hooks hooks = {
+      .ctx = &h, .ready = on_ready, .lost = on_lost, .message = on_message, .own = 0xabc};
+  struct gorge_subscriber *s = gorge_subscriber_create("ns", 2, &plain, &hooks);
+  struct gorge_conn *c = gorge_subscriber_conn(s);
+  assert_true(gorge_conn_want_connect(c, T0));
+  gorge_conn_opened(c, T0);
+  wire_take(c);
+  assert_int_equal(wire_feed(c, "+OK|+PONG|", T0), GORGE_OK);
+  assert_string_equal(wire_take(c), wire_format("SUBSCRIBE gorge:2:ns gorge:2:ns:0000000000000abc"));
+  assert_int_equal(wire_feed(c, "*3|$9|subscribe|$10|gorge:2:ns|:1|", T0), GORGE_OK);
+  assert_int_equal(h.ready, 0);
+  assert_int_equal(wire_feed(c, "*3|$9|subscribe|$27|gorge:2:ns:0000000000000abc|:2|", T0), GORGE_OK);
+  assert_int_equal(h.ready, 1);
+  static const char beat[] =
+      "*3\r\n$7\r\nmessage\r\n$27\r\ngorge:2:ns:0000000000000abc\r\n$14\r\n\1\4\0\0\0\0\0\0\0\7beat\r\n";
+  assert_int_equal(gorge_conn_input(c, beat, sizeof beat - 1, T0), GORGE_OK);
+  assert_int_equal(h.messages, 1);
+  assert_int_equal(h.type, GORGE_MESSAGE_HEARTBEAT);
+  assert_int_equal(h.version, 7);
+  assert_string_equal(h.name, "beat");
+  assert_int_equal(wire_feed(c, "*3|$7|message|$27|gorge:2:ns:0000000000000abd|$1|x|", T0), GORGE_OK);
+  assert_int_equal(h.messages, 1); /* somebody else's */
+  gorge_subscriber_destroy(s);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(an_own_channel_is_heard_too),
       cmocka_unit_test(test_it_wants_its_connection_by_itself),
       cmocka_unit_test(test_messages_arrive),
       cmocka_unit_test(test_what_is_not_for_us_changes_nothing),

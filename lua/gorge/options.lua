@@ -70,6 +70,8 @@ _M.to_ms = check.to_ms
 ---@field wait_timeout? number seconds, default 30
 ---@field on_lock_timeout? "run"|"error" default "run"
 ---@field expiration_jitter? number 0 to 1, default 0
+---@field freshness_bound? number seconds, 0.1 to 3600, default 5
+---@field disconnected_ttl? number seconds, 0 or more, default 30
 ---@field serializer? "auto"|"json"|"string"|gorge.Serializer default "auto"
 ---@field circuit_breaker? boolean|gorge.CircuitBreakerOptions default false
 ---@field logger? fun(level: string, message: string, fields: table?)
@@ -108,6 +110,9 @@ _M.to_ms = check.to_ms
 ---@field wait_timeout_ms integer
 ---@field on_lock_timeout "run"|"error"
 ---@field expiration_jitter number
+---@field freshness_bound number
+---@field freshness_bound_ms integer
+---@field disconnected_ttl number
 ---@field serializer "auto"|"json"|"string"|gorge.Serializer
 ---@field circuit_breaker false|{ max_failures: integer, timeout: number, timeout_ms: integer }
 ---@field logger function|nil
@@ -163,6 +168,22 @@ local function check_redis_path(value, name)
     return value
   end
   return nil, mismatch(name, "an absolute path of at most 107 bytes", masked(value))
+end
+
+local MIN_BOUND, MAX_BOUND = 0.1, 3600
+
+local function check_bound(value, name)
+  if is_seconds(value, MAX_BOUND) and value >= MIN_BOUND then
+    return value
+  end
+  return nil, mismatch(name, "a number of seconds from " .. MIN_BOUND .. " to " .. MAX_BOUND, value)
+end
+
+local function check_disconnected(value, name)
+  if value == 0 or is_seconds(value, MAX_TTL) then
+    return value
+  end
+  return nil, mismatch(name, "a number of seconds from 0 to " .. MAX_TTL, value)
 end
 
 local REDIS_RULES = {
@@ -278,6 +299,8 @@ local RULES = {
   on_lock_timeout = { check = check_timeout_choice, default = "run" },
   expiration_jitter = { check = check.share, default = 0 },
   serializer = { check = check_serializer, default = "auto" },
+  freshness_bound = { check = check_bound, default = 5, ms = true },
+  disconnected_ttl = { check = check_disconnected, default = 30 },
   circuit_breaker = { check = check_breaker, default = false },
   logger = { check = check_function },
   host = { check = choice({ "auto", "nginx", "loop", "blocking" }, { "cqueues", "luv" }), default = "auto" },
@@ -285,7 +308,7 @@ local RULES = {
 
 local REFUSED = set {
   "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "schema",
-  "freshness_bound", "disconnected_ttl", "origin", "cache_read_disabled", "cache_delete_disabled", "metrics", "on_event",
+  "origin", "cache_read_disabled", "cache_delete_disabled", "metrics", "on_event",
 }
 
 ---Raises as if the function that called `parse` or `parse_call` had called `error(message, level)` itself.

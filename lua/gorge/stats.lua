@@ -52,6 +52,7 @@ function _M.read(cache)
     redis_error = raw.redis_state ~= 3 and raw.redis_reason[0] ~= 0 and ffi.string(raw.redis_reason) or nil,
     redis_pending = raw.redis_pending,
     subscribed = raw.subscribed == 1,
+    lag = raw.lag_ms >= 0 and raw.lag_ms / 1000 or nil,
   }
   for i, name in ipairs(COUNTERS) do
     out[name] = tonumber(raw.counters[i - 1])

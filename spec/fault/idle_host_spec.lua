@@ -51,3 +51,38 @@ describe("a host that was idle since its reload", function()
     end, { timeout = 3 })
   end)
 end)
+
+describe("a host without contact to Redis", function()
+  local bounded = [[
+    init_by_lua_block {
+      cache = assert(require("gorge").new {
+        namespace = "bounded", redis = "{{redis}}", l1_size = "4m", freshness_bound = 1, disconnected_ttl = 3,
+      })
+    }
+  ]]
+  local lag = [[
+    location /lag { content_by_lua_block {
+      local stats = cache:stats()
+      ngx.print(tostring(stats.subscribed), " ", stats.lag and stats.lag < 1 and "recent" or "old")
+    } }
+  ]]
+  local redis, n
+
+  setup(function()
+    redis = helper.redis()
+    n = helper.nginx { http = bounded, server = server .. lag, values = { redis = redis.url } }
+  end)
+
+  it("serves what it had for disconnected_ttl, then loads anew, and keeps that", function()
+    n:get("/fetch?v=one")
+    helper.wait_until(function() return n:get("/lag").body == "true recent" end, { timeout = 5 })
+    assert.matches("^one l[01]$", n:get("/fetch?v=two").body)
+    redis:down()
+    helper.wait_until(function() return n:get("/lag").body:find "^false" end, { timeout = 5 })
+    assert.matches("^one l[01]$", n:get("/fetch?v=two").body)
+    helper.wait_until(function() return n:get("/fetch?v=three").body == "three fn" end, { timeout = 5 })
+    assert.matches("^three l[01]$", n:get("/fetch?v=four").body)
+    redis:up()
+    helper.wait_until(function() return n:get("/lag").body == "true recent" end, { timeout = 5 })
+  end)
+end)

@@ -27,6 +27,7 @@ describe("options.parse", function()
       for _, opts in ipairs { false, {} } do
         assert.same({
           namespace = "gorge", zone = "gorge", l1_size = 67108864, l1_ttl = 300, l1_ttl_ms = 300000, l1_objects = 10000,
+          freshness_bound = 5, freshness_bound_ms = 5000, disconnected_ttl = 30,
           negative_cache_ttl = 60, negative_cache_ttl_ms = 60000, lock_ttl = 10, lock_ttl_ms = 10000, lock_sleep = 0.05, lock_sleep_ms = 50,
           lock_retries = 10, wait_timeout = 30, wait_timeout_ms = 30000, on_lock_timeout = "run", expiration_jitter = 0, serializer = "auto",
           circuit_breaker = false, host = "auto",
@@ -215,6 +216,22 @@ describe("options.parse", function()
     end)
   end)
 
+  describe("freshness_bound and disconnected_ttl", function()
+    it("are seconds, the second may be 0", function()
+      assert.equal(5, parse({}).freshness_bound)
+      assert.equal(5000, parse({}).freshness_bound_ms)
+      assert.equal(30, parse({}).disconnected_ttl)
+      assert.equal(100, parse({ freshness_bound = 0.1 }).freshness_bound_ms)
+      assert.equal(0, parse({ disconnected_ttl = 0 }).disconnected_ttl)
+    end)
+    it("have bounds", function()
+      assert.equal("gorge: option 'freshness_bound' must be a number of seconds from 0.1 to 3600, got 0.05", refusal { freshness_bound = 0.05 })
+      assert.equal("gorge: option 'freshness_bound' must be a number of seconds from 0.1 to 3600, got 3601", refusal { freshness_bound = 3601 })
+      assert.equal("gorge: option 'disconnected_ttl' must be a number of seconds from 0 to 315360000, got -1", refusal { disconnected_ttl = -1 })
+      assert.equal("gorge: option 'disconnected_ttl' must be a number of seconds from 0 to 315360000, got true", refusal { disconnected_ttl = true })
+    end)
+  end)
+
   describe("logger", function()
     it("is a function", function()
       assert.equal(print, parse({ logger = print }).logger)
@@ -225,7 +242,7 @@ describe("options.parse", function()
   describe("options of the API that this version lacks", function()
     it("are refused by name, even with their default value", function()
       local names = { "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "schema",
-        "freshness_bound", "disconnected_ttl", "origin", "cache_read_disabled", "cache_delete_disabled", "metrics", "on_event" }
+        "origin", "cache_read_disabled", "cache_delete_disabled", "metrics", "on_event" }
       for _, name in ipairs(names) do
         for _, value in ipairs { false, 0, {} } do
           assert.equal("gorge: option '" .. name .. "' is not supported by this version", refusal { [name] = value })

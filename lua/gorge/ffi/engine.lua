@@ -54,6 +54,7 @@ function _M.new(options, host, flags)
   config.flags = flags
   config.lock_sleep_ms, config.lock_retries = options.lock_sleep_ms, options.lock_retries
   config.l1_ttl_ms = options.l1_ttl_ms
+  config.freshness_bound_ms, config.disconnected_ttl_ms = options.freshness_bound_ms, options.disconnected_ttl * 1000
   if redis then
     config.redis_host, config.redis_path = text(redis.host), text(redis.path)
     config.redis_port = redis.port or 0

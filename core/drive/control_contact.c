@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Contact: how far this host may lag behind what Redis has committed, whatever was lost on the way.
+ *
+ * The holder of the subscriber role sends heartbeats: a script reads the version of the journal's last entry and publishes it on a
+ * channel of this host alone. What comes back through the subscription proves that the subscription is alive, and, once the
+ * cursor has reached that version, that everything committed before the heartbeat was sent has taken effect. A PING proves neither.
+ *
+ *   HELD   L1 and L0 answer until `sent + freshness_bound` of the last heartbeat that came back. When none comes, because the
+ *          holder, the whole host or Redis stands still, they fall silent by themselves: readers compare the word with their clock
+ *   LOST   Redis cannot be reached. What was stored before counts from the last confirmation, and may be served until
+ *          disconnected_ttl after it; what is stored from now on lives no longer than disconnected_ttl
+ *   AWAY   that time is over: a new epoch has forgotten what was stored before, and what was stored since ends by itself
+ *
+ * From LOST and AWAY back to HELD by way of the journal, which tells what was missed. All of it stands in shared memory, so that the
+ * next holder goes on where this one was killed. A holder that was stopped and lost the role learns that before it acts (hold).
+ */
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "drive/control_internal.h"
+#include "proto/bytes.h"
+#include "sync/role.h"
+
+enum { BEATS = 4, BEAT_MIN_MS = 20, BEAT_MAX_MS = 1000 };
+
+static struct gorge_journal_words *journal_of(const struct gorge_watch *w) {
+  return gorge_zone_journal(w->control->zone, w->n.ns);
+}
+
+static struct gorge_words *words_of(const struct gorge_watch *w) { return gorge_zone_words(w->control->zone, w->n.ns); }
+
+/* Until when L1 answers. */
+static void set_fresh(const struct gorge_watch *w, uint64_t until_ms) {
+  /* release: after the effects of what was heard, and after life_max_ms; partner: the acquire in l1's reads */
+  __atomic_store_n(&words_of(w)->fresh_until_ms, until_ms, __ATOMIC_RELEASE);
+}
+
+/* How long what is stored from now on may live in L1; 0: no bound. */
+static void set_life(const struct gorge_watch *w, uint64_t max_ms) {
+  /* relaxed: a fill that read the word before the loss has a snapshot of the epoch that AWAY ends */
+  __atomic_store_n(&words_of(w)->life_max_ms, max_ms, __ATOMIC_RELAXED);
+}
+
+static enum gorge_contact contact_of(const struct gorge_watch *w) {
+  /* acquire: partner of set_contact of an earlier holder */
+  return (enum gorge_contact)__atomic_load_n(&journal_of(w)->contact, __ATOMIC_ACQUIRE);
+}
+
+static void set_contact(const struct gorge_watch *w, enum gorge_contact contact) {
+  /* release: after what belongs to it; partner: contact_of. Killed in between, the next holder does it again. */
+  __atomic_store_n(&journal_of(w)->contact, (uint64_t)contact, __ATOMIC_RELEASE);
+}
+
+/* relaxed, here and below: one holder writes it; others show it, or ask how long ago it was */
+static uint64_t confirmed_ms(const struct gorge_watch *w) {
+  return __atomic_load_n(&journal_of(w)->synced_ms, __ATOMIC_RELAXED);
+}
+
+uint64_t gorge_control_lag(const struct gorge_zone *zone, uint32_t ns, uint64_t now_ms, bool *held) {
+  const struct gorge_journal_words *j = gorge_zone_journal(zone, ns);
+  uint64_t at_ms = __atomic_load_n(&j->synced_ms, __ATOMIC_RELAXED); /* for people */
+  *held = __atomic_load_n(&j->contact, __ATOMIC_RELAXED) == GORGE_CONTACT_HELD;
+  return at_ms == 0 ? UINT64_MAX : now_ms > at_ms ? now_ms - at_ms : 0;
+}
+
+/* Whether the role is still this thread's. */
+static bool hold(struct gorge_watch *w, uint64_t now_ms) {
+  struct gorge_control *c = w->control;
+  return gorge_role_hold(c->zone, gorge_zone_subscriber_role(c->zone, w->n.ns), c->owner.id, now_ms,
+                         GORGE_ROLE_LEASE_MS);
+}
+
+void gorge_contact_confirm(struct gorge_watch *w, uint64_t at_ms) {
+  if (at_ms < confirmed_ms(w) && contact_of(w) == GORGE_CONTACT_HELD) {
+    return; /* an echo that was overtaken */
+  }
+  __atomic_store_n(&journal_of(w)->synced_ms, at_ms, __ATOMIC_RELAXED);
+  set_contact(w, GORGE_CONTACT_HELD); /* first: LOST always stands with a bound on lives */
+  set_life(w, 0);
+  set_fresh(w, at_ms + w->n.freshness_bound_ms);
+}
+
+void gorge_contact_echo(struct gorge_watch *w, const struct gorge_message *m, uint64_t now_ms) {
+  if (m->len != sizeof w->beat_text || w->sync != GORGE_SYNC_DONE) {
+    return;
+  }
+  uint64_t sent_ms = gorge_bytes_get64(m->ptr);
+  if (sent_ms < w->asked_ms || sent_ms > now_ms) {
+    return; /* the journal was read since */
+  }
+  if (m->version != gorge_journal_cursor(w)) {
+    /* Behind: a message was lost. Ahead: the journal lost its memory, or is another one. */
+    gorge_journal_doubt(w, now_ms);
+  } else {
+    gorge_contact_confirm(w, sent_ms);
+  }
+}
+
+static void on_beat(struct gorge_l2_request *rq, const struct gorge_l2_result *r, uint64_t now_ms) {
+  struct gorge_watch *w = rq->ctx;
+  (void)r, (void)now_ms; /* what counts is the echo; without one L1 falls silent */
+  w->beating = false;
+}
+
+static void beat(struct gorge_watch *w, uint64_t now_ms) {
+  if (w->beating || w->sync != GORGE_SYNC_DONE || !gorge_lease_connect(w)) {
+    return;
+  }
+  memset(&w->beat, 0, sizeof w->beat);
+  gorge_bytes_put64(w->beat_text, now_ms);
+  w->beat.verb = GORGE_L2_HEARTBEAT;
+  w->beat.since = w->own;
+  w->beat.value = w->beat_text;
+  w->beat.value_len = sizeof w->beat_text;
+  w->beat.done = on_beat;
+  w->beat.ctx = w;
+  w->beating = gorge_l2_send(w->l2, &w->beat, now_ms) == GORGE_OK;
+  gorge_ev_link_kick(w->l2_link);
+}
+
+/* From LOST to AWAY once what was stored before the loss has become too old. */
+static void age(struct gorge_watch *w, uint64_t now_ms) {
+  if (contact_of(w) != GORGE_CONTACT_LOST || now_ms < confirmed_ms(w) + w->n.disconnected_ttl_ms || !hold(w, now_ms)) {
+    return;
+  }
+  w->n.resync(w->n.ctx, &w->control->owner, now_ms);
+  set_contact(w, GORGE_CONTACT_AWAY);
+  set_fresh(w, w->n.disconnected_ttl_ms > 0 ? GORGE_FRESH_ALWAYS : 0);
+}
+
+void gorge_contact_lost(struct gorge_watch *w, uint64_t now_ms) {
+  if (contact_of(w) >= GORGE_CONTACT_LOST || !hold(w, now_ms)) {
+    return;
+  }
+  set_life(w, w->n.disconnected_ttl_ms > 0 ? w->n.disconnected_ttl_ms : 1);
+  set_contact(w, GORGE_CONTACT_LOST);
+  set_fresh(w, confirmed_ms(w) + w->n.disconnected_ttl_ms);
+  age(w, now_ms);
+}
+
+static void on_timer(struct ev_loop *loop, ev_timer *t, int events) {
+  (void)loop, (void)events;
+  struct gorge_watch *w = t->data;
+  uint64_t now_ms = gorge_clock_ms();
+  beat(w, now_ms);
+  age(w, now_ms);
+}
+
+void gorge_contact_init(struct gorge_watch *w) {
+  ev_init(&w->beat_timer, on_timer);
+  w->beat_timer.data = w;
+}
+
+void gorge_contact_begin(struct gorge_watch *w) {
+  uint64_t period_ms = w->n.freshness_bound_ms / BEATS;
+  period_ms = period_ms < BEAT_MIN_MS ? BEAT_MIN_MS : period_ms > BEAT_MAX_MS ? BEAT_MAX_MS : period_ms;
+  if (gorge_random(&w->own, sizeof w->own) != GORGE_OK) {
+    w->own = gorge_clock_us() ^ (uint64_t)w->control->owner.id << 32; /* others may hear it too then, and ignore it */
+  }
+  w->own |= 1; /* 0 means none */
+  w->beat_timer.repeat = (double)period_ms / 1000;
+  ev_timer_again(w->control->loop, &w->beat_timer);
+}
+
+void gorge_contact_end(struct gorge_watch *w) {
+  ev_timer_stop(w->control->loop, &w->beat_timer);
+  if (w->beating) {
+    gorge_l2_cancel(&w->beat);
+    w->beating = false;
+  }
+}

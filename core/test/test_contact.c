@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How far a node may lag behind: the bound while Redis confirms that nothing was missed, and what is served without contact. A node here is
+ * a cache with a control thread; Redis is a real one that is stopped, killed and lied about.
+ */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "test/drive_support.h"
+#include "test/engine_support.h"
+#include "test/procs.h"
+
+#define JOURNAL "{1:t:0}:j"
+
+enum { BOUND_MS = 800, DISCONNECTED_MS = 3000 };
+
+static struct support_redis redis;
+static gorge_cache *a, *b;
+
+static gorge_cache *node(uint64_t disconnected_ms) {
+  struct gorge_config config = engine_config(NULL, redis.path, GORGE_CONFIG_INLINE);
+  config.freshness_bound_ms = BOUND_MS;
+  config.disconnected_ttl_ms = (double)disconnected_ms;
+  config.timeout_ms = 200;
+  config.connect_timeout_ms = 200;
+  gorge_cache *c = engine_cache(&config);
+  assert_int_equal(gorge_cache_enter(c, 1), GORGE_OK);
+  assert_true(WAIT_UNTIL(engine_follows(c)));
+  return c;
+}
+
+static int begin(void **state) {
+  (void)state;
+  if (!support_redis_start(&redis)) {
+    return -1;
+  }
+  a = node(DISCONNECTED_MS);
+  b = node(DISCONNECTED_MS);
+  return 0;
+}
+
+static int end(void **state) {
+  (void)state;
+  gorge_cache_destroy(a);
+  gorge_cache_destroy(b);
+  support_redis_stop(&redis);
+  return 0;
+}
+
+static const char *load(gorge_cache *c, const char *key, const char *value) {
+  int status;
+  return engine_get_or_fill(c, key, value, &status);
+}
+
+static int set(gorge_cache *c, const char *key, const char *value) {
+  uint64_t op;
+  int status = engine_set(c, key, value, NULL, &op);
+  return engine_finish(c, op, status);
+}
+
+static const struct gorge_words *words(const gorge_cache *c) { return gorge_zone_words(c->zone, c->ns); }
+
+static uint64_t fresh_until(const gorge_cache *c) {
+  return __atomic_load_n(&words(c)->fresh_until_ms, __ATOMIC_ACQUIRE);
+}
+static uint64_t life_max(const gorge_cache *c) { return __atomic_load_n(&words(c)->life_max_ms, __ATOMIC_RELAXED); }
+
+static struct gorge_stats stats(gorge_cache *c) {
+  struct gorge_stats s;
+  assert_int_equal(gorge_stats_read(c, &s), GORGE_OK);
+  return s;
+}
+
+static void say(const char *command) {
+  char answer[256];
+  assert_true(support_redis_command(&redis, command, answer, sizeof answer));
+  assert_int_not_equal(answer[0], '-');
+}
+
+static void heartbeats_keep_l1_open(void **state) {
+  (void)state;
+  uint64_t first = fresh_until(a), now = gorge_clock_ms();
+  assert_in_range(first, now, now + BOUND_MS);
+  load(a, "k", "v");
+  uint64_t until = now + 3 * BOUND_MS;
+  while (gorge_clock_ms() < until) {
+    assert_string_equal(engine_l1(a, "k"), "v");
+    engine_turn(a, b, 5);
+    assert_true(fresh_until(a) <= gorge_clock_ms() + BOUND_MS);
+  }
+  assert_true(fresh_until(a) > first + BOUND_MS);
+  assert_int_equal(stats(a).subscribed, 1);
+  assert_in_range((uint64_t)stats(a).lag_ms, 0, BOUND_MS);
+}
+
+/* An invalidation that is in the journal, but of which nobody was told. */
+static void a_message_that_was_lost_is_found_within_the_bound(void **state) {
+  (void)state;
+  load(a, "lost", "old");
+  load(a, "stays", "v");
+  char command[256];
+  uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
+  snprintf(
+      command, sizeof command,
+      "EVAL \"local v = redis.call('INCR', '{1:t:0}:c') redis.call('XADD', KEYS[1], string.format('%%.0f-0', v), 'm', "
+      "string.char(1,1) .. struct.pack('>I8', v) .. 'lost')\" 1 " JOURNAL);
+  say(command);
+  uint64_t committed = gorge_clock_ms();
+  assert_true(WAIT_UNTIL(engine_l1(a, "lost") == NULL));
+  assert_true(gorge_clock_ms() - committed <= BOUND_MS + 100);
+  assert_string_equal(engine_l1(a, "stays"), "v");
+  assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
+}
+
+static void a_journal_that_lost_its_memory_forgets_l1(void **state) {
+  (void)state;
+  load(a, "k", "old");
+  uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
+  say("DEL " JOURNAL);
+  assert_true(WAIT_UNTIL(engine_counter(a, GORGE_COUNT_RESYNCS) > resyncs));
+  assert_null(engine_l1(a, "k"));
+  assert_true(WAIT_UNTIL(engine_follows(a)));
+}
+
+/* Redis stands still, and nobody says so: the word runs out by itself. */
+static void silence_closes_l1_in_time(void **state) {
+  (void)state;
+  load(a, "k", "v");
+  uint64_t until = fresh_until(a);
+  kill(redis.pid, SIGSTOP);
+  bool open_too_long = false;
+  while (life_max(a) == 0) { /* until the loss is noticed */
+    until = fresh_until(a) < GORGE_FRESH_ALWAYS && life_max(a) == 0 ? fresh_until(a) : until;
+    open_too_long = open_too_long || (gorge_clock_ms() > until + 50 && life_max(a) == 0 && engine_l1(a, "k") != NULL);
+    engine_turn(a, NULL, 2);
+  }
+  kill(redis.pid, SIGCONT);
+  assert_false(open_too_long);
+  assert_true(WAIT_UNTIL(life_max(a) == 0));
+}
+
+static void without_contact_old_entries_end_and_new_ones_are_young(void **state) {
+  (void)state;
+  load(a, "before", "v");
+  support_redis_kill(&redis);
+  assert_true(WAIT_UNTIL(life_max(a) == DISCONNECTED_MS));
+  uint64_t lost = gorge_clock_ms();
+  assert_string_equal(engine_l1(a, "before"), "v"); /* still served */
+  assert_string_equal(load(a, "since", "new"), "new");
+  struct gorge_read read = {.buf = NULL};
+  assert_int_equal(gorge_peek(a, "since", 5, &read), GORGE_SPACE);
+  assert_true(read.expires_ms <= (double)(gorge_clock_ms() + DISCONNECTED_MS));
+  assert_int_equal(stats(a).subscribed, 0);
+  while (engine_l1(a, "before") != NULL && gorge_clock_ms() < lost + 2 * DISCONNECTED_MS) {
+    engine_turn(a, NULL, 10);
+  }
+  assert_null(engine_l1(a, "before"));
+  assert_true(gorge_clock_ms() <= lost + DISCONNECTED_MS + 200);
+  assert_true(WAIT_UNTIL(fresh_until(a) == GORGE_FRESH_ALWAYS));
+  assert_string_equal(load(a, "later", "newer"), "newer");
+  assert_string_equal(engine_l1(a, "later"), "newer"); /* L1 goes on */
+
+  assert_true(support_redis_restart(&redis));
+  assert_true(WAIT_UNTIL(engine_follows(a) && life_max(a) == 0));
+  assert_true(fresh_until(a) < GORGE_FRESH_ALWAYS);
+}
+
+static void with_0_l1_is_silent_without_contact(void **state) {
+  (void)state;
+  gorge_cache_destroy(b);
+  b = node(0);
+  load(b, "k", "v");
+  support_redis_kill(&redis);
+  assert_true(WAIT_UNTIL(life_max(b) != 0));
+  assert_true(WAIT_UNTIL(engine_l1(b, "k") == NULL));
+  assert_string_equal(load(b, "k", "again"), "again");
+  assert_null(engine_l1(b, "k"));
+  assert_true(support_redis_restart(&redis));
+  assert_true(WAIT_UNTIL(engine_follows(b)));
+  load(b, "k", "back");
+  assert_non_null(engine_l1(b, "k"));
+}
+
+static int stand_still(struct proc *self, void *arg) {
+  (void)arg;
+  gorge_cache *c = node(DISCONNECTED_MS);
+  load(c, "k", "old");
+  CHILD_CHECK(engine_l1(c, "k") != NULL);
+  proc_say(self, 1);
+  raise(SIGSTOP);
+  const char *value = engine_l1(c, "k"); /* the control thread has hardly run */
+  return value == NULL || strcmp(value, "old") != 0 ? 0 : 1;
+}
+
+/* A host that stood still as a whole: its first read after that does not answer from what it had. */
+static void a_host_that_was_stopped_does_not_answer_from_before(void **state) {
+  (void)state;
+  struct proc host = proc_start(stand_still, NULL);
+  assert_int_equal(proc_hear(&host), 1);
+  proc_stop(&host);
+  assert_int_equal(set(b, "k", "new"), GORGE_OK);
+  usleep((BOUND_MS + 100) * 1000);
+  proc_continue(&host);
+  assert_int_equal(proc_wait(&host), 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(heartbeats_keep_l1_open),
+      TEST(a_message_that_was_lost_is_found_within_the_bound),
+      TEST(a_journal_that_lost_its_memory_forgets_l1),
+      TEST(silence_closes_l1_in_time),
+      TEST(without_contact_old_entries_end_and_new_ones_are_young),
+      TEST(with_0_l1_is_silent_without_contact),
+      TEST(a_host_that_was_stopped_does_not_answer_from_before),
+  };
+  return cmocka_run_group_tests_name("contact", tests, NULL, NULL);
+}
