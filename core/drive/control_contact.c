@@ -120,9 +120,10 @@ static void beat(struct gorge_watch *w, uint64_t now_ms) {
   gorge_ev_link_kick(w->l2_link);
 }
 
-/* From LOST to AWAY once what was stored before the loss has become too old. */
+/* From LOST to AWAY before what was stored before the loss becomes too old: L1 stays open, and keeps what is stored from then on. */
 static void age(struct gorge_watch *w, uint64_t now_ms) {
-  if (contact_of(w) != GORGE_CONTACT_LOST || now_ms < confirmed_ms(w) + w->n.disconnected_ttl_ms || !hold(w, now_ms)) {
+  uint64_t until_ms = confirmed_ms(w) + w->n.disconnected_ttl_ms, next_ms = now_ms + w->beat_ms;
+  if (contact_of(w) != GORGE_CONTACT_LOST || next_ms < until_ms || !hold(w, now_ms)) {
     return;
   }
   w->n.resync(w->n.ctx, &w->control->owner, now_ms);
@@ -154,13 +155,13 @@ void gorge_contact_init(struct gorge_watch *w) {
 }
 
 void gorge_contact_begin(struct gorge_watch *w) {
-  uint64_t period_ms = w->n.freshness_bound_ms / BEATS;
-  period_ms = period_ms < BEAT_MIN_MS ? BEAT_MIN_MS : period_ms > BEAT_MAX_MS ? BEAT_MAX_MS : period_ms;
+  uint64_t beat_ms = w->n.freshness_bound_ms / BEATS;
+  w->beat_ms = beat_ms < BEAT_MIN_MS ? BEAT_MIN_MS : beat_ms > BEAT_MAX_MS ? BEAT_MAX_MS : beat_ms;
   if (gorge_random(&w->own, sizeof w->own) != GORGE_OK) {
     w->own = gorge_clock_us() ^ (uint64_t)w->control->owner.id << 32; /* others may hear it too then, and ignore it */
   }
   w->own |= 1; /* 0 means none */
-  w->beat_timer.repeat = (double)period_ms / 1000;
+  w->beat_timer.repeat = (double)w->beat_ms / 1000;
   ev_timer_again(w->control->loop, &w->beat_timer);
 }
 

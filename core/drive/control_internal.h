@@ -52,6 +52,7 @@ struct gorge_watch {
   struct gorge_l2_request beat;    /* a heartbeat on its way */
   bool beating;                    /* beat is in flight */
   char beat_text[8];               /* what it says: when it was sent */
+  uint64_t beat_ms;                /* between two */
   ev_timer beat_timer;
 };
 
