@@ -151,6 +151,10 @@ fuzz-quick: deps-dev  ## fuzz for a minute a target
 	@MAKE='$(MAKE)' core/tools/fuzz.sh $(or $(FUZZ_SECONDS),60) $(FUZZERS)
 fuzz-programs: $(FUZZERS:%=$(BUILD)/fuzz/%)
 
+.PHONY: soak
+soak: deps-dev  ## long runs of faults; SOAK="parts" picks some: see core/tools/soak.sh
+	@MAKE='$(MAKE)' core/tools/soak.sh $(SOAK)
+
 .PHONY: lint format
 lint: deps-dev  ## static checks of C and Lua
 	@MAKE='$(MAKE)' core/tools/lint.sh

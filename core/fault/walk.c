@@ -40,7 +40,8 @@ struct fault_extent fault_extent_of_environment(uint64_t places) {
       .to = number_of("GORGE_FAULT_TO", UINT64_MAX),
       .chosen = all || !fault_wanted(&(struct fault_op){.name = ""}),
       .kills = all ? 16 : 2,
-      .ways = all ? FAULT_WAYS : 1};
+
+      .ways = (uint32_t)number_of("GORGE_FAULT_WAYS", all ? FAULT_WAYS : 1)};
   print_message("seed %llu, %s\n", (unsigned long long)x.seed, all ? "all places" : "a sample of the places");
   return x;
 }
@@ -271,9 +272,12 @@ static void walk_anew(struct fault_scene *s, const struct fault_op *op, const st
   }
 }
 
-static void walk_stopped(struct fault_scene *s, const struct fault_op *op, const struct fault_extent *x, bool twice) {
+static void walk_stopped(struct fault_scene *s, const struct fault_op *op, const struct fault_extent *extent,
+                         bool twice) {
+  struct fault_extent once = *extent, *x = &once;
   struct tally t = {0};
   struct fault_plan plan = plan_of(s, op, x, &t);
+  x->ways = twice ? 1 : x->ways;
   if (op->flags & FAULT_IDENTITY) {
     walk_anew(s, op, x, &plan, &t);
   } else {

@@ -16,7 +16,7 @@ struct fault_extent {
   uint32_t ways;     /* of invalidating beside a stopped one, at each place; fewer than there are: in turn */
 };
 
-/* From GORGE_FAULT_ALL, _SEED, _PLACES, _FROM, _TO; the sample is `places` otherwise. */
+/* From GORGE_FAULT_ALL, _SEED, _PLACES, _FROM, _TO, _WAYS; the sample is `places` otherwise. */
 struct fault_extent fault_extent_of_environment(uint64_t places);
 /* Whether GORGE_FAULT_OP names the operation, or nothing. */
 bool fault_wanted(const struct fault_op *op);
