@@ -231,9 +231,10 @@ static void walk_copies(struct fault_scene *s, const struct fault_op *op, const 
   while (fault_next(s)) {
     t->places++;
     fault_save(s);
+    uint64_t way = x->ways < FAULT_WAYS ? proc_random(&random) : 0;
     for (uint32_t i = 0; i < x->ways; i++) {
       uint64_t again = twice ? 1 + proc_random(&random) % (t->length / 2 + 1) : 0;
-      const char *wrong = look_at_stopped(s, op, way_of(op, t->places + i), true, again, t);
+      const char *wrong = look_at_stopped(s, op, way_of(op, way + i), true, again, t);
       if (wrong != NULL) {
         report(s, op, x, wrong);
       }

@@ -13,7 +13,7 @@ struct fault_extent {
   uint64_t from, to; /* within these */
   bool chosen;       /* all, or an operation by name */
   uint32_t kills;    /* real ones, of each operation */
-  uint32_t ways;     /* of invalidating beside a stopped one, at each place; fewer than there are: in turn */
+  uint32_t ways;     /* of invalidating beside a stopped one, at each place; fewer than there are: at random */
 };
 
 /* From GORGE_FAULT_ALL, _SEED, _PLACES, _FROM, _TO, _WAYS; the sample is `places` otherwise. */
