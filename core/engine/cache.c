@@ -213,6 +213,8 @@ static void forget_process(gorge_cache *c) {
   c->slot_count = c->op_count = c->free_count = 0;
   c->waiting = NULL;
   c->noted_first = c->noted_last = NULL;
+  c->spare = NULL;
+  c->spare_count = 0;
   gorge_buf_init(&c->gone);
 }
 
@@ -225,6 +227,7 @@ static void leave(gorge_cache *c) {
       gorge_op_destroy(c->slots[i]);
     }
   }
+  gorge_op_free_spare(c);
   gorge_buf_fini(&c->gone);
   free(c->slots);
   free(c->free_slots);

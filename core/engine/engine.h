@@ -52,6 +52,8 @@ struct gorge_op_before {
   char names[GORGE_TAGS_MAX * GORGE_TAG_MAX];
 };
 
+enum { GORGE_OP_FEW = 160 };
+
 struct gorge_op {
   uint64_t id; /* slot in the table in the low bits, a serial number above; never 0 */
   gorge_cache *cache;
@@ -107,8 +109,10 @@ struct gorge_op {
   /* the result */
   struct gorge_blob value;
   struct gorge_read read; /* kind, version, slot ... of the value; buf is not used */
-  char error[GORGE_ERROR_MAX + 1];
   uint32_t error_len;
+  char error[GORGE_ERROR_MAX + 1];
+
+  char few[GORGE_OP_FEW]; /* the last member: key and packed tags, when they are few bytes */
 };
 
 enum { GORGE_OP_SLOT_BITS = 20 };
@@ -157,6 +161,8 @@ struct gorge_cache {
   struct gorge_op *waiting; /* head of that list */
   uint64_t sync_until_ms;   /* until then a fill waits for the host to follow the journal */
   struct gorge_op *noted_first, *noted_last;
+  struct gorge_op *spare; /* ops to be used again */
+  uint32_t spare_count;
   struct gorge_buf gone; /* ids of ops that went away without their caller, to be named by gorge_poll */
 };
 
@@ -214,6 +220,8 @@ bool gorge_op_own_tags(struct gorge_op *op);
 /* The op of an id, or NULL: there is none, or its caller has let go of it. */
 struct gorge_op *gorge_op_find(gorge_cache *c, uint64_t id);
 void gorge_op_destroy(struct gorge_op *op);
+/* Frees what is kept to be used again. */
+void gorge_op_free_spare(gorge_cache *c);
 /* Ends the op with a status: the caller is told, or, when detached, the op is destroyed. The op may be gone afterwards. */
 void gorge_op_end(struct gorge_op *op, int status);
 /* Names the op in the next gorge_poll, unless it is gone by then. */

@@ -146,9 +146,22 @@ static int take_late_tags(struct gorge_op *op, const struct gorge_store *store) 
   return GORGE_OK;
 }
 
+/* Nobody but this host is to have the value: stored from where it lies, without a copy. */
+static void store_here(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms) {
+  op->store = (struct gorge_blob){(char *)(uintptr_t)store->value, store->value_len};
+  op->read.kind = store->kind;
+  op->l1_ttl_ms = gorge_whole_ms(store->l1_ttl_ms);
+  publish(op, 0, false, now_ms);
+  op->store = (struct gorge_blob){NULL, 0};
+}
+
 void gorge_fill_store(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms) {
+  bool here = op->l2_token == 0 && !op->unleased && store->tags == NULL;
   observe_load(op);
-  if (gorge_op_take_store(op, store) != GORGE_OK || (store->tags != NULL && take_late_tags(op, store) != GORGE_OK)) {
+  if (here) {
+    store_here(op, store, now_ms);
+  } else if (gorge_op_take_store(op, store) != GORGE_OK ||
+             (store->tags != NULL && take_late_tags(op, store) != GORGE_OK)) {
     conclude(op, GORGE_ERR_MEMORY, true, now_ms);
   } else if (op->unleased) {
     gorge_op_end(op, GORGE_REFUSED);

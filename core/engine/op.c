@@ -7,6 +7,11 @@
 #include "engine/engine.h"
 #include "resil/histogram.h"
 
+#ifdef __SANITIZE_ADDRESS__
+enum { SPARE_MAX = 0 }; /* each op of its own, so that a late use of one is found */
+#else
+enum { SPARE_MAX = 64 };
+#endif
 enum {
   SLOTS_MAX = 1 << GORGE_OP_SLOT_BITS,
   SLOTS_MIN = 64,
@@ -87,12 +92,23 @@ static void unpack_tags(struct gorge_op *op, const char *packed, uint32_t len) {
   }
 }
 
+/* Room for the bytes of an op: in the op itself where they are few and nothing lies there yet. NULL: out of memory. */
+static char *take_bytes(struct gorge_op *op, size_t size) {
+  return size <= sizeof op->few && op->bytes != op->few && op->own != op->few ? op->few : malloc(size);
+}
+
+static void give_bytes(const struct gorge_op *op, char *bytes) {
+  if (bytes != op->few) {
+    free(bytes);
+  }
+}
+
 int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len) {
   uint32_t key_len = op->key.len;
   if (!gorge_op_tags_valid(tags, tags_len)) {
     return GORGE_ERR_ARGUMENT;
   }
-  char *bytes = malloc((size_t)key_len + tags_len + 1);
+  char *bytes = take_bytes(op, (size_t)key_len + tags_len + 1);
   if (bytes == NULL) {
     return GORGE_ERR_MEMORY;
   }
@@ -101,7 +117,7 @@ int gorge_op_set_tags(struct gorge_op *op, const char *tags, uint32_t tags_len) 
     memcpy(bytes + key_len, tags, tags_len);
   }
   unpack_tags(op, bytes + key_len, tags_len);
-  free(op->bytes);
+  give_bytes(op, op->bytes);
   op->bytes = bytes;
   op->key.ptr = bytes;
   return GORGE_OK;
@@ -116,17 +132,16 @@ static uint32_t packed_len(const struct gorge_op *op) {
 }
 
 int gorge_op_adopt_tags(struct gorge_op *op, const char *tags, uint32_t tags_len) {
-  char *before = op->bytes;
-  uint32_t len = packed_len(op);
+  if (op->own != NULL) {
+    return gorge_op_set_tags(op, tags, tags_len);
+  }
+  op->own = op->bytes;
+  op->own_tags_len = packed_len(op);
   op->bytes = NULL; /* not to be freed */
   int status = gorge_op_set_tags(op, tags, tags_len);
   if (status != GORGE_OK) {
-    op->bytes = before;
-  } else if (op->own == NULL) {
-    op->own = before;
-    op->own_tags_len = len;
-  } else {
-    free(before);
+    op->bytes = op->own;
+    op->own = NULL;
   }
   return status;
 }
@@ -135,12 +150,43 @@ bool gorge_op_own_tags(struct gorge_op *op) {
   if (op->own == NULL) {
     return false;
   }
-  free(op->bytes);
+  give_bytes(op, op->bytes);
   op->bytes = op->own;
   op->own = NULL;
   op->key.ptr = op->bytes;
   unpack_tags(op, op->bytes + op->key.len, op->own_tags_len);
   return true;
+}
+
+/* A zeroed op: a spare one, or a new one. */
+static struct gorge_op *take_op(gorge_cache *c) {
+  struct gorge_op *op = c->spare;
+  if (op == NULL) {
+    return calloc(1, sizeof *op);
+  }
+  c->spare = op->next;
+  c->spare_count--;
+  memset(op, 0, offsetof(struct gorge_op, few));
+  return op;
+}
+
+static void give_op(gorge_cache *c, struct gorge_op *op) {
+  if (c->spare_count >= SPARE_MAX) {
+    free(op);
+    return;
+  }
+  op->next = c->spare;
+  c->spare = op;
+  c->spare_count++;
+}
+
+void gorge_op_free_spare(gorge_cache *c) {
+  while (c->spare != NULL) {
+    struct gorge_op *op = c->spare;
+    c->spare = op->next;
+    free(op);
+  }
+  c->spare_count = 0;
 }
 
 int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
@@ -152,7 +198,7 @@ int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const cha
   if (status != GORGE_OK) {
     return status;
   }
-  struct gorge_op *op = calloc(1, sizeof *op);
+  struct gorge_op *op = take_op(c);
   if (op == NULL) {
     return GORGE_ERR_MEMORY;
   }
@@ -163,7 +209,7 @@ int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const cha
   op->key.len = key_len;
   status = gorge_op_set_tags(op, tags, tags_len);
   if (status != GORGE_OK) {
-    free(op);
+    give_op(c, op);
     return status;
   }
   gorge_key_init(c->zone, c->ns, op->bytes, key_len, &op->key);
@@ -260,9 +306,9 @@ void gorge_op_destroy(struct gorge_op *op) {
   gorge_blob_free(&op->store);
   gorge_blob_free(&op->value);
   free(op->before);
-  free(op->own);
-  free(op->bytes);
-  free(op);
+  give_bytes(op, op->own);
+  give_bytes(op, op->bytes);
+  give_op(c, op);
 }
 
 void gorge_op_notify(struct gorge_op *op) {

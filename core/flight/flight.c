@@ -35,9 +35,15 @@ static bool owns(const struct gorge_flight_record *r, const struct gorge_flight_
          gorge_flight_owner_id(r) != 0;
 }
 
-static void end(struct gorge_flight_record *r) {
+/* Under the lock, like all changes of `used`. */
+static uint64_t bit_of(const struct gorge_flight_set *set, const struct gorge_flight_record *r) {
+  return (uint64_t)1 << (r - set->record);
+}
+
+static void end(struct gorge_flight_set *set, struct gorge_flight_record *r) {
   /* release: partner of load_token; whoever sees the flight gone sees what its owner published before. */
   __atomic_store_n(&r->token, 0, __ATOMIC_RELEASE);
+  gorge_flight_put(&set->used, gorge_flight_get(&set->used) & ~bit_of(set, r));
 }
 
 /* Ends the flight without the lock; false when it is no longer ours. */
@@ -106,8 +112,8 @@ static void write_flight(struct gorge_flight_record *r, const struct gorge_fligh
 }
 
 static struct gorge_flight_record *find(struct gorge_flight_set *set, const struct gorge_key *key) {
-  for (int i = 0; i < GORGE_FLIGHT_WAYS; i++) {
-    struct gorge_flight_record *r = &set->record[i];
+  for (uint64_t used = gorge_flight_get(&set->used); used != 0; used &= used - 1) {
+    struct gorge_flight_record *r = &set->record[__builtin_ctzll(used) % GORGE_FLIGHT_WAYS];
     if (gorge_flight_get(&r->token) != 0 && gorge_flight_matches(r, key)) {
       return r;
     }
@@ -141,6 +147,7 @@ static int begin_in_set(struct gorge_zone *zone, struct gorge_flight_set *set, c
   if (gorge_flight_get(&r->token) != 0 && gorge_flight_state(r) == GORGE_FLIGHT_RUNNING) {
     add_waiters(rq->displaced, r);
   }
+  gorge_flight_put(&set->used, gorge_flight_get(&set->used) | bit_of(set, r));
   write_flight(r, rq, token, same_key);
   return GORGE_LEASE;
 }
@@ -310,7 +317,7 @@ int gorge_flight_finish(struct gorge_zone *zone, const struct gorge_flight_ref *
     if (outcome == GORGE_FAILED && !empty(waiters)) {
       finish_failed(r, ref->token, now_ms, err, err_len);
     } else {
-      end(r);
+      end(set, r);
     }
     gorge_lock_release(&set->lock, id);
     return GORGE_OK;
@@ -331,7 +338,7 @@ void gorge_flight_abandon(struct gorge_zone *zone, const struct gorge_flight_ref
   if (lock_own(zone, ref, &r, &set, &id)) {
     add_waiters(waiters, r);
     if (gorge_flight_get(&r->l2_token) == 0) {
-      end(r);
+      end(set, r);
     } else {
       /* The lease in Redis goes to whoever begins next. */
       gorge_flight_put(&r->owner, (uint32_t)gorge_flight_get(&r->owner));

@@ -51,6 +51,10 @@ static int rank(const struct gorge_zone *zone, const struct gorge_flight_record 
 
 struct gorge_flight_record *gorge_flight_pick(const struct gorge_zone *zone, struct gorge_flight_set *set,
                                               uint64_t now_ms) {
+  uint64_t vacant = ~gorge_flight_get(&set->used) & (((uint64_t)1 << GORGE_FLIGHT_WAYS) - 1);
+  if (vacant != 0) {
+    return &set->record[__builtin_ctzll(vacant)];
+  }
   struct gorge_flight_record *best = NULL;
   int lowest = RANKS;
   for (int i = 0; i < GORGE_FLIGHT_WAYS && lowest != FREE; i++) {

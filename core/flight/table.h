@@ -13,6 +13,7 @@
  *   - `deadline` is renewed by CAS without the lock; it carries bits of the token, so that a late owner cannot
  *     renew a successor.
  *   - `poked` holds the token of the flight that was poked, and so cannot hit a successor.
+ *   - The bit in `used` is set before the token, and cleared after it: killed in between, it only costs a look.
  *   - Whoever reads without the lock loads the token (acquire), the fields, an acquire fence, and the token
  *     again; what was read counts only if both are the one expected.
  */
@@ -26,6 +27,7 @@ enum {
   GORGE_FLIGHT_SNAPSHOT_WORDS = sizeof(struct gorge_snapshot) / 8,
   GORGE_FLIGHT_ERROR_WORDS = (GORGE_ERROR_MAX + 7) / 8
 };
+_Static_assert(GORGE_FLIGHT_WAYS < 64, "a bit for each record");
 _Static_assert(sizeof(struct gorge_snapshot) % 8 == 0, "a snapshot is copied word by word");
 
 /* Zero is running: an all-zero record with a token is a flight without an owner. */
@@ -47,7 +49,9 @@ struct gorge_flight_record {
 
 struct gorge_flight_set {
   struct gorge_lock lock;
-  uint64_t reserved[6];
+  uint64_t
+      used; /* a bit for each record that may hold a flight; changed under the lock. A record without its bit is free */
+  uint64_t reserved[5];
   struct gorge_flight_record record[GORGE_FLIGHT_WAYS];
 };
 _Static_assert(offsetof(struct gorge_flight_record, waiters) == 64, "what a waiter polls is one cache line");

@@ -142,6 +142,7 @@ static bool reappend(struct gorge_shard *v, const struct gorge_resident *r, uint
   if (!gorge_log_place(v, GORGE_RING_MAIN, r->units, 0, &at)) {
     return false;
   }
+  gorge_shard_spend(v, r->units);
   struct gorge_head head = r->head;
   gorge_head_set_f(&head, f, v->shared->frequency_age);
   gorge_head_set_check(&head, at);
@@ -164,7 +165,9 @@ static bool reappend(struct gorge_shard *v, const struct gorge_resident *r, uint
 static enum found victim(struct gorge_shard *v, struct gorge_resident *r) {
   for (int passed = 0;; passed++) {
     enum found found = oldest(v, GORGE_RING_MAIN, r);
-    if (found != LIVE || gorge_slot_freq(r->word) == 0 || passed == PASSED_OVER_MAX) {
+    /* An entry whose copy would be too much for this turn of the lock gets no second chance. */
+    if (found != LIVE || gorge_slot_freq(r->word) == 0 || passed == PASSED_OVER_MAX ||
+        r->units / GORGE_UNITS_PER_STEP >= v->steps) {
       return found;
     }
     uint32_t f = gorge_evict_raise(v, gorge_evict_frequency(v, &r->head), 1);

@@ -19,8 +19,9 @@
 #include "l1/entry.h"
 
 enum {
-  GORGE_FILL_BUDGET_US = 1000,      /* longest wait for the lock of who can do without */
-  GORGE_INVALIDATE_BUDGET_US = 6000 /* and of who must not give up lightly: it costs the shard's entries */
+  GORGE_FILL_BUDGET_US = 1000,       /* longest wait for the lock of who can do without */
+  GORGE_INVALIDATE_BUDGET_US = 6000, /* and of who must not give up lightly: it costs the shard's entries */
+  GORGE_UNITS_PER_STEP = 1024        /* 4 KB are copied in about the time that a look at a log entry takes */
 };
 
 /* Addresses of one shard in this process, checked against the region; private to the caller. */
@@ -79,6 +80,12 @@ void gorge_shard_write(struct gorge_shard *v, const struct gorge_owner *owner, u
 int gorge_shard_enter(struct gorge_zone *zone, struct gorge_shard *v, const struct gorge_owner *owner,
                       uint32_t budget_us, uint32_t *sequence);
 void gorge_shard_leave(struct gorge_shard *v, const struct gorge_owner *owner);
+
+/* Takes the copying of so many units off the steps. */
+static inline void gorge_shard_spend(struct gorge_shard *v, uint32_t units) {
+  uint32_t steps = units / GORGE_UNITS_PER_STEP;
+  v->steps -= steps < v->steps ? steps : v->steps;
+}
 
 /* Forgets all entries of the shard because the acquisition `sequence` does not move; see above. Any thread. */
 void gorge_shard_forget(struct gorge_zone *zone, struct gorge_shard *v, uint32_t sequence);

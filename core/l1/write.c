@@ -18,8 +18,8 @@
 #include "l1/stamps.h"
 
 enum {
-  STEPS_PER_TURN = 512,   /* log entries looked at before the lock is let go for a moment */
-  ROOM_BUDGET_US = 10000, /* longest time for making room, after the first turn of the lock */
+  STEPS_PER_TURN = 1024,  /* log entries looked at before the lock is let go for a moment */
+  ROOM_BUDGET_US = 14000, /* longest time for making room, after the first turn of the lock */
   EPOCHS_MAX = 8          /* how often an invalidation begins anew because the namespace's epoch changed meanwhile */
 };
 
@@ -202,7 +202,9 @@ static int insert_locked(struct gorge_shard *v, const struct insert *in, struct 
     return GORGE_TOO_LARGE;
   }
   uint64_t at;
-  if (!gorge_evict_make_room(v, in->ring, in->units, &at)) {
+  bool room = gorge_evict_make_room(v, in->ring, in->units, &at);
+  /* A large entry is written at the begin of a turn, not at its end. */
+  if (!room || (v->steps < STEPS_PER_TURN / 2 && in->units > STEPS_PER_TURN / 2 * GORGE_UNITS_PER_STEP)) {
     if (in->set != NULL) {
       bump(v, in);
       if (lookup(v, in->key, &r)) {

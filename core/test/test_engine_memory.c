@@ -74,11 +74,20 @@ static int fill(gorge_cache *c, uint64_t op, bool late) {
 
 /* Fills, waits, fails, writes, some of it more than once; whatever happens, every call has to answer. */
 static void live(gorge_cache *c) {
-  char key[8] = "k0";
+  char key[2 * GORGE_OP_FEW + 1];
+  uint64_t held[4]; /* ops that are used again are no allocations: these are held all the time */
+  for (int i = 0; i < 4; i++) {
+    memset(key, 'a' + i, 2 * GORGE_OP_FEW);
+    struct gorge_fetch rq = {.key = key, .key_len = 2 * GORGE_OP_FEW, .lease_ms = 1000, .wait_ms = 1000};
+    assert_true(expected(gorge_fetch_start(c, &rq, &held[i])));
+  }
   for (int i = 0; i < 4; i++) {
     uint64_t op, waiter;
-    key[1] = (char)('0' + i);
-    struct gorge_fetch rq = {.key = key, .key_len = 2, .tags = "\1t", .tags_len = 2, .lease_ms = 1000, .wait_ms = 1000};
+    uint32_t len = i % 2 == 0 ? 2 : 2 * GORGE_OP_FEW; /* an op has room for short ones */
+    memset(key, '0' + i, len);
+    key[len] = '\0';
+    struct gorge_fetch rq = {
+        .key = key, .key_len = len, .tags = "\1t", .tags_len = 2, .lease_ms = 1000, .wait_ms = 1000};
     int status = gorge_fetch_start(c, &rq, &op);
     assert_true(expected(status));
     assert_true(expected(gorge_fetch_start(c, &rq, &waiter)));
@@ -99,10 +108,13 @@ static void live(gorge_cache *c) {
     store.tags_len = 2;
     (void)gorge_set_start(c, &store, &op);
     gorge_op_free(c, op);
-    (void)gorge_delete_start(c, key, 2, &op);
+    (void)gorge_delete_start(c, key, len, &op);
     gorge_op_free(c, op);
     (void)gorge_invalidate_start(c, "\1t", 2, &op);
     gorge_op_free(c, op);
+  }
+  for (int i = 0; i < 4; i++) {
+    gorge_op_free(c, held[i]);
   }
 }
 
