@@ -171,7 +171,7 @@ static struct gorge_op *take_op(gorge_cache *c) {
 }
 
 static void give_op(gorge_cache *c, struct gorge_op *op) {
-  if (c->spare_count >= SPARE_MAX) {
+  if (c->spare_count + 1 > SPARE_MAX) {
     free(op);
     return;
   }

@@ -261,6 +261,56 @@ static void test_kills_at_any_moment_leave_one_holder_and_no_lock(void **state) 
   assert_int_equal(gorge_owner_count(zone), 1);
 }
 
+enum { PASSES = 40 };
+
+/* Wants the lock all the time. */
+static int want(struct proc *self, void *arg) {
+  struct gorge_zone *zone = arg;
+  struct shared *s = shared_of(zone);
+  uint32_t me = claim_in_child(zone);
+  proc_say(self, me);
+  while (!__atomic_load_n(&s->violations, __ATOMIC_RELAXED)) {
+    CHILD_CHECK(gorge_lock_acquire(zone, &s->lock, me, LONG_US, NULL, NULL) == GORGE_OK);
+    __atomic_fetch_add(&s->a, 1, __ATOMIC_RELAXED);
+    gorge_lock_release(&s->lock, me);
+    usleep(10);
+  }
+  return 0;
+}
+
+/* Who lets it go and takes it again at once would keep it for ever from one who sleeps for it. */
+static void test_passed_on_to_who_sleeps_for_it(void **state) {
+  (void)state;
+  struct gorge_zone *zone = proc_zone(NULL);
+  struct shared *s = shared_of(zone);
+  uint32_t me = claim(zone);
+  struct proc child = proc_start(want, zone);
+  proc_hear(&child);
+  uint64_t passed = 0;
+  for (int i = 0; i < PASSES; i++) {
+    assert_int_equal(gorge_lock_acquire(zone, &s->lock, me, LONG_US, NULL, NULL), GORGE_OK);
+    uint64_t had = __atomic_load_n(&s->a, __ATOMIC_RELAXED);
+    usleep(1000); /* by now the other one sleeps for it */
+    gorge_lock_release(&s->lock, me);
+    gorge_lock_pass(&s->lock);
+    assert_int_equal(gorge_lock_acquire(zone, &s->lock, me, LONG_US, NULL, NULL), GORGE_OK);
+    passed += __atomic_load_n(&s->a, __ATOMIC_RELAXED) != had;
+    gorge_lock_release(&s->lock, me);
+  }
+  __atomic_store_n(&s->violations, 1, __ATOMIC_RELAXED);
+  assert_int_equal(proc_wait(&child), 0);
+  assert_true(passed >= PASSES * 3 / 4);
+  /* Nobody sleeps: nobody is waited for. */
+  uint64_t before = gorge_clock_us(), least_us = UINT64_MAX;
+  s->lock.wanted = 0;
+  for (int i = 0; i < 10; i++, before = gorge_clock_us()) {
+    gorge_lock_pass(&s->lock);
+    uint64_t us = gorge_clock_us() - before;
+    least_us = us < least_us ? us : least_us;
+  }
+  assert_true(least_us < 50);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_every_acquisition_has_a_number_of_its_own),
@@ -272,6 +322,7 @@ int main(void) {
       cmocka_unit_test(test_waits_for_a_holder_that_moves),
       cmocka_unit_test(test_one_holder_at_a_time_among_processes),
       cmocka_unit_test(test_kills_at_any_moment_leave_one_holder_and_no_lock),
+      cmocka_unit_test(test_passed_on_to_who_sleeps_for_it),
   };
   return cmocka_run_group_tests_name("lock", tests, NULL, NULL);
 }

@@ -80,6 +80,13 @@ function _M.set(self, key, value, ttl, tags)
   end
   local l1_ttl_ms
   ttl_ms, l1_ttl_ms = life.of(ttl_ms, options.l1_ttl_ms, options.expiration_jitter)
+  if not engine.has_redis then
+    local done = engine:put(key, packed, l1_ttl_ms, kind, bytes)
+    if done == OK then
+      return true
+    end
+    return finish(self, engine, "set", 0, done)
+  end
   local op, status = engine:start_set(key, packed, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
   return finish(self, engine, "set", op, status)
 end

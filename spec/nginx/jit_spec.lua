@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- Hits stay compiled: LuaJIT aborts no trace on them and leaves no call to the interpreter; a hit in L0 calls no C and makes no object.
+-- Hits and sets stay compiled: LuaJIT aborts no trace on them and leaves no call to the interpreter; a hit in L0 calls no C and makes no object.
 local helper = require "spec.helper"
 local node = require "spec.nginx.node"
 
--- Prepares values of every kind and a loop of hits. In `kind` the layer, then what is fetched.
+-- Prepares values of every kind and a loop of hits, or of sets. In `kind` the layer or "set", then what is fetched or set.
 local PREPARE = [[
   local kind, path = ...
   local layer, what = kind:match "^(%S+) (.+)$"
@@ -39,6 +39,15 @@ local PREPARE = [[
       end
     end
   end
+  if layer == "set" then
+    local value = values[what:match "^a %w+" or what]
+    local tag = what:match "tag"
+    function hits(n)
+      for i = 1, n do
+        cache:set(keys[i % 100 + 1], value, 600, tag)
+      end
+    end
+  end
   hits(1000) -- a use is counted up to its maximum by calls into C
 ]]
 
@@ -63,6 +72,7 @@ local DUMP = PREPARE .. [[
   require("jit.dump").off()
 ]]
 
+local SETS = { "a string", "a number", "false", "nil", "a string with a tag" }
 local KINDS = { "one key", "a string", "a number", "a table", "false", "nil", "get" }
 
 describe("a hit", function()
@@ -116,6 +126,15 @@ describe("a hit", function()
         end
       end
       assert.equal(1, loops)
+    end)
+  end
+
+  for _, kind in ipairs(SETS) do
+    it("or a set, without Redis, is compiled: " .. kind, function()
+      local grown = trace("set " .. kind)
+      if kind == "a string" then
+        assert.is_true(grown < 1024, grown .. " bytes for a million sets")
+      end
     end)
   end
 

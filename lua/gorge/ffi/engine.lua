@@ -243,6 +243,18 @@ function _M:start_set(key, tags, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_byt
   return tonumber(out[0]), status
 end
 
+---A set without Redis: done when it returns.
+---@return integer status
+function _M:put(key, tags, l1_ttl_ms, kind, bytes)
+  local store = self.store
+  store.key, store.key_len = key, #key
+  store.tags, store.tags_len = tags, #tags
+  store.value, store.value_len, store.kind = bytes, #bytes, kind
+  store.l1_ttl_ms, store.ttl_ms = l1_ttl_ms, l1_ttl_ms
+  local status = C.gorge_set_start(self.handle, store, self.op_out) -- not a tail call: see hosts/nginx.lua
+  return status
+end
+
 function _M:start_delete(key)
   local status = C.gorge_delete_start(self.handle, key, #key, self.op_out)
   return tonumber(self.op_out[0]), status
