@@ -134,7 +134,7 @@ uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *ke
  *   GORGE_REFUSED    by the rule above; or entry and snapshot do not belong together
  *   GORGE_TOO_LARGE  above a quarter of a shard's main ring, or 16 MB; an older entry of the key is removed
  *   GORGE_BUSY       the lock was not to be had in its budget, or room could not be made in time: nothing stored
- * Evicts as needed. Waits at most 1 ms for the lock. A large entry evicts in several turns of it, for at most 14 ms and a turn in all;
+ * Evicts as needed. Waits at most 1 ms for the lock. A large entry evicts in several turns of it, for at most 14 ms and a turn in all (or 16 turns);
  * others who wait for the lock get it in between. Counts
  * INSERTS, REFUSED_FILLS, TOO_LARGE, LOCK_TIMEOUTS for the key's namespace, EVICTIONS and EXPIRED for that of the entry dropped.
  * A resident entry that has expired still refuses lower versions, but not an entry without a version.

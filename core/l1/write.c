@@ -19,7 +19,8 @@
 
 enum {
   STEPS_PER_TURN = 1024,  /* log entries looked at before the lock is let go for a moment */
-  ROOM_BUDGET_US = 14000, /* longest time for making room, after the first turn of the lock */
+  ROOM_BUDGET_US = 14000, /* longest time for making room, after the first turn of the lock; */
+  TURNS_MIN = 16,         /* but so many turns are made, should the process not get to run for so long */
   EPOCHS_MAX = 8          /* how often an invalidation begins anew because the namespace's epoch changed meanwhile */
 };
 
@@ -247,6 +248,7 @@ static int more_turns(struct gorge_zone *zone, struct gorge_shard *v, const stru
                       const struct insert *in, struct gorge_read *out) {
   uint64_t start = gorge_clock_us();
   uint32_t sequence;
+  int turns = 1;
   do {
     gorge_lock_pass(&v->shared->lock);
     if (gorge_shard_enter(zone, v, owner, GORGE_FILL_BUDGET_US, &sequence) != GORGE_OK) {
@@ -256,7 +258,7 @@ static int more_turns(struct gorge_zone *zone, struct gorge_shard *v, const stru
     if (status != GORGE_PENDING) {
       return status;
     }
-  } while (gorge_clock_us() - start < ROOM_BUDGET_US);
+  } while (++turns < TURNS_MIN || gorge_clock_us() - start < ROOM_BUDGET_US);
   gorge_shard_count(v, in->key->ns, GORGE_COUNT_LOCK_TIMEOUTS);
   return GORGE_BUSY;
 }
