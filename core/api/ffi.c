@@ -24,6 +24,8 @@ const char *gorge_status_phrase(int status) { return gorge_status_text(status); 
 
 double gorge_now_ms(void) { return (double)gorge_clock_ms(); }
 
+double gorge_now_us(void) { return (double)gorge_clock_us(); }
+
 double gorge_random_unit(void) { return gorge_process_random(); }
 
 /* ---- caches ---- */

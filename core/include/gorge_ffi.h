@@ -16,7 +16,8 @@ enum gorge_abi {
   GORGE_TAGS_MAX = 16,   /* tags on a value */
   GORGE_NAME_MAX = 64,   /* bytes in the name of a zone or namespace */
   GORGE_ERROR_MAX = 120, /* bytes of a loader's error that reach waiters in other workers */
-  GORGE_HISTOGRAM_BUCKETS = 96
+  GORGE_HISTOGRAM_BUCKETS = 95,
+  GORGE_HISTOGRAM_WORDS = 96 /* the buckets, then the sum of all observations in microseconds */
 };
 
 enum gorge_status {
@@ -164,6 +165,8 @@ uint32_t gorge_abi_sizeof(uint32_t which);
 const char *gorge_status_phrase(int status);
 /* Milliseconds of the clock that all times here are of (coarse). */
 double gorge_now_ms(void);
+/* Microseconds of a precise clock, to measure how long something took. */
+double gorge_now_us(void);
 /* A random number, at least 0 and below 1, from a sequence of this process's own. Main thread. */
 double gorge_random_unit(void);
 
@@ -333,7 +336,8 @@ int gorge_touch_start(gorge_cache *cache, const char *key, uint32_t key_len, dou
  * Reads a value in order to replace it, in Redis if there is one, else in L1. The new one will carry these tags. Sets *op and returns its
  * status: GORGE_HIT, GORGE_MISS, GORGE_PENDING, or why it cannot be read; then nothing can be replaced.
  */
-int gorge_update_start(gorge_cache *cache, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len, uint64_t *op);
+int gorge_update_start(gorge_cache *cache, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
+                       uint64_t *op);
 /*
  * Once it is read: replaces it. Key and tags of the store are not used. The operation ends with GORGE_STORED; GORGE_REFUSED: the value has changed
  * since, nothing was done, begin anew; GORGE_TOO_LARGE: for L1, nothing was done; or a failure.
@@ -386,7 +390,7 @@ int gorge_loop_wait(double timeout_ms);
 
 struct gorge_stats {
   uint64_t counters[GORGE_COUNTERS];
-  uint64_t histograms[GORGE_HISTOGRAMS][GORGE_HISTOGRAM_BUCKETS];
+  uint64_t histograms[GORGE_HISTOGRAMS][GORGE_HISTOGRAM_WORDS];
   uint64_t entries;
   uint64_t bytes_used;
   uint64_t bytes_total;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "resil/histogram.h"
 
-enum { LAST = GORGE_HISTOGRAM_BUCKETS - 1 };
+enum { LAST = GORGE_HISTOGRAM_BUCKETS - 1, SUM = GORGE_HISTOGRAM_BUCKETS };
+
+_Static_assert(SUM + 1 == GORGE_HISTOGRAM_WORDS, "the sum stands behind the buckets");
 
 /*
  * Bucket 0 is [0, 4). Then 1 + 4 * (e - 2) + s for us with its highest bit at e and s = the two bits below it.
@@ -23,8 +25,10 @@ static uint64_t lower_bound(uint32_t i) {
   return (uint64_t)(4 + s) << e;
 }
 
-void gorge_histogram_add(uint64_t *buckets, uint64_t us) {
-  __atomic_fetch_add(&buckets[bucket_of(us)], 1, __ATOMIC_RELAXED);
+void gorge_histogram_add(uint64_t *words, uint64_t us) {
+  __atomic_fetch_add(&words[bucket_of(us)], 1, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&words[SUM], us,
+                     __ATOMIC_RELAXED); /* a reader may see it without the count, or the other way round */
 }
 
 uint64_t gorge_histogram_bound(uint32_t i) { return i < LAST ? lower_bound(i + 1) : UINT64_MAX; }

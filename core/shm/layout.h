@@ -80,7 +80,7 @@ struct gorge_stats_block {
   uint64_t pair; /* ns * GORGE_WORKERS + worker + 1, by CAS from 0; block 0 is nobody's and takes the overflow */
   uint64_t reserved[7];
   uint64_t counters[GORGE_COUNTERS];
-  uint64_t histograms[GORGE_HISTOGRAMS][GORGE_HISTOGRAM_BUCKETS];
+  uint64_t histograms[GORGE_HISTOGRAMS][GORGE_HISTOGRAM_WORDS];
 };
 
 _Static_assert(sizeof(struct gorge_zone_namespace) == 2 * GORGE_LINE, "namespaces fill cache lines");

@@ -99,6 +99,6 @@ void gorge_zone_sum_counters(const struct gorge_zone *zone, uint32_t ns, uint64_
 
 void gorge_zone_sum_histogram(const struct gorge_zone *zone, uint32_t ns, int histogram, uint64_t *out) {
   size_t offset = offsetof(struct gorge_stats_block, histograms) +
-                  (unsigned)histogram % GORGE_HISTOGRAMS * GORGE_HISTOGRAM_BUCKETS * sizeof(uint64_t);
-  sum(zone, ns, offset, GORGE_HISTOGRAM_BUCKETS, out);
+                  (unsigned)histogram % GORGE_HISTOGRAMS * GORGE_HISTOGRAM_WORDS * sizeof(uint64_t);
+  sum(zone, ns, offset, GORGE_HISTOGRAM_WORDS, out);
 }

@@ -10,7 +10,7 @@
 #include "resil/histogram.h"
 
 static uint32_t bucket_of(uint64_t us) {
-  uint64_t buckets[GORGE_HISTOGRAM_BUCKETS] = {0};
+  uint64_t buckets[GORGE_HISTOGRAM_WORDS] = {0};
   gorge_histogram_add(buckets, us);
   for (uint32_t i = 0; i < GORGE_HISTOGRAM_BUCKETS; i++) {
     if (buckets[i] == 1) {
@@ -51,7 +51,7 @@ static void assert_near(double got, double wanted, double share) {
 
 static void test_quantiles(void **state) {
   (void)state;
-  uint64_t buckets[GORGE_HISTOGRAM_BUCKETS] = {0};
+  uint64_t buckets[GORGE_HISTOGRAM_WORDS] = {0};
   assert_true(gorge_histogram_quantile(buckets, 0.5) == 0);
   for (uint64_t us = 1; us < 10240; us++) { /* to the end of a bucket: interpolation assumes it is full */
     gorge_histogram_add(buckets, us);
@@ -70,7 +70,7 @@ static void test_quantiles(void **state) {
 
 static void test_quantiles_never_fall(void **state) {
   (void)state;
-  uint64_t buckets[GORGE_HISTOGRAM_BUCKETS] = {0};
+  uint64_t buckets[GORGE_HISTOGRAM_WORDS] = {0};
   static const uint64_t values[] = {3, 3, 50, 51, 52, 8000, 120000, 999999999};
   for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
     gorge_histogram_add(buckets, values[i]);
@@ -85,10 +85,25 @@ static void test_quantiles_never_fall(void **state) {
 
 static void test_the_last_bucket_says_at_least(void **state) {
   (void)state;
-  uint64_t buckets[GORGE_HISTOGRAM_BUCKETS] = {0};
+  uint64_t buckets[GORGE_HISTOGRAM_WORDS] = {0};
   gorge_histogram_add(buckets, 3600U * 1000000U);
   double q = gorge_histogram_quantile(buckets, 0.5);
   assert_true(q == (double)gorge_histogram_bound(GORGE_HISTOGRAM_BUCKETS - 2));
+}
+
+static void test_the_sum_stands_behind_the_buckets(void **state) {
+  (void)state;
+  uint64_t words[GORGE_HISTOGRAM_WORDS] = {0};
+  uint64_t count = 0;
+  gorge_histogram_add(words, 3);
+  gorge_histogram_add(words, 1000);
+  gorge_histogram_add(words, 90000000);
+  for (uint32_t i = 0; i < GORGE_HISTOGRAM_BUCKETS; i++) {
+    count += words[i];
+  }
+  assert_int_equal(count, 3);
+  assert_int_equal(words[GORGE_HISTOGRAM_BUCKETS], 90001003);
+  assert_int_equal(gorge_histogram_bound(GORGE_HISTOGRAM_BUCKETS - 2), 41943040);
 }
 
 int main(void) {
@@ -98,6 +113,7 @@ int main(void) {
       cmocka_unit_test(test_quantiles),
       cmocka_unit_test(test_quantiles_never_fall),
       cmocka_unit_test(test_the_last_bucket_says_at_least),
+      cmocka_unit_test(test_the_sum_stands_behind_the_buckets),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -298,7 +298,7 @@ static void test_processes_agree_on_namespaces(void **state) {
 static void test_counters_add_up_over_workers_of_a_namespace(void **state) {
   (void)state;
   struct gorge_zone *zone = proc_zone(NULL);
-  uint64_t sum[GORGE_HISTOGRAM_BUCKETS];
+  uint64_t sum[GORGE_HISTOGRAM_WORDS];
   for (uint32_t worker = 0; worker < 8; worker++) {
     gorge_zone_counters(zone, 0, worker)[GORGE_COUNT_LOADS] += worker + 1;
     gorge_zone_counters(zone, 1, worker)[GORGE_COUNT_LOADS] += 100;
@@ -339,7 +339,7 @@ static void test_counters_without_a_block_of_their_own_share_one(void **state) {
 static void test_numbers_out_of_range_stay_inside(void **state) {
   (void)state;
   struct gorge_zone *zone = proc_zone(NULL);
-  uint64_t sum[GORGE_HISTOGRAM_BUCKETS];
+  uint64_t sum[GORGE_HISTOGRAM_WORDS];
   const uint32_t ns = GORGE_NAMESPACES + 3;
   const void *all[] = {gorge_zone_counters(zone, ns, 0),     gorge_zone_counters(zone, 0, GORGE_WORKERS),
                        gorge_zone_words(zone, ns),           gorge_zone_breaker(zone, ns),

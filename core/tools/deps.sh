@@ -7,7 +7,7 @@ set -u
 run="gcc libc6-dev make libhiredis-dev libev-dev libxxhash-dev luajit2 libluajit2-5.1-dev lua-cjson
   nginx libnginx-mod-http-lua lua-resty-core lua-resty-lrucache redis-server lua-socket wrk procps ca-certificates"
 dev="git binutils libcmocka-dev lua-busted lua-socket luarocks util-linux
-  lua-check clang-format clang-tidy cppcheck clang libclang-rt-dev"
+  lua-check clang-format clang-tidy cppcheck clang libclang-rt-dev prometheus chromium"
 
 fail() {
   echo "deps: $*" >&2
@@ -51,7 +51,7 @@ trap drop_policy EXIT
 trap 'exit 130' INT TERM
 if ! [ -e "$policy" ]; then
   own_policy=yes
-  printf '%s\n' '#!/bin/sh' 'case "$*" in *nginx* | *redis*) exit 101 ;; esac' 'exit 0' | $as_root tee "$policy" > /dev/null
+  printf '%s\n' '#!/bin/sh' 'case "$*" in *nginx* | *redis* | *prometheus*) exit 101 ;; esac' 'exit 0' | $as_root tee "$policy" > /dev/null
   $as_root chmod 755 "$policy"
 fi
 
@@ -79,7 +79,7 @@ if ! install; then
 fi
 drop_policy
 
-for service in nginx redis-server; do
+for service in nginx redis-server prometheus; do
   case " $missing " in
     *" $service "*)
       if [ -d /run/systemd/system ]; then

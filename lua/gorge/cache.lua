@@ -5,6 +5,7 @@ local C = require "gorge.ffi.lib"
 local check = require "gorge.arguments"
 local fetch = require "gorge.fetch"
 local l0 = require "gorge.ffi.l0"
+local prometheus = require "gorge.prometheus"
 local report = require "gorge.report"
 local stats = require "gorge.stats"
 local update = require "gorge.update"
@@ -172,13 +173,22 @@ function Cache:stats()
   return stats.read(self)
 end
 
+---The same and latencies as Prometheus text, content type `text/plain; version=0.0.4`. Never waits. Every phase.
+---@return string
+function Cache:prometheus()
+  if not self.engine then
+    return nil, "closed"
+  end
+  return prometheus.render { self }
+end
+
 local function closed()
   return nil, "closed"
 end
 
 local CLOSED = setmetatable({
   fetch = closed, get = closed, peek = function() end, set = closed, touch = closed, update = closed, delete = closed,
-  invalidate_tags = closed, stats = closed, close = function() return true end,
+  invalidate_tags = closed, stats = closed, prometheus = closed, close = function() return true end,
 }, { __index = Cache })
 CLOSED.__index = CLOSED
 

@@ -4,9 +4,13 @@
 local cache = require "gorge.cache"
 local codec = require "gorge.codec"
 local hosts = require "gorge.hosts"
+local metrics = require "gorge.metrics"
 local options = require "gorge.options"
+local prometheus = require "gorge.prometheus"
 
-local _M = { _VERSION = "0.1.0" }
+local _M = { _VERSION = require "gorge.version" }
+
+local handles = setmetatable({}, { __mode = "k" }) -- of this process
 
 ---Makes a cache, or another handle of one that exists (caches that name the same zone share its memory). Does not wait for Redis: a Redis that is down is a
 ---state to recover from. Call it in `init_by_lua*`, so that all workers share one zone; a plain program calls it anywhere.
@@ -22,7 +26,26 @@ function _M.new(opts)
   if not engine then
     return nil, "gorge: " .. err
   end
-  return cache.new(parsed, host, engine, codec.new(parsed.serializer))
+  local handle = cache.new(parsed, host, engine, codec.new(parsed.serializer))
+  if parsed.metrics then
+    metrics.attach(handle)
+  end
+  handles[handle] = true
+  return handle
+end
+
+---Metrics of all open caches of this process as Prometheus text, or of those that are named. Never yields. Every phase.
+---@param caches gorge.Cache[]|nil
+---@return string
+function _M.prometheus(caches)
+  if caches ~= nil then
+    return prometheus.render((prometheus.list(caches, "gorge.prometheus", 2)))
+  end
+  local list = {}
+  for handle in pairs(handles) do
+    list[#list + 1] = handle
+  end
+  return prometheus.render(list)
 end
 
 ---Runs `fn(...)` in a coroutine on the built-in event loop; returns when it and all that it spawned have ended. Not in nginx.

@@ -51,6 +51,16 @@ _M.to_ms = check.to_ms
 ---@field max_failures? integer failures in a row that open the breaker, default 5
 ---@field timeout? number seconds the breaker stays open, default 30
 
+---@class gorge.Metrics callbacks; what one raises is logged
+---@field inc_l1_hits? fun()
+---@field inc_l1_misses? fun()
+---@field inc_l2_hits? fun()
+---@field inc_l2_misses? fun()
+---@field inc_db_fetches? fun()
+---@field inc_db_errors? fun()
+---@field observe_db_fetch_latency? fun(seconds: number)
+---@field observe_l2_hit_latency? fun(seconds: number)
+
 ---@class gorge.Serializer
 ---@field name string
 ---@field encode fun(value: any): string|nil, string?
@@ -75,6 +85,7 @@ _M.to_ms = check.to_ms
 ---@field serializer? "auto"|"json"|"string"|gorge.Serializer default "auto"
 ---@field circuit_breaker? boolean|gorge.CircuitBreakerOptions default false
 ---@field logger? fun(level: string, message: string, fields: table?)
+---@field metrics? gorge.Metrics
 ---@field host? "auto"|"nginx"|"loop"|"blocking" default "auto"
 
 ---@class gorge.ParsedRedis
@@ -116,6 +127,7 @@ _M.to_ms = check.to_ms
 ---@field serializer "auto"|"json"|"string"|gorge.Serializer
 ---@field circuit_breaker false|{ max_failures: integer, timeout: number, timeout_ms: integer }
 ---@field logger function|nil
+---@field metrics table<string, function>|nil
 ---@field host "auto"|"nginx"|"loop"|"blocking"
 
 -- Names go into Redis keys, channels and file names: no separator of those, no space, no brace (a brace would move the hash slot).
@@ -282,6 +294,21 @@ local function check_serializer(value, name)
   return out
 end
 
+local METRICS_RULES = {}
+for _, name in ipairs {
+  "inc_l1_hits", "inc_l1_misses", "inc_l2_hits", "inc_l2_misses", "inc_db_fetches", "inc_db_errors",
+  "observe_db_fetch_latency", "observe_l2_hit_latency",
+} do
+  METRICS_RULES[name] = { check = check_function }
+end
+
+local function check_metrics(value, name)
+  if type(value) == "table" then
+    return parse_table(value, name .. ".", METRICS_RULES, {})
+  end
+  return nil, mismatch(name, "a table of functions", value)
+end
+
 local check_timeout_choice = choice({ "run", "error" }, { "stale" })
 
 local RULES = {
@@ -303,12 +330,13 @@ local RULES = {
   disconnected_ttl = { check = check_disconnected, default = 30 },
   circuit_breaker = { check = check_breaker, default = false },
   logger = { check = check_function },
+  metrics = { check = check_metrics },
   host = { check = choice({ "auto", "nginx", "loop", "blocking" }, { "cqueues", "luv" }), default = "auto" },
 }
 
 local REFUSED = set {
   "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "schema",
-  "origin", "cache_read_disabled", "cache_delete_disabled", "metrics", "on_event",
+  "origin", "cache_read_disabled", "cache_delete_disabled", "on_event",
 }
 
 ---Raises as if the function that called `parse` or `parse_call` had called `error(message, level)` itself.

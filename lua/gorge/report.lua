@@ -24,9 +24,11 @@ end
 ---@param level "debug"|"info"|"warn"|"error"
 ---@param message string
 ---@param fields table|nil
-function _M.write(report, level, message, fields)
+---@param kind string|nil counts as the same text: for messages with a part that differs each time
+function _M.write(report, level, message, fields, kind)
+  kind = kind or message
   local now = report.now()
-  local last = report.last[message]
+  local last = report.last[kind]
   if last and now - last < REPEAT_MS then
     return
   elseif not last then
@@ -35,7 +37,7 @@ function _M.write(report, level, message, fields)
     end
     report.count = report.count + 1
   end
-  report.last[message] = now
+  report.last[kind] = now
   report.log(level, message, fields)
 end
 

@@ -1,42 +1,79 @@
 -- SPDX-License-Identifier: MIT
--- Counters and gauges of the whole host, read from shared memory.
+-- Counters, gauges and latencies of the whole host, read from shared memory.
 
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 
 local _M = {}
 
--- enum gorge_counter, in its order
-local COUNTERS = {
-  "l0_hits", "l1_hits", "l1_misses", "l2_hits", "l2_misses", "l2_errors", "loads", "load_errors", "waits", "wait_timeouts",
-  "takeovers", "refused_fills", "too_large", "inserts", "evictions", "expired", "sets", "deletes", "invalidated_tags", "messages",
-  "resyncs", "lock_takeovers", "lock_timeouts", "worker_deaths", "reconnects", "breaker_opens", "decode_errors", "dropped_writes",
-  "touches", "updates", "update_conflicts",
+-- enum gorge_counter, in its order: the name, and what it counts.
+_M.COUNTERS = {
+  { "l0_hits", "Answers from decoded values of a worker (L0)." },
+  { "l1_hits", "Answers from shared memory (L1)." },
+  { "l1_misses", "Look-ups that found nothing in shared memory." },
+  { "l2_hits", "Answers from Redis (L2)." },
+  { "l2_misses", "Look-ups that found nothing in Redis." },
+  { "l2_errors", "Commands that Redis did not answer, or refused." },
+  { "loads", "Runs of loaders with a lease." },
+  { "load_errors", "Runs of loaders that failed." },
+  { "waits", "Waits for a fill of another worker or node." },
+  { "wait_timeouts", "Waits that ended without a result." },
+  { "takeovers", "Fills taken over from a worker that died or lost its lease." },
+  { "refused_fills", "Results not stored because of a write, an invalidation or a takeover meanwhile." },
+  { "too_large", "Values too large for L1." },
+  { "inserts", "Values stored in L1." },
+  { "evictions", "Values pushed out of L1 to make room." },
+  { "expired", "Values found expired when room was made in L1." },
+  { "sets", "Values set on this host." },
+  { "deletes", "Keys deleted on this host." },
+  { "invalidated_tags", "Tags invalidated on this host." },
+  { "messages", "Invalidations and fills heard through Redis." },
+  { "resyncs", "Times that L1 was emptied because the journal no longer had what was missed." },
+  { "lock_takeovers", "Locks in shared memory taken from workers that died." },
+  { "lock_timeouts", "Locks in shared memory not to be had in time." },
+  { "worker_deaths", "Workers that died without saying so." },
+  { "reconnects", "Connections to Redis lost and found again." },
+  { "breaker_opens", "Openings of the circuit breaker." },
+  { "decode_errors", "Stored values that could not be decoded." },
+  { "dropped_writes", "Writes and fills that reached this host but not Redis." },
+  { "touches", "Values given another life on this host." },
+  { "updates", "Attempts to change a value in one step." },
+  { "update_conflicts", "Such attempts that began anew because somebody else had changed the value." },
 }
 
-local HISTOGRAMS = { "l2_latency", "load_latency", "wait_latency" }
+_M.HISTOGRAMS = { "l2_latency", "load_latency", "wait_latency" }
 
 local BREAKER = { [0] = "closed", "open", "half-open" }
 local REDIS = { [0] = "down", "connecting", "connecting", "ready", "closed", [9] = "none" }
 
-local function latency(buckets)
+local function latency(words)
   local count = 0
   for i = 0, C.GORGE_HISTOGRAM_BUCKETS - 1 do
-    count = count + tonumber(buckets[i])
+    count = count + tonumber(words[i])
   end
   return {
     count = count,
-    p50 = C.gorge_histogram_quantile_us(buckets, 0.5) / 1e6,
-    p95 = C.gorge_histogram_quantile_us(buckets, 0.95) / 1e6,
-    p99 = C.gorge_histogram_quantile_us(buckets, 0.99) / 1e6,
+    sum = tonumber(words[C.GORGE_HISTOGRAM_BUCKETS]) / 1e6,
+    p50 = C.gorge_histogram_quantile_us(words, 0.5) / 1e6,
+    p95 = C.gorge_histogram_quantile_us(words, 0.95) / 1e6,
+    p99 = C.gorge_histogram_quantile_us(words, 0.99) / 1e6,
   }
 end
 
+---What `stats` is made of.
 ---@param cache gorge.Cache
----@return table
-function _M.read(cache)
+---@return ffi.cdata* struct gorge_stats
+function _M.raw(cache)
   local raw = ffi.new "struct gorge_stats"
   C.gorge_stats_read(cache.engine.handle, raw)
+  return raw
+end
+
+---@param cache gorge.Cache
+---@param raw ffi.cdata*|nil struct gorge_stats: what was read a moment ago
+---@return table
+function _M.read(cache, raw)
+  raw = raw or _M.raw(cache)
   local out = {
     namespace = cache.options.namespace,
     zone = cache.options.zone,
@@ -54,10 +91,10 @@ function _M.read(cache)
     subscribed = raw.subscribed == 1,
     lag = raw.lag_ms >= 0 and raw.lag_ms / 1000 or nil,
   }
-  for i, name in ipairs(COUNTERS) do
-    out[name] = tonumber(raw.counters[i - 1])
+  for i, counter in ipairs(_M.COUNTERS) do
+    out[counter[1]] = tonumber(raw.counters[i - 1])
   end
-  for i, name in ipairs(HISTOGRAMS) do
+  for i, name in ipairs(_M.HISTOGRAMS) do
     out[name] = latency(raw.histograms[i - 1])
   end
   return out

@@ -46,6 +46,7 @@ end
 
 local RULES = upvalue(options.parse, "RULES")
 local REDIS_RULES = upvalue(RULES.redis.check, "REDIS_RULES")
+local METRICS_RULES = upvalue(RULES.metrics.check, "METRICS_RULES")
 local BREAKER_RULES = upvalue(RULES.circuit_breaker.check, "BREAKER_RULES")
 
 -- `"64m"` or `300` in a cell; nil when there is no such thing.
@@ -237,13 +238,44 @@ describe("README.md, methods", function()
       end
     end
     assert.same(keys(stats), sorted(names))
-    assert.same({ "count", "p50", "p95", "p99" }, keys(stats.load_latency))
+    assert.same({ "count", "p50", "p95", "p99", "sum" }, keys(stats.load_latency))
     cache:set("k", "v")
     local info = cache:peek "k"
     assert.is_true(info.stale == false and info.source == "l1")
     for name in pairs(info) do
       assert.matches(name .. " =", text:match "### cache:peek.-###", 1, true)
     end
+  end)
+
+  it("lists the metrics, all of them, with their labels", function()
+    local redis = helper.redis()
+    local cache = assert(gorge.new { namespace = helper.unique_name(), l1_size = "2m", redis = redis.url, circuit_breaker = true })
+    helper.wait_until(function() return cache:set("k", 1) and cache:stats().lag end)
+    local exposition, listed, there = cache:prometheus(), {}, {}
+    for _, row in ipairs(markdown.table_under(page, "Metrics", 1).rows) do
+      local name, labels = row[1]:match "^`(.-)`$", markdown.code_spans(row[3])
+      listed[name] = row[2] .. " " .. table.concat(labels, " ") .. " " .. row[4]
+    end
+    for name, kind in exposition:gmatch "# TYPE (%S+) (%S+)\n" do
+      local of_first = ("\n" .. exposition):match("\n" .. name .. "[_bucket]*(%b{})"):gsub(',le=".-"', "")
+      local labels = {}
+      for label in of_first:gmatch '([%w_]+)="' do
+        labels[#labels + 1] = label
+      end
+      local help = exposition:match("# HELP " .. name .. " ([^\n]*)")
+      there[name] = kind .. " " .. table.concat(labels, " ") .. " " .. help:gsub("%.$", "")
+    end
+    assert.same(there, listed)
+  end)
+
+  it("lists the callbacks of the option metrics", function()
+    local names = {}
+    for _, row in ipairs(markdown.table_under(page, "Metrics", 2).rows) do
+      for _, span in ipairs(markdown.code_spans(row[1])) do
+        names[#names + 1] = span:match "^[%w_]+"
+      end
+    end
+    assert.same(keys(METRICS_RULES), sorted(names))
   end)
 
   it("bounds keys, tags and ttls as it says", function()

@@ -3,6 +3,7 @@
 --
 --   ```nginx                        a whole nginx.conf: started, with free ports and a Redis of the test's
 --   ```nginx  spec: fragment        what stands outside of http {}, and what goes into it
+--   ```nginx  spec: location /path   a location: put into a server, then asked for
 --   ```sh                           command by command, see COMMANDS
 --   ```lua                          a program: run by LuaJIT
 --   ```lua    spec: snippet         a piece of code that uses `cache` and `db`: run inside gorge.run and in a content handler
@@ -113,6 +114,18 @@ local function start_fragment(block)
     env = { GORGE_LIBRARY = false },
   }
   assert.equal("found", nginx:get("/").body)
+  nginx:stop()
+end
+
+local function ask_location(block)
+  local nginx = helper.nginx {
+    http = 'init_by_lua_block { cache = assert(require("gorge").new { namespace = "location", l1_size = "4m" }) }',
+    server = block.code,
+  }
+  local response = nginx:get(block.mark:match "^location (.*)$")
+  assert.equal(200, response.status, nginx:error_log())
+  assert.matches("location", response.body) -- the namespace
+  assert.same({}, nginx:log_lines())
   nginx:stop()
 end
 
@@ -276,6 +289,7 @@ end
 local WAYS = {
   ["nginx"] = { start_quick_start },
   ["nginx fragment"] = { start_fragment },
+  ["nginx location /metrics"] = { ask_location },
   ["sh"] = { run_commands },
   ["lua"] = { run_program },
   ["lua snippet"] = { run_snippet_in_loop, run_snippet_in_nginx },
