@@ -10,7 +10,8 @@
  *          holder, the whole host or Redis stands still, they fall silent by themselves: readers compare the word with their clock
  *   LOST   Redis cannot be reached. What was stored before counts from the last confirmation, and may be served until
  *          disconnected_ttl after it; what is stored from now on lives no longer than disconnected_ttl
- *   AWAY   that time is over: a new epoch has forgotten what was stored before, and what was stored since ends by itself
+ *   AWAY   that time is over: a new epoch has forgotten what was stored before, and what was stored since ends by itself.
+ *          So it is from the beginning where Redis has never been reached
  *
  * From LOST and AWAY back to HELD by way of the journal, which tells what was missed. All of it stands in shared memory, so that the
  * next holder goes on where this one was killed. A holder that was stopped and lost the role learns that before it acts (hold).
@@ -120,6 +121,16 @@ static void beat(struct gorge_watch *w, uint64_t now_ms) {
   gorge_ev_link_kick(w->l2_link);
 }
 
+/* What is stored without contact ends in time by itself. */
+static void bound_life(const struct gorge_watch *w) {
+  set_life(w, w->n.disconnected_ttl_ms > 0 ? w->n.disconnected_ttl_ms : 1);
+}
+
+static void be_away(const struct gorge_watch *w) {
+  set_contact(w, GORGE_CONTACT_AWAY);
+  set_fresh(w, w->n.disconnected_ttl_ms > 0 ? GORGE_FRESH_ALWAYS : 0);
+}
+
 /* From LOST to AWAY before what was stored before the loss becomes too old: L1 stays open, and keeps what is stored from then on. */
 static void age(struct gorge_watch *w, uint64_t now_ms) {
   uint64_t until_ms = confirmed_ms(w) + w->n.disconnected_ttl_ms, next_ms = now_ms + w->beat_ms;
@@ -127,15 +138,18 @@ static void age(struct gorge_watch *w, uint64_t now_ms) {
     return;
   }
   w->n.resync(w->n.ctx, &w->control->owner, now_ms);
-  set_contact(w, GORGE_CONTACT_AWAY);
-  set_fresh(w, w->n.disconnected_ttl_ms > 0 ? GORGE_FRESH_ALWAYS : 0);
+  be_away(w);
 }
 
 void gorge_contact_lost(struct gorge_watch *w, uint64_t now_ms) {
   if (contact_of(w) >= GORGE_CONTACT_LOST || !hold(w, now_ms)) {
     return;
   }
-  set_life(w, w->n.disconnected_ttl_ms > 0 ? w->n.disconnected_ttl_ms : 1);
+  bound_life(w);
+  if (confirmed_ms(w) == 0) {
+    be_away(w);
+    return;
+  }
   set_contact(w, GORGE_CONTACT_LOST);
   set_fresh(w, confirmed_ms(w) + w->n.disconnected_ttl_ms);
   age(w, now_ms);
@@ -161,6 +175,9 @@ void gorge_contact_begin(struct gorge_watch *w) {
     w->own = gorge_clock_us() ^ (uint64_t)w->control->owner.id << 32; /* others may hear it too then, and ignore it */
   }
   w->own |= 1; /* 0 means none */
+  if (contact_of(w) == GORGE_CONTACT_NONE) {
+    bound_life(w);
+  }
   w->beat_timer.repeat = (double)w->beat_ms / 1000;
   ev_timer_again(w->control->loop, &w->beat_timer);
 }
