@@ -206,6 +206,12 @@ static const char *take_over(struct fault_scene *s) {
   return status == GORGE_BUSY || status == GORGE_ERR_FULL ? NULL : fault_complain(s, "a take-over: %d", status);
 }
 
+/* The holder of the lock goes on while the victim still waits for it, or has given up waiting. */
+static const char *take_over_unlocked(struct fault_scene *s) {
+  gorge_lock_release(fault_flight_lock(s), s->sleeper);
+  return take_over(s);
+}
+
 static const char *taken_over(struct fault_scene *s) {
   struct gorge_flight_ref ref;
   if (s->taken.index != UINT32_MAX) {
@@ -308,7 +314,7 @@ const struct fault_op fault_ops_flight[] = {
      .act = act_finish,
      .done = accepted,
      .dead = dead_and_locked,
-     .meanwhile = take_over,
+     .meanwhile = take_over_unlocked,
      .late = taken_over},
     {.name = "poke a flight",
      .prepare = peers,
