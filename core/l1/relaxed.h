@@ -100,13 +100,18 @@ static inline void gorge_relaxed_write16(void *shared, const char *src, uint32_t
   gorge_relaxed_store128(end_at, _mm_loadu_si128((const __m128i *)(const void *)end));
 }
 
+/* 16 bytes of shared memory beside 16 of one's own: 0xff where they are the same. */
+static inline __m128i gorge_relaxed_same128(const char *shared, const char *ptr) {
+  return _mm_cmpeq_epi8(gorge_relaxed_load128(shared), _mm_loadu_si128((const __m128i *)(const void *)ptr));
+}
+
+/* Of 16 bytes and more: the first, the last, and what is between. */
 static inline bool gorge_relaxed_equal16(const void *shared, const char *ptr, uint32_t len) {
-  const char *src = shared, *last = src + len - 16;
-  __m128i same =
-      _mm_cmpeq_epi8(gorge_relaxed_load128(last), _mm_loadu_si128((const __m128i *)(const void *)(ptr + len - 16)));
-  for (; src < last; src += 16, ptr += 16) {
-    __m128i here = _mm_loadu_si128((const __m128i *)(const void *)ptr);
-    same = _mm_and_si128(same, _mm_cmpeq_epi8(gorge_relaxed_load128(src), here));
+  const char *src = shared;
+  uint32_t last = len - 16;
+  __m128i same = _mm_and_si128(gorge_relaxed_same128(src, ptr), gorge_relaxed_same128(src + last, ptr + last));
+  for (uint32_t at = 16; at < last; at += 16) {
+    same = _mm_and_si128(same, gorge_relaxed_same128(src + at, ptr + at));
   }
   return _mm_movemask_epi8(same) == 0xffff;
 }

@@ -66,12 +66,16 @@ end
 ---@return boolean hit
 ---@return any value
 function _M.look(cache, key)
+  local view = cache.view
+  local records = view.records
+  if records == nil then
+    return false
+  end
   local place = cache.index[key]
   if not place then
     return false
   end
-  local view = cache.view
-  local record = view.records[place]
+  local record = records[place]
   local word = record.slot[0]
   local words = view.words
   local clock = view.clock
