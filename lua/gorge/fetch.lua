@@ -27,6 +27,7 @@ local LEASE = tonumber(C.GORGE_LEASE)
 local FAILED = tonumber(C.GORGE_FAILED)
 local MISS = tonumber(C.GORGE_MISS)
 local SPACE = tonumber(C.GORGE_SPACE)
+local BUFFER = tonumber(C.GORGE_KIND_BUFFER)
 local CUSTOM = tonumber(C.GORGE_KIND_CUSTOM)
 local TIMED_OUT = tonumber(C.GORGE_ERR_TIMEOUT)
 local CLOSED = tonumber(C.GORGE_ERR_CLOSED)
@@ -62,11 +63,17 @@ end
 ---@return any value
 local function take(self, key)
   local engine = self.engine
-  local read = engine.read
-  if read.kind == CUSTOM then -- the user's decoder may yield, and others use `read` then
-    read = engine:copy_read()
+  local read, codec = engine.read, self.codec
+  local decode_tables = codec.decode_tables
+  local ok, value
+  if decode_tables and read.kind == BUFFER then
+    ok, value = decode_tables(engine.buffer, read.len)
+  else
+    if read.kind == CUSTOM then -- the user's decoder may yield, and others use `read` then
+      read = engine:copy_read()
+    end
+    ok, value = codec.decode(read.kind, engine:bytes())
   end
-  local ok, value = self.codec.decode(read.kind, engine:bytes())
   if not ok then
     _M.note_undecodable(self, key, "L1", value)
     return MISS

@@ -201,6 +201,58 @@ describe("fetch", function()
   end)
 end)
 
+describe("a hit in L0", function()
+  local bit = require "bit"
+
+  -- How often L1 thinks that the entry was used: 0 to 3.
+  local function uses(cache, key)
+    local word = cache.l0.records[cache.l0.index[key]].slot[0]
+    return tonumber(bit.band(bit.rshift(word, 45), 3))
+  end
+
+  it("counts as a use of the entry, and leaves it alone once it is used often", function()
+    local cache = new()
+    cache:set("k", "v", 60)
+    assert.same({ "v", nil, "l1" }, { cache:fetch("k", 60, error) })
+    assert.equal(1, uses(cache, "k"))
+    for _ = 1, 40 do
+      assert.same({ "v", nil, "l0" }, { cache:fetch("k", 60, error) })
+    end
+    assert.equal(3, uses(cache, "k"))
+    assert.equal(0ULL, cache.view.used)
+  end)
+
+  it("counts also when the key gives its record to another one", function()
+    local cache = new { l1_objects = 1 }
+    cache:set("a", "1", 60)
+    cache:set("b", "2", 60)
+    local slot
+    for _ = 1, 3 do
+      assert.equal("1", (cache:fetch("a", 60, error)))
+      slot = cache.l0.records[1].slot
+    end
+    assert.equal("2", (cache:fetch("b", 60, error)))
+    assert.equal(3, tonumber(bit.band(bit.rshift(slot[0], 45), 3)))
+    assert.equal(1, uses(cache, "b"))
+  end)
+
+  it("gives nil and false as they are, and no longer than they are good", function()
+    local cache = new()
+    for _, value in ipairs { false, "text" } do
+      cache:set("k", value, 60)
+      assert.same({ value, nil, "l1" }, { cache:fetch("k", 60, error) })
+      assert.same({ value, nil, "l0" }, { cache:fetch("k", 60, error) })
+    end
+    cache:set("k", nil, 60)
+    local value, err, source = cache:fetch("k", 60, error)
+    assert.same({ nil, nil, "l1" }, { value, err, source })
+    value, err, source = cache:fetch("k", 60, error)
+    assert.same({ nil, nil, "l0" }, { value, err, source })
+    cache:delete("k")
+    assert.same({ "new", nil, "fn" }, { cache:fetch("k", 60, returns "new") })
+  end)
+end)
+
 describe("get, set, delete, peek", function()
   it("get never calls anything and tells a miss from nothing", function()
     local cache = new()

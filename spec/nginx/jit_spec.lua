@@ -11,6 +11,9 @@ local PREPARE = [[
   if layer == "l1" then
     without_l0 = without_l0 or assert(gorge.new { namespace = cache.options.namespace, l1_objects = 0 })
     cache = without_l0
+  elseif layer == "l1,l0" then -- too small to have what is asked for next
+    small_l0 = small_l0 or assert(gorge.new { namespace = cache.options.namespace, l1_objects = 10 })
+    cache = small_l0
   end
   local values = { ["a string"] = "text", ["a number"] = 0.5, ["a table"] = { list = { 1, 2 } }, ["false"] = false }
   local function fail() error "not to be run" end
@@ -65,6 +68,31 @@ local TRACE = PREPARE .. [[
   return grown * 1024
 ]]
 
+-- A loop that is recorded while its entries are new, and what is recorded when they are used often.
+local NEW = [[
+  local path = ...
+  local cache = cache
+  local function fail() error "not to be run" end
+  local keys = {}
+  for i = 1, 50 do
+    keys[i] = "new " .. i
+    assert(cache:set(keys[i], "text", 600))
+    cache:fetch(keys[i], 60, fail)
+  end
+  local function hits(n)
+    for i = 1, n do
+      cache:fetch(keys[i % 50 + 1], 60, fail)
+    end
+  end
+  jit.flush()
+  require("jit.v").on(path .. "-new")
+  hits(100)
+  require("jit.v").off()
+  require("jit.v").on(path .. "-often")
+  hits(20000)
+  require("jit.v").off()
+]]
+
 local DUMP = PREPARE .. [[
   jit.flush()
   require("jit.dump").on("is", path)
@@ -107,6 +135,21 @@ describe("a hit", function()
       trace("l1 " .. kind)
     end)
   end
+
+  for _, kind in ipairs { "a string", "a table", "get" } do
+    it("in L1 that takes a place in L0 is compiled: " .. kind, function()
+      trace("l1,l0 " .. kind)
+    end)
+  end
+
+  it("in L0 keeps to the trace that was recorded while its entry was new", function()
+    n:run(NEW, dir .. "/use")
+    assert.matches("%[TRACE +%d+ posted:%d+ loop%]", assert(helper.read_file(dir .. "/use-new")))
+    -- The tracer's own start is none of it.
+    local later = assert(helper.read_file(dir .. "/use-often")):gsub("[^\n]*[ /]v%.lua:[^\n]*\n", "")
+    assert.is_nil(later:match "[^\n]*posted[^\n]*")
+    assert.is_nil(later:match "[^\n]*l0%.lua[^\n]*")
+  end)
 
   for _, kind in ipairs { "one key", "a string", "a table", "nil", "get" } do
     it("in L0 calls no C and makes no object: " .. kind, function()

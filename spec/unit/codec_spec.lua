@@ -33,11 +33,20 @@ local function same(a, b)
   return true
 end
 
+---What a hit in L1 does with a table: the bytes stand in memory, others behind them.
+local function decode_tables(c, bytes)
+  local memory = ffi.new("char[?]", #bytes + 8, bytes)
+  return c.decode_tables(memory, #bytes)
+end
+
 ---Encodes, decodes both forms, and also the L2 bytes as they would be read from L1.
 local function round_trip(c, value)
   local k1, bytes1, k2, bytes2 = c.encode(value, true)
   assert(k1, bytes1)
   local results = { { c.decode(k1, bytes1) }, { c.decode(k2, bytes2, true) }, { c.decode(k2, bytes2) } }
+  if k1 == kind.BUFFER then
+    results[4] = { decode_tables(c, bytes1) }
+  end
   for i, result in ipairs(results) do
     assert(result[1], result[2])
     if not same(value, result[2]) then
@@ -421,10 +430,14 @@ describe("bytes from elsewhere", function()
     local _, bytes1 = auto.encode({ a = { "long enough", 1, 2, 3 } })
     for cut = 0, #bytes1 - 1 do
       assert.is_false((auto.decode(kind.BUFFER, bytes1:sub(1, cut))))
+      assert.is_false((decode_tables(auto, bytes1:sub(1, cut))))
     end
+    assert.is_false((decode_tables(auto, bytes1 .. bytes1))) -- more than one value
     for _ = 1, 300 do -- past the point where the loop is compiled
       assert.is_false((auto.decode(kind.BUFFER, "\9\255")))
       assert.is_true((auto.decode(kind.BUFFER, bytes1)))
+      assert.is_false((decode_tables(auto, "\9\255")))
+      assert.is_true((decode_tables(auto, bytes1)))
     end
   end)
 

@@ -45,6 +45,7 @@ local _M = {
 ---@field name string
 ---@field encode fun(value: any, want_l2: boolean?): integer|nil, string, integer?, string?
 ---@field decode fun(kind: integer, bytes: string, from_l2: boolean?): boolean, any
+---@field decode_tables nil|fun(memory: ffi.cdata*, len: integer): boolean, any the same for kind BUFFER, from memory
 ---@field plain integer|nil kind of the values whose bytes are the value: they need no decode
 
 -- encode(value, want_l2) → kind, bytes, l2_kind, l2_bytes     or nil, err
@@ -191,6 +192,25 @@ local function decode_auto(kind, bytes, from_l2)
   return decode_rest(kind, bytes, json.decode_extended)
 end
 
+-- Reads bytes where they are. Nothing in here yields, so one is enough.
+local reader = has_buffer and buffer.new() or nil
+local read_next = reader and reader.decode or nil
+
+---Bytes of kind BUFFER that are no string yet, and need not become one.
+---@param memory ffi.cdata* an array of bytes
+---@param len integer
+---@return boolean ok
+---@return any value
+local function decode_tables(memory, len)
+  reader:set(memory, len)
+  local ok, value = pcall(read_next, reader)
+  if ok and #reader == 0 then
+    return true, value
+  end
+  reader:reset()
+  return false, "malformed buffer"
+end
+
 local function decode_json(kind, bytes, from_l2)
   if kind == JSON then
     return json.decode_strict(bytes)
@@ -208,8 +228,8 @@ local function decode_string(kind, bytes)
 end
 
 local BUILT_IN = {
-  auto = { name = "auto", plain = STRING, encode = encode_auto, decode = decode_auto },
-  json = { name = "json", plain = STRING, encode = encode_json, decode = decode_json },
+  auto = { name = "auto", plain = STRING, encode = encode_auto, decode = decode_auto, decode_tables = reader and decode_tables },
+  json = { name = "json", plain = STRING, encode = encode_json, decode = decode_json, decode_tables = reader and decode_tables },
   string = { name = "string", plain = STRING, encode = encode_string, decode = decode_string },
 }
 
