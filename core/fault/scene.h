@@ -70,7 +70,8 @@ struct fault_scene {
   uint32_t third_id;             /* its owner */
   int third_fd;
 
-  uint64_t began_us, longest_us; /* of single operations of the peer */
+  uint64_t began_us, delayed_us; /* the peer's operation that runs, and how long it had waited for a processor before */
+  uint64_t longest_us;           /* of single operations of the peer */
   const char *longest_what, *slow;
   uint64_t slow_us;
   char complaint[200];
