@@ -268,9 +268,14 @@ describe("README.md, methods", function()
     assert.same(there, listed)
   end)
 
+  it("lists the options of the status page", function()
+    local rules = upvalue(require("gorge.status").serve, "RULES")
+    check_options(markdown.table_under(page, "Status page"), rules, { title = "gorge", refresh = 2 }, function() return {} end)
+  end)
+
   it("lists the callbacks of the option metrics", function()
     local names = {}
-    for _, row in ipairs(markdown.table_under(page, "Metrics", 2).rows) do
+    for _, row in ipairs(markdown.table_under(page, "Callbacks").rows) do
       for _, span in ipairs(markdown.code_spans(row[1])) do
         names[#names + 1] = span:match "^[%w_]+"
       end

@@ -122,9 +122,9 @@ local function ask_location(block)
     http = 'init_by_lua_block { cache = assert(require("gorge").new { namespace = "location", l1_size = "4m" }) }',
     server = block.code,
   }
-  local response = nginx:get(block.mark:match "^location (.*)$")
-  assert.equal(200, response.status, nginx:error_log())
-  assert.matches("location", response.body) -- the namespace
+  local path = block.mark:match "^location (.*)$"
+  assert.equal(200, nginx:get(path).status, nginx:error_log())
+  assert.matches('gorge_loads_total{namespace="location"', nginx:get(path .. "?format=prometheus").body, 1, true)
   assert.same({}, nginx:log_lines())
   nginx:stop()
 end
@@ -290,6 +290,7 @@ local WAYS = {
   ["nginx"] = { start_quick_start },
   ["nginx fragment"] = { start_fragment },
   ["nginx location /metrics"] = { ask_location },
+  ["nginx location /status"] = { ask_location },
   ["sh"] = { run_commands },
   ["lua"] = { run_program },
   ["lua snippet"] = { run_snippet_in_loop, run_snippet_in_nginx },
