@@ -5,9 +5,6 @@
 
 static int create(gorge_cache *cache, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
                   struct gorge_op **o) {
-  if (key_len == 0) {
-    return GORGE_ERR_ARGUMENT;
-  }
   int status = gorge_cache_ready(cache, false);
   return status == GORGE_OK ? gorge_op_create(cache, key, key_len, tags, tags_len, o) : status;
 }
@@ -27,7 +24,7 @@ int gorge_touch_start(gorge_cache *cache, const char *key, uint32_t key_len, dou
                       uint64_t *op) {
   struct gorge_op *o;
   *op = 0;
-  if (!(ttl_ms > 0) || !(l1_ttl_ms > 0)) {
+  if (key_len == 0 || !(ttl_ms > 0) || !(l1_ttl_ms > 0)) {
     return GORGE_ERR_ARGUMENT;
   }
   int status = create(cache, key, key_len, NULL, 0, &o);
@@ -42,7 +39,7 @@ int gorge_update_start(gorge_cache *cache, const char *key, uint32_t key_len, co
                        uint64_t *op) {
   struct gorge_op *o;
   *op = 0;
-  int status = create(cache, key, key_len, tags, tags_len, &o);
+  int status = key_len > 0 ? create(cache, key, key_len, tags, tags_len, &o) : GORGE_ERR_ARGUMENT;
   if (status != GORGE_OK) {
     return status;
   }
@@ -63,4 +60,15 @@ int gorge_update_store(gorge_cache *cache, uint64_t op, const struct gorge_store
 int gorge_update_unknown(gorge_cache *cache, uint64_t op) {
   const struct gorge_op *o = gorge_op_find(cache, op);
   return o != NULL && o->unknown;
+}
+
+int gorge_clear_start(gorge_cache *cache, uint64_t *op) {
+  struct gorge_op *o;
+  *op = 0;
+  int status = create(cache, "", 0, NULL, 0, &o);
+  if (status != GORGE_OK) {
+    return status;
+  }
+  gorge_write_clear(o, gorge_clock_ms());
+  return started(o, op);
 }

@@ -74,6 +74,8 @@ struct gorge_control_namespace {
   void *ctx;
   void (*resync)(void *ctx, const struct gorge_owner *control_owner, uint64_t now_ms);
   void (*message)(void *ctx, const struct gorge_owner *control_owner, const struct gorge_message *m, uint64_t now_ms);
+  const uint64_t *epoch; /* the host's word, see gorge_l2_share_epoch; NULL: none is shared */
+  void (*learned)(void *ctx, uint64_t seen, uint64_t epoch);
 };
 /* Adds a namespace (copied). Returns a handle >= 0, GORGE_ERR_FULL (64 of them) or GORGE_ERR_MEMORY. */
 int gorge_control_watch(struct gorge_control *control, const struct gorge_control_namespace *n);

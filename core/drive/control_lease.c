@@ -152,6 +152,9 @@ bool gorge_lease_connect(struct gorge_watch *w) {
     struct gorge_conn_config config = w->n.redis;
     config.seed ^= ~(uint64_t)w->control->owner.id;
     w->l2 = gorge_l2_create(w->n.name, w->n.name_len, &config);
+    if (w->l2 != NULL && w->n.epoch != NULL) {
+      gorge_l2_share_epoch(w->l2, w->n.epoch, w->n.learned, w->n.ctx);
+    }
   }
   if (w->l2 != NULL && w->l2_link == NULL) {
     w->l2_link = gorge_ev_link_create(w->control->loop, gorge_l2_conn(w->l2), w->n.endpoint, NULL, NULL);

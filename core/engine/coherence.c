@@ -22,6 +22,38 @@ static void count(const struct watch *w, const struct gorge_owner *owner, enum g
   __atomic_fetch_add(&gorge_zone_counters(w->zone, w->ns, owner->worker)[counter], 1, __ATOMIC_RELAXED);
 }
 
+static uint64_t *epoch_word(const struct gorge_zone *zone, uint32_t ns) { return &gorge_zone_journal(zone, ns)->epoch; }
+
+/*
+ * This host's L1 is forgotten before and after: what is read under the old epoch from now on was begun before the second time, and
+ * is not kept.
+ */
+static void switch_epoch(struct gorge_zone *zone, uint32_t ns, uint64_t seen, uint64_t epoch) {
+  gorge_l1_bump_epoch(zone, ns);
+  /* acq_rel: partner of the load in io/l2.c; who finds the new epoch finds L1 empty */
+  if (__atomic_compare_exchange_n(epoch_word(zone, ns), &seen, epoch, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+    gorge_l1_bump_epoch(zone, ns);
+  }
+}
+
+void gorge_coherence_cleared(struct gorge_zone *zone, uint32_t ns, uint64_t epoch) {
+  uint64_t seen = __atomic_load_n(epoch_word(zone, ns), __ATOMIC_ACQUIRE); /* partner: switch_epoch */
+  while (seen < epoch) {                                                   /* each turn another one has raised it */
+    switch_epoch(zone, ns, seen, epoch);
+    seen = __atomic_load_n(epoch_word(zone, ns), __ATOMIC_ACQUIRE);
+  }
+}
+
+/* Redis said so itself: it may have gone back to an older one. The first that a host hears of clears nothing. */
+static void learned(void *ctx, uint64_t seen, uint64_t epoch) {
+  const struct watch *w = ctx;
+  if (seen == 0) {
+    __atomic_compare_exchange_n(epoch_word(w->zone, w->ns), &seen, epoch, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+  } else if (__atomic_load_n(epoch_word(w->zone, w->ns), __ATOMIC_ACQUIRE) == seen) {
+    switch_epoch(w->zone, w->ns, seen, epoch);
+  }
+}
+
 static void resync(void *ctx, const struct gorge_owner *owner, uint64_t now_ms) {
   struct watch *w = ctx;
   (void)now_ms;
@@ -39,6 +71,7 @@ static void message(void *ctx, const struct gorge_owner *owner, const struct gor
       gorge_key_init(w->zone, w->ns, m->ptr, m->len, &key);
       gorge_l1_invalidate(w->zone, owner, &key, m->version, NULL);
       break;
+    case GORGE_MESSAGE_CLEAR: gorge_coherence_cleared(w->zone, w->ns, m->version); break;
     case GORGE_MESSAGE_TAG: gorge_l1_invalidate_tag(w->zone, w->ns, m->ptr, m->len); break;
     case GORGE_MESSAGE_HEARTBEAT: break; /* the control thread's own */
     case GORGE_MESSAGE_FILLED: {
@@ -52,7 +85,8 @@ static void message(void *ctx, const struct gorge_owner *owner, const struct gor
   }
 }
 
-void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control) {
+/* The context of the hooks for a cache; NULL: out of memory. */
+static struct watch *context_of(const gorge_cache *c) {
   struct watch *w = watches;
   while (w != NULL && (w->zone != c->zone || w->ns != c->ns)) {
     w = w->next;
@@ -60,10 +94,26 @@ void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control) {
   if (w == NULL) {
     w = malloc(sizeof *w);
     if (w == NULL) {
-      return;
+      return NULL;
     }
     *w = (struct watch){c->zone, c->ns, watches};
     watches = w;
+  }
+  return w;
+}
+
+bool gorge_coherence_share(gorge_cache *c) {
+  struct watch *w = context_of(c);
+  if (w != NULL) {
+    gorge_l2_share_epoch(c->l2, epoch_word(c->zone, c->ns), learned, w);
+  }
+  return w != NULL;
+}
+
+void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control) {
+  struct watch *w = context_of(c);
+  if (w == NULL) {
+    return;
   }
   struct gorge_control_namespace n = {
       .ns = c->ns,
@@ -75,6 +125,8 @@ void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control) {
       .ctx = w,
       .resync = resync,
       .message = message,
+      .epoch = epoch_word(c->zone, c->ns),
+      .learned = learned,
   };
   memcpy(n.name, c->name, sizeof n.name);
   c->watch = gorge_control_watch(control, &n);

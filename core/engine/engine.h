@@ -310,6 +310,9 @@ void gorge_write_forget(struct gorge_op *op, uint64_t version);
 /* Sends the write, or ends the op: with GORGE_OK when there is no Redis at all, with the reason when it cannot be asked. */
 void gorge_write_ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms);
 
+/* Forgets the whole namespace. */
+void gorge_write_clear(struct gorge_op *op, uint64_t now_ms);
+
 /* --- touch.c --- */
 /* Gives the value ttl_ms, in L1 l1_ttl_ms: on this host at once, then in Redis. */
 void gorge_touch(struct gorge_op *op, uint64_t ttl_ms, uint64_t l1_ttl_ms, uint64_t now_ms);
@@ -331,5 +334,9 @@ void gorge_update_look(struct gorge_op *op, uint64_t now_ms);
 
 /* --- coherence.c: hooks of the control thread --- */
 void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control);
+/* The process's connection names keys by the epoch that all of the host share. Returns false when out of memory. */
+bool gorge_coherence_share(gorge_cache *c);
+/* A clear made this the epoch. An older one than the host has is old news. Any thread. */
+void gorge_coherence_cleared(struct gorge_zone *zone, uint32_t ns, uint64_t epoch);
 
 #endif

@@ -13,6 +13,11 @@ int gorge_remote_open(gorge_cache *c) {
   if (c->l2 == NULL) {
     return GORGE_ERR_MEMORY;
   }
+  if (!gorge_coherence_share(c)) {
+    gorge_l2_destroy(c->l2);
+    c->l2 = NULL;
+    return GORGE_ERR_MEMORY;
+  }
   if ((c->flags & GORGE_CONFIG_INLINE) == 0) {
     return GORGE_OK;
   }

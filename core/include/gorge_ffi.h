@@ -91,6 +91,7 @@ enum gorge_counter {
   GORGE_COUNT_DECODE_ERRORS,
   GORGE_COUNT_DROPPED_WRITES, /* writes that reached this host but not Redis */
   GORGE_COUNT_TOUCHES,
+  GORGE_COUNT_CLEARS,
   GORGE_COUNT_UPDATES,          /* attempts, lost races included */
   GORGE_COUNT_UPDATE_CONFLICTS, /* and those that began anew because somebody else had changed the value */
   GORGE_COUNTERS = 64
@@ -324,6 +325,8 @@ void gorge_op_free(gorge_cache *cache, uint64_t op);
 int gorge_set_start(gorge_cache *cache, const struct gorge_store *store, uint64_t *op);
 int gorge_delete_start(gorge_cache *cache, const char *key, uint32_t key_len, uint64_t *op);
 int gorge_invalidate_start(gorge_cache *cache, const char *tags, uint32_t tags_len, uint64_t *op);
+/* Forgets the whole namespace. */
+int gorge_clear_start(gorge_cache *cache, uint64_t *op);
 
 /*
  * Gives a value another ttl. GORGE_OK, or GORGE_MISS: there is none; else why Redis was not told. *op as above; at once on this host, but what

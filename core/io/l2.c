@@ -35,10 +35,10 @@ static void learn_clock(struct gorge_l2 *l2, uint64_t server_ms, uint64_t now_ms
   l2->clock_offset_ms = (int64_t)server_ms - (int64_t)l2->time_sent_ms;
 }
 
-/* A decimal number of at most 15 digits; false when it is none. */
+/* A decimal number of at most 16 digits; false when it is none. */
 static bool number_of(const struct redisReply *reply, uint64_t *number) {
   *number = 0;
-  if (reply == NULL || reply->type != REDIS_REPLY_STRING || reply->len < 1 || reply->len > 15) {
+  if (reply == NULL || reply->type != REDIS_REPLY_STRING || reply->len < 1 || reply->len > 16) {
     return false;
   }
   for (size_t i = 0; i < reply->len; i++) {
@@ -84,6 +84,55 @@ uint64_t gorge_l2_remaining_ms(const struct gorge_l2 *l2, const struct gorge_env
   return (uint64_t)left < GORGE_TTL_MAX_MS ? (uint64_t)left : GORGE_TTL_MAX_MS;
 }
 
+/* ---- the epoch ---- */
+
+uint64_t gorge_l2_name_epoch(struct gorge_l2 *l2) {
+  uint64_t epoch = __atomic_load_n(l2->epoch, __ATOMIC_ACQUIRE); /* partner: whoever stores it, after it emptied L1 */
+  if (epoch != l2->named_epoch) {
+    gorge_names_set_epoch(&l2->names, epoch);
+    l2->named_epoch = epoch;
+  }
+  return epoch;
+}
+
+void gorge_l2_learn_epoch(struct gorge_l2 *l2, uint64_t seen, uint64_t epoch) {
+  if (epoch == seen || epoch == 0 || epoch > GORGE_VERSION_MAX) {
+    return;
+  }
+  if (l2->learned != NULL) {
+    l2->learned(l2->learned_ctx, seen, epoch);
+  } else {
+    l2->own_epoch = epoch;
+  }
+}
+
+void gorge_l2_share_epoch(struct gorge_l2 *l2, const uint64_t *word,
+                          void (*learned)(void *ctx, uint64_t seen, uint64_t epoch), void *ctx) {
+  l2->epoch = word;
+  l2->learned = learned;
+  l2->learned_ctx = ctx;
+}
+
+static void on_epoch(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
+  (void)now_ms;
+  struct gorge_l2 *l2 = (void *)((char *)cmd - offsetof(struct gorge_l2, epoch_get));
+  uint64_t epoch;
+  if (status == GORGE_OK && number_of(reply, &epoch)) {
+    gorge_l2_learn_epoch(l2, l2->epoch_seen, epoch);
+  }
+}
+
+/* A new connection: the host may have missed a clear, or this is another Redis. Answered before what is sent after it. */
+static void ask_epoch(struct gorge_l2 *l2, uint64_t now_ms) {
+  char name[GORGE_NAME_PREFIX_MAX];
+  size_t len = gorge_names_write(&l2->names, GORGE_NAME_EPOCH, NULL, 0, name, sizeof name);
+  const char *argv[] = {"GET", name};
+  const size_t argv_len[] = {3, len};
+  l2->epoch_get.deadline_ms = 0;
+  l2->epoch_seen = gorge_l2_name_epoch(l2);
+  (void)gorge_conn_submit(l2->conn, &l2->epoch_get, 2, argv, argv_len, now_ms); /* scripts tell, too */
+}
+
 /* ---- what happens when the connection becomes ready, or is lost ---- */
 
 static void on_loaded(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
@@ -98,6 +147,7 @@ static void on_loaded(struct gorge_command *cmd, int status, const struct redisR
 static void on_ready(void *ctx, uint64_t now_ms) {
   struct gorge_l2 *l2 = ctx;
   ask_time(l2, now_ms);
+  ask_epoch(l2, now_ms);
   for (int i = 0; i < GORGE_SCRIPTS; i++) {
     const char *text = gorge_script_text((enum gorge_script)i);
     const char *argv[] = {"SCRIPT", "LOAD", text};
@@ -134,6 +184,8 @@ struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, const struct g
     l2->max_value = GORGE_COMMAND_BYTES_MAX / 2;
   }
   l2->time.done = on_time;
+  l2->epoch_get.done = on_epoch;
+  l2->epoch = &l2->own_epoch;
   for (int i = 0; i < GORGE_SCRIPTS; i++) {
     l2->load[i].command.done = on_loaded;
     l2->load[i].sha = l2->sha[i];
@@ -177,6 +229,18 @@ static int send_lookup(struct gorge_l2_request *rq, uint64_t now_ms) {
   return status;
 }
 
+int gorge_l2_begin(struct gorge_l2_request *rq, uint64_t now_ms) {
+  rq->state.epoch = gorge_l2_name_epoch(rq->l2);
+  if (rq->state.epoch == 0 && rq->verb != GORGE_L2_CLEAR) {
+    rq->state.step = GORGE_L2_STEP_EPOCH;
+  } else if (rq->verb == GORGE_L2_LOOKUP) {
+    return send_lookup(rq, now_ms);
+  } else {
+    rq->state.step = GORGE_L2_STEP_SCRIPT;
+  }
+  return gorge_l2_submit_script(rq, now_ms);
+}
+
 int gorge_l2_send(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint64_t now_ms) {
   int status = gorge_l2_check(l2, rq);
   if (status != GORGE_OK) {
@@ -193,12 +257,7 @@ int gorge_l2_send(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint64_t now
   if (now_ms >= l2->clock_next_ms) {
     ask_time(l2, now_ms);
   }
-  if (rq->verb == GORGE_L2_LOOKUP) {
-    status = send_lookup(rq, now_ms);
-  } else {
-    rq->state.step = GORGE_L2_STEP_SCRIPT;
-    status = gorge_l2_submit_script(rq, now_ms);
-  }
+  status = gorge_l2_begin(rq, now_ms);
   if (status != GORGE_OK) {
     rq->l2 = NULL;
   }

@@ -26,10 +26,15 @@
  *           are a guess, which saves a round.
  *  UPDATE   as SET, if the value's version is still `since` (0: there is no value) and its tags are alive: STORED; else REFUSED. `token` names the operation
  *           for lease_ms: sent again with the same one, it is not carried out again, and STORED with the version of then.
+ *  CLEAR    a new epoch: nothing that was stored is found any more. OK, result.version is the epoch; it goes into the journal.
  *  JOURNAL  what was published from version `since` on, its own entry included: OK after `message` has been called for each, or
  *           MISS when that entry is gone, so that anything may have been missed. result.version: the cursor from now on.
  *  HEARTBEAT  publishes `value` on the channel of the host `since` alone, with the version of the journal's last entry, which
  *           result.version tells: OK. 0: there is no journal.
+ *
+ * The epoch in the names is that of a word which all connections of a host share. It is asked for when the word is 0, at each new
+ * connection, and when a script says that another one is current; the request then goes on under that one. A value read under an
+ * epoch that is not current any more when it arrives is read again.
  *
  * Not thread-safe: one thread, that of the connection.
  */
@@ -52,7 +57,8 @@ enum gorge_l2_verb {
   GORGE_L2_JOURNAL,
   GORGE_L2_TOUCH,
   GORGE_L2_UPDATE,
-  GORGE_L2_HEARTBEAT
+  GORGE_L2_HEARTBEAT,
+  GORGE_L2_CLEAR
 };
 
 /* struct gorge_l2_tag { const char *ptr; uint32_t len; } stands in proto/envelope.h. */
@@ -84,7 +90,7 @@ struct gorge_l2_result {
  */
 struct gorge_l2_request {
   enum gorge_l2_verb verb;
-  const char *key; /* 1..GORGE_KEY_MAX bytes; not for INVALIDATE_TAGS, JOURNAL */
+  const char *key; /* 1..GORGE_KEY_MAX bytes; not for INVALIDATE_TAGS, JOURNAL, CLEAR */
   uint32_t key_len;
   uint32_t ntags; /* at most GORGE_TAGS_MAX, of 1..GORGE_TAG_MAX bytes each */
   const struct gorge_l2_tag *tags;
@@ -110,6 +116,8 @@ struct gorge_l2_request {
   struct gorge_command command[2];
   struct {
     uint32_t step, rounds;
+    uint32_t epochs;   /* how often the epoch turned out to be another one */
+    uint64_t epoch;    /* in the names of the commands under way */
     bool eval;         /* the script goes as EVAL */
     uint64_t rejected; /* rejected_version, raised when what came was dead */
     uint64_t cursor;   /* JOURNAL: since, moved on page by page */
@@ -128,6 +136,12 @@ struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, const struct g
 /* Completes every request with GORGE_ERR_CLOSED. NULL is fine. */
 void gorge_l2_destroy(struct gorge_l2 *l2);
 struct gorge_conn *gorge_l2_conn(struct gorge_l2 *l2);
+/*
+ * Shares the word of the epoch, which outlives the l2, before anything is sent; else it has one of its own. learned is called when Redis
+ * names another epoch than `seen`, which the word held when Redis was asked: it stores the new one, unless the word has changed.
+ */
+void gorge_l2_share_epoch(struct gorge_l2 *l2, const uint64_t *word,
+                          void (*learned)(void *ctx, uint64_t seen, uint64_t epoch), void *ctx);
 /*
  * Sends a request. Returns GORGE_OK (done will be called once, not from inside this call), GORGE_ERR_DOWN, GORGE_ERR_FULL,
  * GORGE_ERR_MEMORY, GORGE_ERR_ARGUMENT, GORGE_ERR_SYSTEM (no random bytes), GORGE_ERR_CLOSED.

@@ -20,10 +20,11 @@ static bool stores_value(enum gorge_l2_verb verb) {
 
 int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
   bool tags_only = rq->verb == GORGE_L2_INVALIDATE_TAGS;
-  bool keyless = tags_only || rq->verb == GORGE_L2_JOURNAL || rq->verb == GORGE_L2_HEARTBEAT;
+  bool keyless =
+      tags_only || rq->verb == GORGE_L2_JOURNAL || rq->verb == GORGE_L2_HEARTBEAT || rq->verb == GORGE_L2_CLEAR;
   bool stores = stores_value(rq->verb);
   bool leases = rq->verb == GORGE_L2_LEASE || rq->verb == GORGE_L2_RENEW || rq->verb == GORGE_L2_UPDATE;
-  if (rq->verb > GORGE_L2_HEARTBEAT || (rq->verb == GORGE_L2_TOUCH && rq->ttl_ms == 0) || rq->ntags > GORGE_TAGS_MAX ||
+  if (rq->verb > GORGE_L2_CLEAR || (rq->verb == GORGE_L2_TOUCH && rq->ttl_ms == 0) || rq->ntags > GORGE_TAGS_MAX ||
       (tags_only && rq->ntags == 0) || (!keyless && (rq->key_len < 1 || rq->key_len > GORGE_KEY_MAX)) ||
       (needs_token(rq->verb) && rq->token == 0) || (leases && rq->lease_ms == 0) ||
       (rq->verb == GORGE_L2_JOURNAL && rq->message == NULL)) {
@@ -140,8 +141,11 @@ int gorge_l2_submit_nonces(struct gorge_l2_request *rq, const struct gorge_l2_ta
 
 /* ---- scripts; the order of keys and arguments is that of proto/scripts.c ---- */
 
-static enum gorge_script script_of(enum gorge_l2_verb verb) {
-  switch (verb) {
+static enum gorge_script script_of(const struct gorge_l2_request *rq) {
+  if (rq->state.step == GORGE_L2_STEP_EPOCH) {
+    return GORGE_SCRIPT_EPOCH;
+  }
+  switch (rq->verb) {
     case GORGE_L2_LOOKUP: /* a look-up needs no script */
     case GORGE_L2_LEASE: return GORGE_SCRIPT_LEASE;
     case GORGE_L2_FILL: return GORGE_SCRIPT_FILL;
@@ -153,6 +157,7 @@ static enum gorge_script script_of(enum gorge_l2_verb verb) {
     case GORGE_L2_TOUCH: return GORGE_SCRIPT_TOUCH;
     case GORGE_L2_UPDATE: return GORGE_SCRIPT_UPDATE;
     case GORGE_L2_HEARTBEAT: return GORGE_SCRIPT_HEARTBEAT;
+    case GORGE_L2_CLEAR: return GORGE_SCRIPT_CLEAR;
     case GORGE_L2_INVALIDATE_TAGS: break;
   }
   return GORGE_SCRIPT_INVALIDATE;
@@ -168,6 +173,33 @@ static uint32_t tags_of(const struct gorge_l2_request *rq, struct gorge_l2_tag f
   }
   *tags = found;
   return gorge_envelope_peek_tags(kept->reply->element[1]->str, kept->reply->element[1]->len, found);
+}
+
+/* The number of what was added after the place of its own. */
+static void add_count(struct gorge_l2 *l2, int count_at) {
+  if (l2->argc > 0 && has_scratch(l2, 8)) {
+    char *text = l2->scratch + l2->scratch_used;
+    int len = snprintf(text, 8, "%d", l2->argc - count_at - 1);
+    l2->argv[count_at] = text;
+    l2->argv_len[count_at] = (size_t)len;
+    l2->scratch_used += (size_t)len;
+  }
+}
+
+/* Keys and argument of the scripts that make epochs. */
+static void add_epoch_script(struct gorge_l2 *l2) {
+  int count_at = l2->argc;
+  add_text(l2, "");
+  add_name(l2, GORGE_NAME_EPOCH, NULL, 0);
+  add_name(l2, GORGE_NAME_COUNTER, NULL, 0);
+  add_name(l2, GORGE_NAME_JOURNAL, NULL, 0);
+  add_count(l2, count_at);
+  add(l2, l2->names.channel, l2->names.channel_len);
+}
+
+/* Whether the script is told the epoch: all but those for which a lease with that token is enough, and those without values. */
+static bool tells_epoch(enum gorge_l2_verb verb) {
+  return verb != GORGE_L2_RELEASE && verb != GORGE_L2_RENEW && verb != GORGE_L2_HEARTBEAT;
 }
 
 static void add_script_keys(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
@@ -203,13 +235,10 @@ static void add_script_keys(struct gorge_l2 *l2, const struct gorge_l2_request *
   if (verb == GORGE_L2_UPDATE && rq->before != NULL) {
     add_tag_names(l2, rq->before->tags, rq->before->ntags);
   }
-  if (l2->argc > 0 && has_scratch(l2, 8)) {
-    char *text = l2->scratch + l2->scratch_used;
-    int len = snprintf(text, 8, "%d", l2->argc - count_at - 1);
-    l2->argv[count_at] = text;
-    l2->argv_len[count_at] = (size_t)len;
-    l2->scratch_used += (size_t)len;
+  if (tells_epoch(verb)) {
+    add_name(l2, GORGE_NAME_EPOCH, NULL, 0);
   }
+  add_count(l2, count_at);
 }
 
 static void add_ttl(struct gorge_l2 *l2, uint64_t ttl_ms) {
@@ -328,6 +357,7 @@ static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_reque
       add_number(l2, rq->state.cursor);
       add_number(l2, GORGE_L2_JOURNAL_ENTRIES);
       break;
+    case GORGE_L2_CLEAR:
     case GORGE_L2_LOOKUP: return GORGE_ERR_ARGUMENT;
   }
   return GORGE_OK;
@@ -335,8 +365,9 @@ static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_reque
 
 int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
   struct gorge_l2 *l2 = rq->l2;
-  enum gorge_script script = script_of(rq->verb);
-  if (stores_value(rq->verb)) {
+  enum gorge_script script = script_of(rq);
+  bool epochs = script == GORGE_SCRIPT_EPOCH || script == GORGE_SCRIPT_CLEAR;
+  if (!epochs && stores_value(rq->verb)) {
     int sealed = gorge_envelope_seal(&l2->seal, rq->kind, rq->ttl_ms, rq->ntags, rq->tags, rq->value, rq->value_len);
     if (sealed != GORGE_OK) {
       return sealed;
@@ -350,7 +381,14 @@ int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
     add_text(l2, gorge_script_text(script));
     rq->state.eval = true;
   }
+  if (epochs) {
+    add_epoch_script(l2);
+    return submit(rq, 0, now_ms);
+  }
   add_script_keys(l2, rq);
   int status = add_script_arguments(l2, rq);
+  if (tells_epoch(rq->verb)) {
+    add_number(l2, rq->state.epoch);
+  }
   return status == GORGE_OK ? submit(rq, 0, now_ms) : status;
 }

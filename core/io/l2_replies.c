@@ -8,7 +8,7 @@
 #include "proto/bytes.h"
 
 /* How often a LEASE may be sent again because what it returned was dead; then it takes the lease whatever the value. */
-enum { ROUNDS_MAX = 4 };
+enum { ROUNDS_MAX = 4, EPOCHS_MAX = 4 };
 
 void gorge_l2_drop_kept(struct gorge_l2_request *rq) {
   struct gorge_l2_kept *kept = rq->state.kept;
@@ -306,6 +306,9 @@ static void on_number(struct gorge_l2_request *rq, const struct redisReply *repl
     finish_status(rq, GORGE_REFUSED, 0, NULL, now_ms);
   } else {
     uint64_t version = yes_no ? 0 : (uint64_t)reply->integer;
+    if (rq->verb == GORGE_L2_CLEAR) {
+      gorge_l2_learn_epoch(rq->l2, rq->state.epoch, version);
+    }
     finish_status(rq, stores ? GORGE_STORED : GORGE_OK, version, NULL, now_ms);
   }
 }
@@ -406,8 +409,55 @@ static void on_script(struct gorge_l2_request *rq, const struct redisReply *repl
   }
 }
 
-static bool is_noscript(const struct redisReply *reply) {
-  return reply->len >= 8 && memcmp(reply->str, "NOSCRIPT", 8) == 0;
+static bool begins_with(const struct redisReply *reply, const char *word) {
+  size_t len = strlen(word);
+  return reply->len >= len && memcmp(reply->str, word, len) == 0;
+}
+
+/* ---- another epoch ---- */
+
+/* The request begins anew, under the epoch of now. */
+static void begin_anew(struct gorge_l2_request *rq, uint64_t now_ms) {
+  gorge_conn_cancel(rq->l2->conn, &rq->command[0]);
+  gorge_conn_cancel(rq->l2->conn, &rq->command[1]);
+  gorge_l2_drop_kept(rq);
+  if (++rq->state.epochs > EPOCHS_MAX) {
+    finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
+    return;
+  }
+  rq->state.eval = false;
+  proceed(rq, gorge_l2_begin(rq, now_ms), now_ms);
+}
+
+/* A script said that its names are of the past: what are those of now? */
+static void ask_epoch(struct gorge_l2_request *rq, uint64_t now_ms) {
+  rq->state.eval = false;
+  rq->state.step = GORGE_L2_STEP_EPOCH;
+  rq->state.epoch = gorge_l2_name_epoch(rq->l2);
+  proceed(rq, gorge_l2_submit_script(rq, now_ms), now_ms);
+}
+
+static void on_epoch(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
+  if (reply->type != REDIS_REPLY_INTEGER || reply->integer <= 0) {
+    finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
+    return;
+  }
+  gorge_l2_learn_epoch(rq->l2, rq->state.epoch, (uint64_t)reply->integer);
+  begin_anew(rq, now_ms);
+}
+
+/* ---- dispatch ---- */
+
+static void on_error(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
+  bool script = rq->state.step == GORGE_L2_STEP_SCRIPT || rq->state.step == GORGE_L2_STEP_EPOCH;
+  if (script && begins_with(reply, "NOSCRIPT") && !rq->state.eval) {
+    rq->state.eval = true; /* which also loads it again */
+    proceed(rq, gorge_l2_submit_script(rq, now_ms), now_ms);
+  } else if (rq->state.step == GORGE_L2_STEP_SCRIPT && begins_with(reply, "GORGEEPOCH")) {
+    ask_epoch(rq, now_ms);
+  } else {
+    finish_error(rq, reply, now_ms);
+  }
 }
 
 void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const struct redisReply *reply,
@@ -416,12 +466,11 @@ void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const
   if (status != GORGE_OK) {
     finish_status(rq, status, 0, NULL, now_ms);
   } else if (reply->type == REDIS_REPLY_ERROR) {
-    if (step == GORGE_L2_STEP_SCRIPT && is_noscript(reply) && !rq->state.eval) {
-      rq->state.eval = true; /* which also loads it again */
-      proceed(rq, gorge_l2_submit_script(rq, now_ms), now_ms);
-    } else {
-      finish_error(rq, reply, now_ms);
-    }
+    on_error(rq, reply, now_ms);
+  } else if (step == GORGE_L2_STEP_EPOCH) {
+    on_epoch(rq, reply, now_ms);
+  } else if (step != GORGE_L2_STEP_SCRIPT && rq->state.epoch != gorge_l2_name_epoch(rq->l2)) {
+    begin_anew(rq, now_ms);
   } else if (index == 1 && reply->type != REDIS_REPLY_ARRAY) {
     finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
   } else if (step == GORGE_L2_STEP_SCRIPT) {

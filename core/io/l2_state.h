@@ -18,6 +18,7 @@ enum {
 /* What a request waits for. */
 enum gorge_l2_step {
   GORGE_L2_STEP_SCRIPT,
+  GORGE_L2_STEP_EPOCH,  /* the epoch script; then the request begins */
   GORGE_L2_STEP_VALUE,  /* LOOKUP: the value; nonces may be under way */
   GORGE_L2_STEP_NONCES, /* LOOKUP: value kept, the nonces of the request's tags are under way */
   GORGE_L2_STEP_OTHERS  /* value kept, the nonces of the envelope's other tags are under way */
@@ -42,6 +43,14 @@ struct gorge_l2 {
 
   char sha[GORGE_SCRIPTS][GORGE_SCRIPT_SHA_LEN]; /* as Redis returned them; starts with NUL while unknown */
   struct gorge_l2_load load[GORGE_SCRIPTS];
+
+  const uint64_t *epoch; /* shared word; 0: not known */
+  void (*learned)(void *ctx, uint64_t seen, uint64_t epoch);
+  void *learned_ctx;
+  uint64_t own_epoch;
+  uint64_t named_epoch; /* in names */
+  struct gorge_command epoch_get;
+  uint64_t epoch_seen; /* the word when it was asked for */
 
   struct gorge_command time;
   bool time_due, clock_known;
@@ -76,6 +85,12 @@ void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const
 void gorge_l2_drop_kept(struct gorge_l2_request *rq);
 
 /* ---- l2.c ---- */
+/* The epoch of now, which names are written under. */
+uint64_t gorge_l2_name_epoch(struct gorge_l2 *l2);
+/* Redis says that the epoch is this one, and the word was `seen` when it was asked. */
+void gorge_l2_learn_epoch(struct gorge_l2 *l2, uint64_t seen, uint64_t epoch);
+/* Sends the first command of a request, or the epoch script when the names are not known. */
+int gorge_l2_begin(struct gorge_l2_request *rq, uint64_t now_ms);
 /* The ttl left of a value by the server's clock; 0: over, or unknown. */
 uint64_t gorge_l2_remaining_ms(const struct gorge_l2 *l2, const struct gorge_envelope *e, uint64_t now_ms);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "proto/message.h"
 
+#include <stdbool.h>
+
 #include "proto/bytes.h"
 #include "proto/envelope.h"
 
@@ -11,11 +13,12 @@ int gorge_message_decode(struct gorge_message *m, const char *ptr, size_t len) {
     return GORGE_ERR_PROTOCOL;
   }
   unsigned char type = (unsigned char)ptr[1];
-  if (ptr[0] != FORMAT || type < GORGE_MESSAGE_KEY || type > GORGE_MESSAGE_HEARTBEAT) {
+  if (ptr[0] != FORMAT || type < GORGE_MESSAGE_KEY || type > GORGE_MESSAGE_CLEAR) {
     return GORGE_MISS;
   }
   size_t max = type == GORGE_MESSAGE_TAG ? GORGE_TAG_MAX : GORGE_KEY_MAX;
-  if (len <= HEAD || len - HEAD > max) {
+  bool named = type != GORGE_MESSAGE_CLEAR;
+  if (len < HEAD || (len > HEAD) != named || len - HEAD > max) {
     return GORGE_ERR_PROTOCOL;
   }
   m->type = (enum gorge_message_type)type;

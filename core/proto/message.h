@@ -17,10 +17,11 @@
 #include "base/status.h"
 
 enum gorge_message_type {
-  GORGE_MESSAGE_KEY = 1,      /* key was set or deleted at `version` */
-  GORGE_MESSAGE_TAG = 2,      /* tag was invalidated */
-  GORGE_MESSAGE_FILLED = 3,   /* a fill of key ended that others wait for; version 0: without a value */
-  GORGE_MESSAGE_HEARTBEAT = 4 /* not of a key: `version` is the journal's last, the rest what the sender said */
+  GORGE_MESSAGE_KEY = 1,       /* key was set or deleted at `version` */
+  GORGE_MESSAGE_TAG = 2,       /* tag was invalidated */
+  GORGE_MESSAGE_FILLED = 3,    /* a fill of key ended that others wait for; version 0: without a value */
+  GORGE_MESSAGE_HEARTBEAT = 4, /* not of a key: `version` is the journal's last, the rest what the sender said */
+  GORGE_MESSAGE_CLEAR = 5      /* everything: `version` is the new epoch; without key or tag */
 };
 
 struct gorge_message {

@@ -10,6 +10,15 @@
 #include "proto/scripts.h"
 
 /*
+ * Last key and last argument of each script that reads or writes values: the epoch's name, and the epoch that is in the other
+ * names. When it is another one, or lost with all the rest, these names are of the past; the client learns the new one.
+ */
+#define SAME_EPOCH                                                         \
+  "if redis.call('GET', table.remove(KEYS)) ~= table.remove(ARGV) then\n"  \
+  "  return redis.error_reply('GORGEEPOCH these names are of the past')\n" \
+  "end\n"
+
+/*
  * The next version, higher than each before: the counter's next, or the clock in us when that is more, so that it goes on
  * rising when the counter was lost with all the rest. Second result: the clock in ms.
  */
@@ -70,7 +79,7 @@
  * ARGV: token, previous token, lease ms, rejected version, ttl of tags, fresh nonces
  * Returns {2, version, ttl left in ms or -1, value, tags or ''...}, {3, ms left of the lease} or {4, version, nonces...}.
  */
-static const char lease_script[] = TAG_NONCE EIGHT
+static const char lease_script[] = SAME_EPOCH TAG_NONCE EIGHT
     "local v = redis.call('GET', KEYS[1])\n"
     "if v and #v >= 20 and string.sub(v, 1, 2) == 'G\\1' then\n"
     "  local version = struct.unpack('>I8', v, 5)\n"
@@ -109,7 +118,7 @@ static const char lease_script[] = TAG_NONCE EIGHT
  * the version `since`, and the nonces are for those that do not exist yet.
  * Returns the version, or 0: refused.
  */
-static const char fill_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL
+static const char fill_script[] = SAME_EPOCH NEXT_VERSION TAG_NONCE EIGHT TELL
     "local lease = redis.call('GET', KEYS[2])\n"
     "if not lease or string.sub(lease, 1, 8) ~= ARGV[1] then return 0 end\n"
     "for i = 4, #KEYS do\n"
@@ -155,7 +164,7 @@ static const char renew_script[] =
  * ARGV: head, seal, value, ttl, ttl of tags, fresh nonces, channel, key
  * Returns the version.
  */
-static const char set_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL_FOR_GOOD
+static const char set_script[] = SAME_EPOCH NEXT_VERSION TAG_NONCE EIGHT TELL_FOR_GOOD
     "local version, ms = next_version(KEYS[3])\n"
     "local nonces = ''\n"
     "for i = 5, #KEYS do nonces = nonces .. tag_nonce(KEYS[i], eight(ARGV[6], i - 4), ARGV[5]) end\n"
@@ -171,7 +180,7 @@ static const char set_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL_FOR_GOOD
  * The record says that this operation has been carried out already: an answer was lost, and it is asked for again.
  * Returns the version, or 0: the value is not the one that was read.
  */
-static const char update_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL_FOR_GOOD
+static const char update_script[] = SAME_EPOCH NEXT_VERSION TAG_NONCE EIGHT TELL_FOR_GOOD
     "local done = redis.call('GET', KEYS[5])\n"
     "if done then return tonumber(done) end\n"
     "local v, current = redis.call('GETRANGE', KEYS[1], 0, 19), 0\n"
@@ -194,7 +203,7 @@ static const char update_script[] = NEXT_VERSION TAG_NONCE EIGHT TELL_FOR_GOOD
     "return version\n";
 
 /* KEYS: value, lease, counter, journal. ARGV: channel, key. Returns the version. */
-static const char delete_script[] = NEXT_VERSION TELL_FOR_GOOD
+static const char delete_script[] = SAME_EPOCH NEXT_VERSION TELL_FOR_GOOD
     "redis.call('DEL', KEYS[1], KEYS[2])\n"
     "local version = next_version(KEYS[3])\n"
     "tell_for_good(KEYS[4], ARGV[1], 1, version, 0, ARGV[2])\n"
@@ -205,7 +214,7 @@ static const char delete_script[] = NEXT_VERSION TELL_FOR_GOOD
  * The tags are what the client believes the value to carry. Returns {0}: no such value; {2, begin of the value}: it carries other
  * tags; {1, version it had, version it has}. A shorter life is news for those who have a copy, and makes a new version.
  */
-static const char touch_script[] = NEXT_VERSION TELL_FOR_GOOD
+static const char touch_script[] = SAME_EPOCH NEXT_VERSION TELL_FOR_GOOD
     "local v = redis.call('GETRANGE', KEYS[1], 0, 4351)\n"
     "if #v < 36 or string.sub(v, 1, 2) ~= 'G\1' then return {0} end\n"
     "local n, at = #KEYS - 3, 37 + 8 * string.byte(v, 3)\n"
@@ -229,7 +238,7 @@ static const char touch_script[] = NEXT_VERSION TELL_FOR_GOOD
     "return {1, before, version}\n";
 
 /* KEYS: counter, journal, tags... ARGV: channel, ttl of tags, fresh nonces, tag names... Returns the version. */
-static const char invalidate_script[] = NEXT_VERSION EIGHT TELL_FOR_GOOD
+static const char invalidate_script[] = SAME_EPOCH NEXT_VERSION EIGHT TELL_FOR_GOOD
     "redis.call('DEL', unpack(KEYS, 3))\n"
     "local version = next_version(KEYS[1])\n"
     "for i = 3, #KEYS do\n"
@@ -243,7 +252,7 @@ static const char invalidate_script[] = NEXT_VERSION EIGHT TELL_FOR_GOOD
  * Returns {1, entries from the cursor's own on...}, or {0, the version to go on from}: the cursor's entry is gone (trimmed, or
  * another journal), so that anything may have been missed. A journal without entries gets one, for the next cursor to stand on.
  */
-static const char journal_script[] = NEXT_VERSION
+static const char journal_script[] = SAME_EPOCH NEXT_VERSION
     "if ARGV[1] ~= '0' then\n"
     "  local r = redis.call('XRANGE', KEYS[2], ARGV[1] .. '-0', '+', 'COUNT', ARGV[2])\n"
     "  if r[1] and string.match(r[1][1], '^%d+') == ARGV[1] then return {1, unpack(r)} end\n"
@@ -266,6 +275,23 @@ static const char heartbeat_script[] = TELL
     "tell(ARGV[1], 4, version, ARGV[2])\n"
     "return version\n";
 
+/* KEYS: epoch, counter, journal. ARGV: channel. Returns the epoch; one that is not there is made anew, which is news for all. */
+static const char epoch_script[] = NEXT_VERSION TELL_FOR_GOOD
+    "local e = redis.call('GET', KEYS[1])\n"
+    "if e and string.match(e, '^[1-9]%d*$') and tonumber(e) < 9007199254740992 then return tonumber(e) end\n"
+    "local version = next_version(KEYS[2])\n"
+    "redis.call('SET', KEYS[1], string.format('%.0f', version))\n"
+    "tell_for_good(KEYS[3], ARGV[1], 5, version, 0, '')\n"
+    "return version\n";
+
+/* KEYS: epoch, counter, journal. ARGV: channel. Returns the new epoch. */
+static const char clear_script[] = NEXT_VERSION TELL_FOR_GOOD
+    "redis.call('DEL', KEYS[1])\n"
+    "local version = next_version(KEYS[2])\n"
+    "redis.call('SET', KEYS[1], string.format('%.0f', version))\n"
+    "tell_for_good(KEYS[3], ARGV[1], 5, version, 0, '')\n"
+    "return version\n";
+
 const char *gorge_script_text(enum gorge_script script) {
   switch (script) {
     case GORGE_SCRIPT_LEASE: return lease_script;
@@ -279,6 +305,8 @@ const char *gorge_script_text(enum gorge_script script) {
     case GORGE_SCRIPT_TOUCH: return touch_script;
     case GORGE_SCRIPT_UPDATE: return update_script;
     case GORGE_SCRIPT_HEARTBEAT: return heartbeat_script;
+    case GORGE_SCRIPT_EPOCH: return epoch_script;
+    case GORGE_SCRIPT_CLEAR: return clear_script;
     case GORGE_SCRIPTS: break;
   }
   return "";

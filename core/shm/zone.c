@@ -149,7 +149,7 @@ struct gorge_breaker_words *gorge_zone_breaker(const struct gorge_zone *zone, ui
 }
 
 struct gorge_journal_words *gorge_zone_journal(const struct gorge_zone *zone, uint32_t ns) {
-  return (struct gorge_journal_words *)&zone->header->roles[ns % GORGE_NAMESPACES].word[4];
+  return (struct gorge_journal_words *)&zone->header->roles[ns % GORGE_NAMESPACES].word[2];
 }
 
 struct gorge_role *gorge_zone_subscriber_role(const struct gorge_zone *zone, uint32_t ns) {

@@ -106,6 +106,7 @@ enum gorge_contact {
 struct gorge_journal_words {
   uint64_t cursor;    /* every invalidation up to this version has taken effect here; 0: nothing is known */
   uint64_t synced_ms; /* when that was last known to be all there is */
+  uint64_t epoch;     /* in the names of this namespace's keys in Redis, as far as this host knows; 0: not known */
   uint64_t tried;     /* 1 once a worker has read the journal, or found that it cannot be read */
   uint64_t contact;   /* enum gorge_contact */
 };

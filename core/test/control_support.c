@@ -40,6 +40,10 @@ int fixture_prepare(void **state) {
   fixture.zone = proc_zone(gorge_l1_init);
   assert_int_equal(gorge_owner_claim(fixture.zone, GORGE_THREAD_MAIN, &fixture.owner), GORGE_OK);
   fixture.endpoint = gorge_endpoint_create(NULL, 0, fixture.redis.path);
+  /* there is an epoch: making one would be a message */
+  char answer[64];
+  assert_true(support_redis_command(&fixture.redis, "SET {4:test:0}:e 7", answer, sizeof answer));
+  assert_true(support_redis_command(&fixture.redis, "DEL {4:test:0}:j", answer, sizeof answer));
   fixture_start();
   return 0;
 }

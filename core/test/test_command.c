@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "proto/command.h"
+#include "proto/envelope.h"
 #include "proto/names.h"
 
 static void test_any_bytes_are_framed_by_length(void **state) {
@@ -51,14 +52,22 @@ static void test_names(void **state) {
   (void)state;
   struct gorge_names n;
   assert_int_equal(gorge_names_init(&n, "my-app", 6), GORGE_OK);
-  assert_name(&n, GORGE_NAME_VALUE, "k", "{6:my-app:0}:v:k");
-  assert_name(&n, GORGE_NAME_LEASE, "k", "{6:my-app:0}:l:k");
-  assert_name(&n, GORGE_NAME_TAG, "t", "{6:my-app:0}:t:t");
+  char out[64];
+  assert_int_equal(gorge_names_write(&n, GORGE_NAME_VALUE, "k", 1, out, sizeof out), 0); /* no epoch, no name */
+  assert_name(&n, GORGE_NAME_EPOCH, NULL, "{6:my-app:0}:e");
+  gorge_names_set_epoch(&n, GORGE_VERSION_MAX);
+  assert_name(&n, GORGE_NAME_VALUE, "k", "{6:my-app:0}:9007199254740991:v:k");
+  gorge_names_set_epoch(&n, 7);
+  assert_name(&n, GORGE_NAME_VALUE, "k", "{6:my-app:0}:7:v:k");
+  assert_name(&n, GORGE_NAME_LEASE, "k", "{6:my-app:0}:7:l:k");
+  assert_name(&n, GORGE_NAME_TAG, "t", "{6:my-app:0}:7:t:t");
   assert_name(&n, GORGE_NAME_COUNTER, NULL, "{6:my-app:0}:c");
+  assert_name(&n, GORGE_NAME_JOURNAL, NULL, "{6:my-app:0}:j");
+  assert_name(&n, GORGE_NAME_UPDATE, "0123", "{6:my-app:0}:u:0123");
   assert_int_equal(n.channel_len, strlen("gorge:6:my-app"));
   assert_memory_equal(n.channel, "gorge:6:my-app", n.channel_len);
   /* the first pair of braces decides about the slot: a user's braces come later */
-  assert_name(&n, GORGE_NAME_VALUE, "}{x}", "{6:my-app:0}:v:}{x}");
+  assert_name(&n, GORGE_NAME_VALUE, "}{x}", "{6:my-app:0}:7:v:}{x}");
 }
 
 static void test_names_of_two_namespaces_never_meet(void **state) {
@@ -70,6 +79,7 @@ static void test_names_of_two_namespaces_never_meet(void **state) {
   for (size_t s = 0; s < 5; s++) {
     struct gorge_names n;
     assert_int_equal(gorge_names_init(&n, spaces[s], strlen(spaces[s])), GORGE_OK);
+    gorge_names_set_epoch(&n, 1);
     for (size_t p = 0; p < 4; p++) {
       size_t len = gorge_names_write(&n, GORGE_NAME_VALUE, parts[p], strlen(parts[p]), names[count], 63);
       assert_true(len > 0);
@@ -105,10 +115,11 @@ static void test_names_never_leave_their_room(void **state) {
   memset(longest, 'n', sizeof longest);
   memset(key, 'k', sizeof key);
   assert_int_equal(gorge_names_init(&n, longest, sizeof longest), GORGE_OK);
+  gorge_names_set_epoch(&n, UINT64_MAX);
   size_t len = gorge_names_write(&n, GORGE_NAME_VALUE, key, GORGE_KEY_MAX, out, sizeof out);
   assert_true(len > 0 && len <= sizeof out);
   assert_int_equal(gorge_names_write(&n, GORGE_NAME_VALUE, key, GORGE_KEY_MAX + 1, out, sizeof out), 0);
-  for (size_t room = 0; room < 90; room++) {
+  for (size_t room = 0; room < 110; room++) {
     memset(out, 'z', sizeof out);
     len = gorge_names_write(&n, GORGE_NAME_TAG, "tag", 3, out, room);
     assert_true(len <= room);

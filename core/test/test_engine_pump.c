@@ -125,12 +125,12 @@ static void the_loaders_value_gets_the_tags_of_its_caller(void **state) {
   assert_int_equal(peer_say(&peer, "$-1\r\n*1\r\n$-1\r\n"), GORGE_OK);
   struct peer_command lease = peer_take(&peer);
   assert_int_equal(lease.script, GORGE_SCRIPT_LEASE);
-  assert_memory_equal(lease.argv[6], "{1:t:0}:t:mine", lease.len[6]);
+  assert_memory_equal(lease.argv[6], "{1:t:0}:7:t:mine", lease.len[6]);
   assert_int_equal(peer_say_lease(&peer, peer_version(1), "mine"), GORGE_OK);
   assert_int_equal(engine_fill(c, op, "v"), GORGE_PENDING);
   struct peer_command fill = peer_take(&peer);
   assert_int_equal(fill.script, GORGE_SCRIPT_FILL);
-  assert_memory_equal(fill.argv[6], "{1:t:0}:t:mine", fill.len[6]);
+  assert_memory_equal(fill.argv[6], "{1:t:0}:7:t:mine", fill.len[6]);
   assert_int_equal(peer_say_number(&peer, peer_version(2)), GORGE_OK);
   assert_int_equal(engine_status(c, op).status, GORGE_STORED);
   gorge_op_free(c, op);
@@ -358,8 +358,8 @@ static void a_fetch_after_a_write_replaces_the_lease_of_the_fill_before_it(void 
   assert_int_equal(lease.script, GORGE_SCRIPT_LEASE);
   char previous[8];
   gorge_bytes_put64(previous, token);
-  assert_int_equal(lease.len[7], 8);
-  assert_memory_equal(lease.argv[7], previous, 8);
+  assert_int_equal(lease.len[8], 8);
+  assert_memory_equal(lease.argv[8], previous, 8);
   assert_int_equal(peer_say_lease(&peer, peer_version(2), NULL), GORGE_OK);
   assert_int_equal(engine_counter(c, GORGE_COUNT_TAKEOVERS), 0);
   assert_int_equal(engine_fill(c, anew, "new"), GORGE_PENDING);

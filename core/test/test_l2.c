@@ -21,6 +21,19 @@ enum { T0 = 1000000 };
 static const struct gorge_conn_config plain = {
     .connect_timeout_ms = 1000, .timeout_ms = 500, .max_pending = 64, .max_reply_bytes = 1 << 20, .seed = 1};
 
+/* An l2 whose host knows the epoch. */
+static struct gorge_l2 *l2_create(void) {
+  static const uint64_t epoch = 7;
+  struct gorge_l2 *l2 = gorge_l2_create("ns", 2, &plain);
+  if (l2 != NULL) {
+    gorge_l2_share_epoch(l2, &epoch, NULL, NULL);
+  }
+  return l2;
+}
+
+/* What it hears when it asks for the epoch. */
+#define EPOCH "$1\r\n7\r\n"
+
 /* A request that remembers how it ended. */
 struct asked {
   struct gorge_l2_request rq; /* first: done finds the rest */
@@ -111,7 +124,7 @@ static void sha_of(int script, char *sha) { snprintf(sha, 41, "%040d", script + 
 /* Connects; the server knows its clock (or not) and has every script (or refuses to load them). */
 static void server_start(struct server *s, bool clock, bool scripts) {
   memset(s, 0, sizeof *s);
-  s->l2 = gorge_l2_create("ns", 2, &plain);
+  s->l2 = l2_create();
   assert_non_null(s->l2);
   s->conn = gorge_l2_conn(s->l2);
   wire_ready(s->conn, T0);
@@ -123,6 +136,7 @@ static void server_start(struct server *s, bool clock, bool scripts) {
   } else {
     wire_addf(&s->out, "-NOPERM this user has no permissions\r\n");
   }
+  wire_addf(&s->out, EPOCH);
   for (int i = 0; i < GORGE_SCRIPTS; i++) {
     char sha[41];
     sha_of(i, sha);
@@ -190,7 +204,7 @@ static void test_lookup_hit_is_one_get(void **state) {
   server_start(&s, true, true);
   ask(&a, GORGE_L2_LOOKUP);
   send_ok(&s, &a);
-  assert_string_equal(s.asks.ptr, "*2|$3|GET|$12|{2:ns:0}:v:k|");
+  assert_string_equal(s.asks.ptr, "*2|$3|GET|$14|{2:ns:0}:7:v:k|");
   add_envelope(&s.out, VERSION, 0, "hello");
   answered(&s, &a, GORGE_HIT);
   assert_string_equal(a.value, "hello");
@@ -282,7 +296,7 @@ static void test_lookup_with_tags_checks_them_in_one_round(void **state) {
   ask(&a, GORGE_L2_LOOKUP);
   with_tags(&a, 2);
   send_ok(&s, &a);
-  assert_string_equal(s.asks.ptr, "*2|$3|GET|$12|{2:ns:0}:v:k|*3|$4|MGET|$12|{2:ns:0}:t:a|$12|{2:ns:0}:t:b|");
+  assert_string_equal(s.asks.ptr, "*2|$3|GET|$14|{2:ns:0}:7:v:k|*3|$4|MGET|$14|{2:ns:0}:7:t:a|$14|{2:ns:0}:7:t:b|");
   add_envelope(&s.out, VERSION, 2, "tagged");
   assert_int_equal(server_answer(&s, T0 + 100), GORGE_OK);
   assert_int_equal(a.calls, 0);
@@ -330,8 +344,8 @@ static void test_lookup_of_unexpected_tags_takes_a_second_round(void **state) {
       assert_int_equal(server_answer(&s, T0 + 100), GORGE_OK);
       assert_int_equal(a.calls, 0);
       server_hear(&s);
-      assert_string_equal(s.asks.ptr,
-                          known > 0 ? "*2|$4|MGET|$12|{2:ns:0}:t:b|" : "*3|$4|MGET|$12|{2:ns:0}:t:a|$12|{2:ns:0}:t:b|");
+      assert_string_equal(s.asks.ptr, known > 0 ? "*2|$4|MGET|$14|{2:ns:0}:7:t:b|"
+                                                : "*3|$4|MGET|$14|{2:ns:0}:7:t:a|$14|{2:ns:0}:7:t:b|");
       wire_addf(&s.out, known > 0 ? "*1\r\n" : "*2\r\n" TAG_A);
       wire_addf(&s.out, live ? TAG_B : "$-1\r\n");
       answered(&s, &a, live ? GORGE_HIT : GORGE_MISS);
@@ -392,11 +406,11 @@ static void test_lease_granted(void **state) {
   send_ok(&s, &a);
   sha_of(GORGE_SCRIPT_LEASE, sha);
   char expected[512];
-  snprintf(
-      expected, sizeof expected,
-      "*14|$7|EVALSHA|$40|%s|$1|5|$12|{2:ns:0}:v:k|$12|{2:ns:0}:l:k|$10|{2:ns:0}:c|$12|{2:ns:0}:t:a|$12|{2:ns:0}:t:b|"
-      "$8|token-01|$8|previ0us|$5|10000|$2|77|$7|3610000|$16|",
-      sha);
+  snprintf(expected, sizeof expected,
+           "*16|$7|EVALSHA|$40|%s|$1|6|$14|{2:ns:0}:7:v:k|$14|{2:ns:0}:7:l:k|$10|{2:ns:0}:c|$14|{2:ns:0}:7:t:a|$14|{2:"
+           "ns:0}:7:t:b|"
+           "$10|{2:ns:0}:e|$8|token-01|$8|previ0us|$5|10000|$2|77|$7|3610000|$16|",
+           sha);
   expect_text(&s, expected);
   wire_addf(&s.out, "*4\r\n:4\r\n:777\r\n$8\r\naaaaaaaa\r\n$8\r\nbbbbbbbb\r\n");
   answered(&s, &a, GORGE_LEASE);
@@ -419,7 +433,7 @@ static void test_fresh_nonces_are_random(void **state) {
     const char *ptr;
     size_t len;
     gorge_conn_output(s.conn, &ptr, &len);
-    memcpy(seen[i], ptr + len - 10, 8); /* the last argument, before CR LF */
+    memcpy(seen[i], ptr + len - 17, 8); /* the last argument but the epoch: before CR LF $1 CR LF 7 CR LF */
     gorge_conn_sent(s.conn, len);
     for (int j = 0; j < i; j++) {
       assert_memory_not_equal(seen[i], seen[j], 8);
@@ -468,7 +482,7 @@ static void test_lease_hit_with_live_tags(void **state) {
   lease_hit(&s, VERSION, "");
   assert_int_equal(server_answer(&s, T0 + 101), GORGE_OK);
   server_hear(&s);
-  assert_string_equal(s.asks.ptr, "*3|$4|MGET|$12|{2:ns:0}:t:a|$12|{2:ns:0}:t:b|");
+  assert_string_equal(s.asks.ptr, "*3|$4|MGET|$14|{2:ns:0}:7:t:a|$14|{2:ns:0}:7:t:b|");
   wire_addf(&s.out, "*2\r\n" TAG_A TAG_B);
   answered(&s, &a, GORGE_HIT);
   server_stop(&s);
@@ -553,13 +567,13 @@ static void test_fill(void **state) {
   size_t len;
   gorge_conn_output(s.conn, &ptr, &len);
   snprintf(expected, sizeof expected,
-           "*18\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n5\r\n$12\r\n{2:ns:0}:v:k\r\n$12\r\n{2:ns:0}:l:k\r\n"
-           "$10\r\n{2:ns:0}:c\r\n$12\r\n{2:ns:0}:t:a\r\n$12\r\n{2:ns:0}:t:b\r\n"
-           "$8\r\ntoken-01\r\n$4\r\nG\1\2\1\r\n$20\r\n",
+           "*20\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n6\r\n$14\r\n{2:ns:0}:7:v:k\r\n$14\r\n{2:ns:0}:7:l:k\r\n"
+           "$10\r\n{2:ns:0}:c\r\n$14\r\n{2:ns:0}:7:t:a\r\n$14\r\n{2:ns:0}:7:t:b\r\n"
+           "$10\r\n{2:ns:0}:e\r\n$8\r\ntoken-01\r\n$4\r\nG\1\2\1\r\n$20\r\n",
            sha);
   static const char rest[] =
       "\1a\1b\r\n$1\r\nv\r\n$5\r\n60000\r\n$7\r\n3660000\r\n$16\r\naaaaaaaabbbbbbbb\r\n$10\r\ngorge:2:ns\r\n$"
-      "1\r\nk\r\n$0\r\n\r\n";
+      "1\r\nk\r\n$0\r\n\r\n$1\r\n7\r\n";
   assert_memory_equal(ptr, expected, strlen(expected));
   assert_int_equal(len, strlen(expected) + 16 + sizeof rest - 1);
   assert_memory_equal(ptr + strlen(expected) + 16, rest, sizeof rest - 1);
@@ -587,7 +601,7 @@ static void test_fill_with_tags_that_were_not_known_before(void **state) {
   const char *ptr;
   size_t len;
   gorge_conn_output(s.conn, &ptr, &len);
-  static const char tail[] = "$10\r\ngorge:2:ns\r\n$1\r\nk\r\n$4\r\n4711\r\n";
+  static const char tail[] = "$10\r\ngorge:2:ns\r\n$1\r\nk\r\n$4\r\n4711\r\n$1\r\n7\r\n";
   assert_memory_equal(ptr + len - (sizeof tail - 1), tail, sizeof tail - 1);
   gorge_conn_sent(s.conn, len);
   wire_addf(&s.out, ":0\r\n");
@@ -618,7 +632,8 @@ static void test_journal(void **state) {
   a.rq.since = 100;
   send_ok(&s, &a);
   sha_of(GORGE_SCRIPT_JOURNAL, sha);
-  snprintf(expected, sizeof expected, "*7|$7|EVALSHA|$40|%s|$1|2|$10|{2:ns:0}:c|$10|{2:ns:0}:j|$3|100|$3|500|", sha);
+  snprintf(expected, sizeof expected,
+           "*9|$7|EVALSHA|$40|%s|$1|3|$10|{2:ns:0}:c|$10|{2:ns:0}:j|$10|{2:ns:0}:e|$3|100|$3|500|$1|7|", sha);
   assert_string_equal(s.asks.ptr, expected);
   wire_addf(&s.out, "*4\r\n:1\r\n");
   add_entry(&s.out, 100, "");
@@ -782,7 +797,7 @@ static void test_without_script_load_everything_goes_by_eval(void **state) {
   server_start(&s, true, false);
   ask(&a, GORGE_L2_DELETE);
   send_ok(&s, &a);
-  expect_text(&s, "*9|$4|EVAL|");
+  expect_text(&s, "*11|$4|EVAL|");
   wire_addf(&s.out, ":9\r\n");
   answered(&s, &a, GORGE_OK);
   server_stop(&s);
@@ -790,7 +805,7 @@ static void test_without_script_load_everything_goes_by_eval(void **state) {
 
 static void test_requests_before_the_first_connection(void **state) {
   (void)state;
-  struct gorge_l2 *l2 = gorge_l2_create("ns", 2, &plain);
+  struct gorge_l2 *l2 = l2_create();
   struct asked get, del;
   ask(&get, GORGE_L2_LOOKUP);
   ask(&del, GORGE_L2_DELETE);
@@ -1182,6 +1197,7 @@ static void test_another_server_has_another_clock(void **state) {
   assert_int_equal(gorge_l2_send(s.l2, &a.rq, now), GORGE_OK);
   /* its clock is 20 s ahead of the other's */
   wire_addf(&s.out, "*2\r\n$10\r\n%llu\r\n$1\r\n0\r\n", (unsigned long long)(SERVER_T0 / 1000 + 20));
+  wire_addf(&s.out, EPOCH);
   for (int i = 0; i < GORGE_SCRIPTS; i++) {
     wire_addf(&s.out, "-NOPERM no\r\n");
   }
@@ -1202,7 +1218,7 @@ static void test_the_clock_of_a_lost_server_is_forgotten(void **state) {
   wire_ready(s.conn, now);
   ask(&a, GORGE_L2_LOOKUP);
   assert_int_equal(gorge_l2_send(s.l2, &a.rq, now), GORGE_OK);
-  for (int i = 0; i < 1 + GORGE_SCRIPTS; i++) { /* the next one does not tell its time */
+  for (int i = 0; i < 2 + GORGE_SCRIPTS; i++) { /* the next one does not tell its time */
     wire_addf(&s.out, "-NOPERM no\r\n");
   }
   add_envelope(&s.out, VERSION, 0, "x");
@@ -1223,14 +1239,14 @@ static void test_odd_answers_to_time(void **state) {
                                     "*2\r\n$1\r\n1\r\n$7\r\n1000000\r\n",
                                     "*2\r\n:1\r\n:1\r\n"};
   for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
-    struct gorge_l2 *l2 = gorge_l2_create("ns", 2, &plain);
+    struct gorge_l2 *l2 = l2_create();
     struct gorge_conn *c = gorge_l2_conn(l2);
     struct asked a;
     wire_ready(c, T0);
     ask(&a, GORGE_L2_LOOKUP);
     assert_int_equal(gorge_l2_send(l2, &a.rq, T0), GORGE_OK);
     struct wire_text t = {0};
-    wire_addf(&t, "%s", odd[i]);
+    wire_addf(&t, "%s" EPOCH, odd[i]);
     for (int n = 0; n < GORGE_SCRIPTS; n++) {
       wire_addf(&t, "+OK\r\n");
     }

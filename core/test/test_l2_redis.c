@@ -317,9 +317,16 @@ static const char *heard_of(int type, const char *name, uint64_t version) {
   return at;
 }
 
+/* Everything gone but the epoch, which the names in these tests are of. */
+static void flush(void) {
+  assert_int_equal(number("FLUSHALL"), 2);
+  assert_int_equal(number("SET {2:ns:0}:e 7"), 2);
+}
+
 static int setup(void **state) {
   (void)state;
-  return number("FLUSHALL") == 2 ? 0 : -1;
+  flush();
+  return 0;
 }
 
 /* ---- tests ---- */
@@ -338,11 +345,11 @@ static void test_set_and_lookup(void **state) {
   assert_int_equal(a.result.kind, GORGE_KIND_STRING);
   assert_true(a.result.version == version);
   assert_in_range(a.result.remaining_ms, 58000, 60000);
-  assert_in_range(number("PTTL {2:ns:0}:v:k"), 58000, 60000);
+  assert_in_range(number("PTTL {2:ns:0}:7:v:k"), 58000, 60000);
   assert_int_equal(delete_key(&n, &a, "k"), GORGE_OK);
   assert_true(a.result.version > version);
   assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_MISS);
-  assert_int_equal(number("EXISTS {2:ns:0}:v:k"), 0);
+  assert_int_equal(number("EXISTS {2:ns:0}:7:v:k"), 0);
   node_stop(&n);
   done_with(&a);
 }
@@ -423,7 +430,7 @@ static void test_one_lease_per_key(void **state) {
   uint64_t version = a.result.version;
   /* somebody waits: woken, once; and nobody else was told anything */
   assert_string_equal(listener_hear(&l), heard_of(GORGE_MESSAGE_FILLED, "k", version));
-  assert_int_equal(number("EXISTS {2:ns:0}:l:k"), 0);
+  assert_int_equal(number("EXISTS {2:ns:0}:7:l:k"), 0);
   assert_int_equal(lease(&y, &b, "k", NULL, 33), GORGE_HIT);
   assert_string_equal(b.value, "filled");
   assert_in_range(b.result.remaining_ms, 58000, 60000);
@@ -452,15 +459,15 @@ static void test_release_and_renew(void **state) {
   assert_int_equal(simple(&n, &a, GORGE_L2_RENEW, "k", 1), GORGE_REFUSED);
   assert_int_equal(simple(&n, &a, GORGE_L2_RELEASE, "k", 1), GORGE_REFUSED);
   assert_int_equal(lease(&n, &a, "k", NULL, 1), GORGE_LEASE);
-  assert_int_equal(number("PEXPIRE {2:ns:0}:l:k 100000"), 1);
+  assert_int_equal(number("PEXPIRE {2:ns:0}:7:l:k 100000"), 1);
   assert_int_equal(simple(&n, &a, GORGE_L2_RENEW, "k", 2), GORGE_REFUSED);
-  assert_true(number("PTTL {2:ns:0}:l:k") > 90000);
+  assert_true(number("PTTL {2:ns:0}:7:l:k") > 90000);
   assert_int_equal(simple(&n, &a, GORGE_L2_RENEW, "k", 1), GORGE_OK);
-  assert_in_range(number("PTTL {2:ns:0}:l:k"), 28000, 30000);
+  assert_in_range(number("PTTL {2:ns:0}:7:l:k"), 28000, 30000);
   assert_int_equal(simple(&n, &a, GORGE_L2_RELEASE, "k", 2), GORGE_REFUSED);
-  assert_int_equal(number("EXISTS {2:ns:0}:l:k"), 1);
+  assert_int_equal(number("EXISTS {2:ns:0}:7:l:k"), 1);
   assert_int_equal(simple(&n, &a, GORGE_L2_RELEASE, "k", 1), GORGE_OK);
-  assert_int_equal(number("EXISTS {2:ns:0}:l:k"), 0);
+  assert_int_equal(number("EXISTS {2:ns:0}:7:l:k"), 0);
   assert_string_equal(listener_hear(&l), "");
   /* with somebody waiting: a message without a version */
   assert_int_equal(lease(&n, &a, "k", NULL, 1), GORGE_LEASE);
@@ -514,7 +521,7 @@ static void test_a_lease_expires_by_itself(void **state) {
   assert_int_equal(fill(&n, &a, "k", "late", NULL, 1, NULL), GORGE_REFUSED);
   assert_int_equal(fill(&n, &b, "k", "in time", NULL, 2, NULL), GORGE_STORED);
   /* a lease without an end, left by whatever: not for ever */
-  assert_int_equal(number("SET {2:ns:0}:l:odd odd"), 2);
+  assert_int_equal(number("SET {2:ns:0}:7:l:odd odd"), 2);
   ask(&a, GORGE_L2_LEASE, "odd", NULL);
   a.rq.token = 1;
   a.rq.lease_ms = 60;
@@ -530,7 +537,7 @@ static void test_writes_refuse_fills_in_progress(void **state) {
   struct node x = node_start("ns"), y = node_start("ns");
   struct asked a = {0}, b = {0};
   for (int how = 0; how < 4; how++) {
-    assert_int_equal(number("FLUSHALL"), 2);
+    flush();
     assert_int_equal(lease(&x, &a, "k", "t u", 1), GORGE_LEASE);
     assert_int_equal(a.result.ntags, 2);
     struct asked granted = a;
@@ -539,10 +546,10 @@ static void test_writes_refuse_fills_in_progress(void **state) {
       case 0: assert_int_equal(delete_key(&y, &b, "k"), GORGE_OK); break;
       case 1: assert_int_equal(set(&y, &b, "k", "set", NULL), GORGE_STORED); break;
       case 2: assert_int_equal(invalidate(&y, &b, "u"), GORGE_OK); break;
-      default: assert_int_equal(number("FLUSHALL"), 2); break;
+      default: flush(); break;
     }
     assert_int_equal(fill(&x, &a, "k", "stale", "t u", 1, &granted), GORGE_REFUSED);
-    assert_int_equal(number("EXISTS {2:ns:0}:l:k"), 0);
+    assert_int_equal(number("EXISTS {2:ns:0}:7:l:k"), 0);
     int status = lookup(&y, &b, "k", NULL);
     assert_int_equal(status, how == 1 ? GORGE_HIT : GORGE_MISS);
     if (how == 1) {
@@ -620,7 +627,7 @@ static void test_tags(void **state) {
     assert_int_equal(lease(&n, &a, "k", hints[i], 60), GORGE_HIT);
   }
   /* an absent tag is a different one, and does not come back as the old one */
-  assert_int_equal(number("DEL {2:ns:0}:t:u"), 1);
+  assert_int_equal(number("DEL {2:ns:0}:7:t:u"), 1);
   assert_int_equal(lookup(&n, &a, "k", "t u"), GORGE_MISS);
   assert_int_equal(set(&n, &a, "k2", "other", "u"), GORGE_STORED);
   assert_int_equal(lookup(&n, &a, "k", "t u"), GORGE_MISS);
@@ -665,16 +672,16 @@ static void test_tags_outlive_what_names_them(void **state) {
   a.rq.value = "v";
   a.rq.value_len = 1;
   assert_int_equal(run(&n, &a), GORGE_STORED);
-  assert_true(number("PTTL {2:ns:0}:t:t") > 10000000 + 3500000);
+  assert_true(number("PTTL {2:ns:0}:7:t:t") > 10000000 + 3500000);
   /* a shorter one does not cut it, neither does a lease */
   assert_int_equal(set(&n, &a, "k2", "v", "t"), GORGE_STORED);
   assert_int_equal(lease(&n, &a, "k3", "t", 1), GORGE_LEASE);
-  assert_true(number("PTTL {2:ns:0}:t:t") > 10000000 + 3500000);
+  assert_true(number("PTTL {2:ns:0}:7:t:t") > 10000000 + 3500000);
   /* a fill extends */
   assert_int_equal(lease(&n, &a, "k4", "u", 1), GORGE_LEASE);
   struct asked granted = a;
   a.value = NULL;
-  assert_true(number("PTTL {2:ns:0}:t:u") > 3500000);
+  assert_true(number("PTTL {2:ns:0}:7:t:u") > 3500000);
   ask(&a, GORGE_L2_FILL, "k4", "u");
   memcpy(a.nonces, granted.result.tag_nonces, sizeof a.nonces);
   a.rq.tag_nonces = a.nonces;
@@ -683,11 +690,11 @@ static void test_tags_outlive_what_names_them(void **state) {
   a.rq.value = "v";
   a.rq.value_len = 1;
   assert_int_equal(run(&n, &a), GORGE_STORED);
-  assert_true(number("PTTL {2:ns:0}:t:u") > 20000000 + 3500000);
+  assert_true(number("PTTL {2:ns:0}:7:t:u") > 20000000 + 3500000);
   /* and one whose ttl was lost gets one that is long enough */
-  assert_int_equal(number("PERSIST {2:ns:0}:t:u"), 1);
+  assert_int_equal(number("PERSIST {2:ns:0}:7:t:u"), 1);
   assert_int_equal(set(&n, &a, "k5", "v", "u"), GORGE_STORED);
-  assert_true(number("PTTL {2:ns:0}:t:u") > 3500000);
+  assert_true(number("PTTL {2:ns:0}:7:t:u") > 3500000);
   node_stop(&n);
   done_with(&a);
 }
@@ -708,24 +715,24 @@ static void test_a_touch_gives_another_life(void **state) {
   /* longer: the same version, and no message */
   assert_int_equal(touch(&n, &a, "k", NULL, 100000), GORGE_OK);
   assert_true(a.result.before == version && a.result.version == version);
-  assert_in_range(number("PTTL {2:ns:0}:v:k"), 99000, 100000);
+  assert_in_range(number("PTTL {2:ns:0}:7:v:k"), 99000, 100000);
   assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_HIT);
   assert_string_equal(a.value, "value");
   assert_in_range(a.result.remaining_ms, 99000, 100000);
   assert_int_equal(journal(&n, &a, version), GORGE_OK);
   assert_string_equal(a.entries, "1:k ");
   /* shorter: another version, of which the journal tells */
-  assert_int_equal(touch(&n, &a, "k", NULL, 50), GORGE_OK);
+  assert_int_equal(touch(&n, &a, "k", NULL, 1000), GORGE_OK);
   assert_true(a.result.before == version && a.result.version > version);
   uint64_t newer = a.result.version;
-  assert_in_range(number("PTTL {2:ns:0}:v:k"), 1, 50);
+  assert_in_range(number("PTTL {2:ns:0}:7:v:k"), 1, 1000);
   assert_int_equal(journal(&n, &a, version), GORGE_OK);
   assert_string_equal(a.entries, "1:k 1:k ");
   assert_true(a.result.version == newer);
   assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_HIT);
   assert_string_equal(a.value, "value");
-  assert_true(a.result.version == newer && a.result.remaining_ms <= 50);
-  usleep(60000);
+  assert_true(a.result.version == newer && a.result.remaining_ms <= 1010);
+  usleep(1020000);
   assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_MISS);
   assert_int_equal(touch(&n, &a, "k", NULL, 1000), GORGE_MISS);
   node_stop(&n);
@@ -741,9 +748,9 @@ static void test_a_touch_finds_the_tags(void **state) {
   for (size_t i = 0; i < sizeof guesses / sizeof guesses[0]; i++) {
     assert_int_equal(set(&n, &a, "k", "value", "t u"), GORGE_STORED);
     assert_int_equal(touch(&n, &a, "k", guesses[i], 10000000), GORGE_OK);
-    assert_true(number("PTTL {2:ns:0}:t:t") > 10000000 + 3500000);
-    assert_true(number("PTTL {2:ns:0}:t:u") > 10000000 + 3500000);
-    assert_int_equal(number("EXISTS {2:ns:0}:t:v"), 0);
+    assert_true(number("PTTL {2:ns:0}:7:t:t") > 10000000 + 3500000);
+    assert_true(number("PTTL {2:ns:0}:7:t:u") > 10000000 + 3500000);
+    assert_int_equal(number("EXISTS {2:ns:0}:7:t:v"), 0);
     assert_int_equal(lookup(&n, &a, "k", "t u"), GORGE_HIT);
     assert_in_range(a.result.remaining_ms, 9999000, 10000010); /* clocks are coarse */
     /* what was invalidated is no value */
@@ -752,7 +759,7 @@ static void test_a_touch_finds_the_tags(void **state) {
     assert_int_equal(lookup(&n, &a, "k", "t u"), GORGE_MISS);
     assert_int_equal(set(&n, &a, "k", "value", NULL), GORGE_STORED);
     assert_int_equal(touch(&n, &a, "k", guesses[i], 1000), GORGE_OK);
-    assert_int_equal(number("FLUSHALL"), 2);
+    flush();
   }
   memset(many, 'x', sizeof many);
   for (size_t i = 0; i < GORGE_TAGS_MAX; i++) {
@@ -773,18 +780,18 @@ static void test_a_touch_of_what_is_no_value(void **state) {
   struct node n = node_start("ns");
   struct asked a = {0};
   assert_int_equal(set(&n, &a, "k", "value", "t"), GORGE_STORED);
-  redisReply *whole = redisCommand(admin, "GET {2:ns:0}:v:k");
+  redisReply *whole = redisCommand(admin, "GET {2:ns:0}:7:v:k");
   assert_int_equal(whole->type, REDIS_REPLY_STRING);
   for (size_t cut = 0; cut < whole->len - 5; cut++) {
-    freeReplyObject(redisCommand(admin, "SET {2:ns:0}:v:k %b PX 60000", whole->str, cut));
+    freeReplyObject(redisCommand(admin, "SET {2:ns:0}:7:v:k %b PX 60000", whole->str, cut));
     assert_int_equal(touch(&n, &a, "k", NULL, 1000), GORGE_MISS);
-    assert_in_range(number("PTTL {2:ns:0}:v:k"), 50000, 60000);
+    assert_in_range(number("PTTL {2:ns:0}:7:v:k"), 50000, 60000);
   }
   freeReplyObject(whole);
-  assert_int_equal(number("SET {2:ns:0}:v:k foreign"), 2);
+  assert_int_equal(number("SET {2:ns:0}:7:v:k foreign"), 2);
   assert_int_equal(touch(&n, &a, "k", NULL, 1000), GORGE_MISS);
-  assert_int_equal(number("DEL {2:ns:0}:v:k"), 1);
-  assert_int_equal(number("LPUSH {2:ns:0}:v:k x"), 1);
+  assert_int_equal(number("DEL {2:ns:0}:7:v:k"), 1);
+  assert_int_equal(number("LPUSH {2:ns:0}:7:v:k x"), 1);
   assert_int_equal(touch(&n, &a, "k", NULL, 1000), GORGE_ERR_REDIS);
   node_stop(&n);
   done_with(&a);
@@ -807,7 +814,7 @@ static void test_an_update_replaces_what_was_read(void **state) {
   struct node n = node_start("ns");
   struct asked a = {0};
   assert_int_equal(update(&n, &a, "one", 5, 1, NULL), GORGE_REFUSED);
-  assert_int_equal(number("EXISTS {2:ns:0}:v:k"), 0);
+  assert_int_equal(number("EXISTS {2:ns:0}:7:v:k"), 0);
   assert_int_equal(update(&n, &a, "one", 0, 1, NULL), GORGE_STORED);
   uint64_t one = a.result.version;
   assert_in_range(number("PTTL {2:ns:0}:u:0000000000000001"), 10000, 20000);
@@ -863,12 +870,128 @@ static void test_an_update_minds_leases_and_tags(void **state) {
   done_with(&a);
 }
 
+static int clear_all(struct node *n, struct asked *a) {
+  ask(a, GORGE_L2_CLEAR, NULL, NULL);
+  return run(n, a);
+}
+
+static void test_a_clear_leaves_nothing(void **state) {
+  (void)state;
+  struct node n = node_start("ns"), other = node_start("ns");
+  struct asked a = {0};
+  assert_int_equal(set(&n, &a, "k", "v", "t"), GORGE_STORED);
+  uint64_t cursor = a.result.version;
+  assert_int_equal(lookup(&other, &a, "k", "t"), GORGE_HIT);
+  assert_int_equal(lease(&other, &a, "filled", "t", 1), GORGE_LEASE);
+  struct asked granted = a;
+  a.value = NULL;
+  assert_int_equal(clear_all(&n, &a), GORGE_OK);
+  uint64_t epoch = a.result.version;
+  assert_true(epoch > cursor);
+  assert_int_equal(number("EXISTS {2:ns:0}:7:v:k"), 1); /* until its ttl is over */
+  assert_int_equal(journal(&n, &a, cursor), GORGE_OK);
+  assert_string_equal(a.entries, "1:k 5: ");
+  /* who has not heard of it: a fill is refused, and from then on it knows */
+  assert_int_equal(fill(&other, &a, "filled", "late", "t", 1, &granted), GORGE_REFUSED);
+  assert_int_equal(number("EXISTS {2:ns:0}:7:v:filled"), 0);
+  assert_int_equal(lookup(&other, &a, "k", "t"), GORGE_MISS);
+  for (int i = 0; i < 2; i++) {
+    struct node *from = i == 0 ? &n : &other, *to = i == 0 ? &other : &n;
+    assert_int_equal(set(from, &a, "k", "new", "t"), GORGE_STORED);
+    assert_int_equal(lookup(to, &a, "k", "t"), GORGE_HIT);
+    assert_string_equal(a.value, "new");
+    assert_int_equal(invalidate(to, &a, "t"), GORGE_OK);
+    assert_int_equal(lookup(from, &a, "k", "t"), GORGE_MISS);
+  }
+  node_stop(&n);
+  node_stop(&other);
+  done_with(&a);
+}
+
+/* Every write of a node that has missed a clear reaches the others. */
+static void test_writes_under_an_old_epoch(void **state) {
+  (void)state;
+  struct asked a = {0};
+  for (int how = 0; how < 6; how++) {
+    struct node n = node_start("ns"), late = node_start("ns");
+    assert_int_equal(lookup(&late, &a, "k", "t"), GORGE_MISS);
+    assert_int_equal(clear_all(&n, &a), GORGE_OK);
+    if (how > 0) {
+      assert_int_equal(set(&n, &a, "k", "v", "t"), GORGE_STORED);
+    }
+    uint64_t version = a.result.version;
+    switch (how) {
+      case 0: assert_int_equal(set(&late, &a, "k", "v", "t"), GORGE_STORED); break;
+      case 1: assert_int_equal(delete_key(&late, &a, "k"), GORGE_OK); break;
+      case 2: assert_int_equal(invalidate(&late, &a, "t"), GORGE_OK); break;
+      case 3: assert_int_equal(update(&late, &a, "w", version, 1, NULL), GORGE_STORED); break;
+      case 4: assert_int_equal(touch(&late, &a, "k", NULL, 1), GORGE_OK); break;
+      default: assert_int_equal(lease(&late, &a, "k", "t", 1), GORGE_HIT); break;
+    }
+    usleep(how == 4 ? 10000 : 0);
+    int expected = how == 0 || how == 3 || how == 5 ? GORGE_HIT : GORGE_MISS;
+    assert_int_equal(lookup(&n, &a, "k", "t"), expected);
+    assert_int_equal(lookup(&late, &a, "k", "t"), expected);
+    node_stop(&n);
+    node_stop(&late);
+    flush();
+  }
+  done_with(&a);
+}
+
+static void test_an_epoch_that_is_lost_is_made_anew(void **state) {
+  (void)state;
+  struct node n = node_start("ns"), other = node_start("ns");
+  struct asked a = {0};
+  assert_int_equal(set(&n, &a, "k", "v", NULL), GORGE_STORED);
+  assert_int_equal(lookup(&other, &a, "k", NULL), GORGE_HIT);
+  /* evicted alone: what was stored under it is not found again */
+  assert_int_equal(number("DEL {2:ns:0}:e"), 1);
+  assert_int_equal(set(&n, &a, "other", "v", NULL), GORGE_STORED);
+  assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_MISS);
+  assert_int_equal(delete_key(&other, &a, "other"), GORGE_OK);
+  assert_int_equal(lookup(&n, &a, "other", NULL), GORGE_MISS);
+  /* with all the rest; and something else under its name */
+  static const char *const odd[] = {"FLUSHALL", "SET {2:ns:0}:e odd", "SET {2:ns:0}:e 0",
+                                    "SET {2:ns:0}:e 99999999999999999999"};
+  for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
+    assert_int_equal(set(&n, &a, "k", "v", NULL), GORGE_STORED);
+    assert_int_equal(number(odd[i]), 2);
+    assert_int_equal(journal(&other, &a, a.result.version), i == 0 ? GORGE_MISS : GORGE_OK);
+    assert_int_equal(lookup(&other, &a, "k", NULL), GORGE_MISS);
+    assert_int_equal(set(&other, &a, "k", "w", NULL), GORGE_STORED);
+    assert_int_equal(delete_key(&n, &a, "k"), GORGE_OK);
+    assert_int_equal(lookup(&other, &a, "k", NULL), GORGE_MISS);
+  }
+  node_stop(&n);
+  node_stop(&other);
+  done_with(&a);
+}
+
+/* A value that was asked for under the epoch of before is read again under that of now. */
+static void test_a_new_connection_learns_the_epoch(void **state) {
+  (void)state;
+  struct node n = node_start("ns"), late = node_start("ns");
+  struct asked a = {0};
+  assert_int_equal(set(&late, &a, "k", "old", NULL), GORGE_STORED);
+  link_close(&late.link, "cut");
+  assert_int_equal(clear_all(&n, &a), GORGE_OK);
+  usleep(200000); /* it may connect again */
+  assert_int_equal(lookup(&late, &a, "k", NULL), GORGE_MISS);
+  assert_int_equal(set(&n, &a, "k", "new", NULL), GORGE_STORED);
+  assert_int_equal(lookup(&late, &a, "k", NULL), GORGE_HIT);
+  assert_string_equal(a.value, "new");
+  node_stop(&n);
+  node_stop(&late);
+  done_with(&a);
+}
+
 static void test_tags_that_only_the_loader_knew(void **state) {
   (void)state;
   struct node n = node_start("ns");
   struct asked a = {0};
   for (int how = 0; how < 4; how++) {
-    assert_int_equal(number("FLUSHALL"), 2);
+    flush();
     if (how > 0) {
       assert_int_equal(set(&n, &a, "other", "v", "t"), GORGE_STORED); /* the tag exists */
     }
@@ -921,7 +1044,7 @@ static void test_ttl(void **state) {
   a.rq.value = "v";
   a.rq.value_len = 1;
   assert_int_equal(run(&n, &a), GORGE_STORED);
-  assert_int_equal(number("PERSIST {2:ns:0}:v:k"), 1);
+  assert_int_equal(number("PERSIST {2:ns:0}:7:v:k"), 1);
   assert_true(WAIT_UNTIL(lookup(&n, &a, "k", NULL) == GORGE_MISS));
   assert_int_equal(lease(&n, &a, "k", NULL, 1), GORGE_LEASE);
   assert_int_equal(simple(&n, &a, GORGE_L2_RELEASE, "k", 1), GORGE_OK);
@@ -941,7 +1064,7 @@ static void test_versions_only_rise(void **state) {
   uint64_t last = 0;
   for (int i = 0; i < 60; i++) {
     if (i % 10 == 9) {
-      assert_int_equal(number("FLUSHALL"), 2);
+      flush();
     }
     if (i == 25) { /* far ahead of the clock: goes on from there */
       assert_int_equal(number("SET {2:ns:0}:c 8000000000000000"), 2);
@@ -1045,13 +1168,13 @@ static void test_a_journal_with_a_gap_says_so(void **state) {
   assert_int_equal(journal(&n, &a, a.result.version), GORGE_OK);
   /* lost with all the rest; a write came first */
   cursor = a.result.version;
-  assert_int_equal(number("FLUSHALL"), 2);
+  flush();
   assert_int_equal(delete_key(&n, &a, "m"), GORGE_OK);
   assert_int_equal(journal(&n, &a, cursor), GORGE_MISS);
   cursor = a.result.version;
   assert_int_equal(journal(&n, &a, cursor), GORGE_OK);
   /* lost, and nothing came after */
-  assert_int_equal(number("FLUSHALL"), 2);
+  flush();
   assert_int_equal(journal(&n, &a, cursor), GORGE_MISS);
   assert_true(a.result.version > cursor);
   assert_int_equal(journal(&n, &a, a.result.version), GORGE_OK);
@@ -1112,10 +1235,10 @@ static void test_what_is_not_a_value_of_ours(void **state) {
   struct node n = node_start("ns");
   struct asked a = {0};
   assert_int_equal(set(&n, &a, "k", "value", "t"), GORGE_STORED);
-  redisReply *whole = redisCommand(admin, "GET {2:ns:0}:v:k");
+  redisReply *whole = redisCommand(admin, "GET {2:ns:0}:7:v:k");
   assert_int_equal(whole->type, REDIS_REPLY_STRING);
   for (size_t cut = 0; cut < whole->len; cut++) {
-    freeReplyObject(redisCommand(admin, "SET {2:ns:0}:v:k %b PX 60000", whole->str, cut));
+    freeReplyObject(redisCommand(admin, "SET {2:ns:0}:7:v:k %b PX 60000", whole->str, cut));
     assert_int_equal(lookup(&n, &a, "k", "t"), GORGE_MISS);
     assert_true(a.error[0] != '\0');
     uint64_t rejected = a.result.version;
@@ -1135,13 +1258,13 @@ static void test_what_is_not_a_value_of_ours(void **state) {
   freeReplyObject(whole);
   /* a tag that is none: a new nonce */
   assert_int_equal(set(&n, &a, "k", "v", "t"), GORGE_STORED);
-  assert_int_equal(number("SET {2:ns:0}:t:t odd"), 2);
+  assert_int_equal(number("SET {2:ns:0}:7:t:t odd"), 2);
   assert_int_equal(lookup(&n, &a, "k", "t"), GORGE_MISS);
   assert_int_equal(set(&n, &a, "k", "v", "t"), GORGE_STORED);
   assert_int_equal(lookup(&n, &a, "k", "t"), GORGE_HIT);
   /* keys of another type: Redis says so */
-  assert_int_equal(number("DEL {2:ns:0}:v:k"), 1);
-  assert_int_equal(number("LPUSH {2:ns:0}:v:k x"), 1);
+  assert_int_equal(number("DEL {2:ns:0}:7:v:k"), 1);
+  assert_int_equal(number("LPUSH {2:ns:0}:7:v:k x"), 1);
   assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_ERR_REDIS);
   assert_memory_equal(a.error, "WRONGTYPE", 9);
   assert_int_equal(delete_key(&n, &a, "k"), GORGE_OK);
@@ -1216,10 +1339,13 @@ static void test_passwords_and_databases(void **state) {
   struct asked a = {0};
   with.db = 5;
   struct node n = node_start_with("ns", &with);
-  assert_int_equal(set(&n, &a, "k", "v", NULL), GORGE_STORED);
-  assert_int_equal(number("EXISTS {2:ns:0}:v:k"), 0);
   assert_int_equal(number("SELECT 5"), 2);
-  assert_int_equal(number("EXISTS {2:ns:0}:v:k"), 1);
+  assert_int_equal(number("SET {2:ns:0}:e 7"), 2);
+  assert_int_equal(set(&n, &a, "k", "v", NULL), GORGE_STORED);
+  assert_int_equal(number("SELECT 0"), 2);
+  assert_int_equal(number("EXISTS {2:ns:0}:7:v:k"), 0);
+  assert_int_equal(number("SELECT 5"), 2);
+  assert_int_equal(number("EXISTS {2:ns:0}:7:v:k"), 1);
   assert_int_equal(number("SELECT 0"), 2);
   node_stop(&n);
 
@@ -1488,6 +1614,10 @@ int main(void) {
       cmocka_unit_test_setup(test_a_touch_of_what_is_no_value, setup),
       cmocka_unit_test_setup(test_an_update_replaces_what_was_read, setup),
       cmocka_unit_test_setup(test_an_update_minds_leases_and_tags, setup),
+      cmocka_unit_test_setup(test_a_clear_leaves_nothing, setup),
+      cmocka_unit_test_setup(test_writes_under_an_old_epoch, setup),
+      cmocka_unit_test_setup(test_an_epoch_that_is_lost_is_made_anew, setup),
+      cmocka_unit_test_setup(test_a_new_connection_learns_the_epoch, setup),
       cmocka_unit_test_setup(test_tags_that_only_the_loader_knew, setup),
       cmocka_unit_test_setup(test_ttl, setup),
       cmocka_unit_test_setup(test_versions_only_rise, setup),

@@ -23,7 +23,7 @@ static int decode(struct gorge_message *m, const char *bytes, size_t len) {
   return status;
 }
 
-static void test_the_three_types(void **state) {
+static void test_the_types(void **state) {
   (void)state;
   struct gorge_message m;
   assert_int_equal(decode(&m, "\1\1\0\6\x65\x18\x2a\x3c\x52\x40key", 13), GORGE_OK);
@@ -38,6 +38,11 @@ static void test_the_three_types(void **state) {
   assert_int_equal(m.type, GORGE_MESSAGE_FILLED);
   assert_int_equal(m.version, 0);
   assert_memory_equal(m.ptr, "a\0b", 3);
+  assert_int_equal(decode(&m, "\1\5\0\0\0\0\0\0\0\7", 10), GORGE_OK);
+  assert_int_equal(m.type, GORGE_MESSAGE_CLEAR);
+  assert_int_equal(m.version, 7);
+  assert_int_equal(m.len, 0);
+  assert_int_equal(decode(&m, "\1\5\0\0\0\0\0\0\0\7k", 11), GORGE_ERR_PROTOCOL);
 }
 
 static void test_newer_formats_and_types_are_ignored(void **state) {
@@ -45,7 +50,7 @@ static void test_newer_formats_and_types_are_ignored(void **state) {
   struct gorge_message m;
   assert_int_equal(decode(&m, "\2\1\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
   assert_int_equal(decode(&m, "\1\0\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
-  assert_int_equal(decode(&m, "\1\5\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
+  assert_int_equal(decode(&m, "\1\6\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
   assert_int_equal(decode(&m, "\1\xff", 2), GORGE_MISS);
 }
 
@@ -92,7 +97,7 @@ static void test_random_bytes_never_hurt(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_the_three_types),
+      cmocka_unit_test(test_the_types),
       cmocka_unit_test(test_newer_formats_and_types_are_ignored),
       cmocka_unit_test(test_malformed),
       cmocka_unit_test(test_lengths),

@@ -164,6 +164,13 @@ function Cache:invalidate_tags(...)
   return write.invalidate_tags(self, ...)
 end
 
+---Forgets everything in the namespace, on every node, at the same cost whatever there is. Yields while Redis is asked.
+---@return boolean|nil
+---@return string|nil err this host has forgotten it, but other nodes may lag
+function Cache:clear()
+  return write.clear(self)
+end
+
 ---Counters and gauges of the whole host. Never waits. Every phase.
 ---@return table
 function Cache:stats()
@@ -188,7 +195,7 @@ end
 
 local CLOSED = setmetatable({
   fetch = closed, get = closed, peek = function() end, set = closed, touch = closed, update = closed, delete = closed,
-  invalidate_tags = closed, stats = closed, prometheus = closed, close = function() return true end,
+  invalidate_tags = closed, clear = closed, stats = closed, prometheus = closed, close = function() return true end,
 }, { __index = Cache })
 CLOSED.__index = CLOSED
 

@@ -37,6 +37,7 @@ _M.COUNTERS = {
   { "decode_errors", "Stored values that could not be decoded." },
   { "dropped_writes", "Writes and fills that reached this host but not Redis." },
   { "touches", "Values given another life on this host." },
+  { "clears", "Times that the namespace was cleared on this host." },
   { "updates", "Attempts to change a value in one step." },
   { "update_conflicts", "Such attempts that began anew because somebody else had changed the value." },
 }

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- set, touch, delete, invalidate_tags: applied on this host at once, then in Redis, then waited for.
+-- set, touch, delete, invalidate_tags, clear: applied on this host at once, then in Redis, then waited for.
 
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
@@ -102,6 +102,14 @@ function _M.delete(self, key)
     return nil, err
   end
   return finish(self, engine, "delete", engine:start_delete(key))
+end
+
+function _M.clear(self)
+  local engine, err = ready(self)
+  if not engine then
+    return nil, err
+  end
+  return finish(self, engine, "clear", engine:start_clear())
 end
 
 function _M.touch(self, key, ttl)

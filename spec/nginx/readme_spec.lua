@@ -326,18 +326,20 @@ describe("README.md", function()
       names[#names + 1] = row[1]:gsub("[`]", ""):gsub("L:N", "6:my-app")
     end
     assert.same({
-      prefix .. "v:<key>", prefix .. "l:<key>", prefix .. "t:<tag>", prefix .. "u:<nonce>", prefix .. "c", prefix .. "j", "gorge:6:my-app",
-      "gorge:6:my-app:<id>",
+      prefix .. "E:v:<key>", prefix .. "E:l:<key>", prefix .. "E:t:<tag>", prefix .. "u:<nonce>", prefix .. "e", prefix .. "c", prefix .. "j",
+      "gorge:6:my-app", "gorge:6:my-app:<id>",
     }, names)
+    local epoch = redis:command("GET", prefix .. "e")
+    assert.equal(-1, redis:command("PTTL", prefix .. "e"))
     for _, key in ipairs(redis:command("KEYS", "{6:my-app:0}*")) do
-      assert.matches("^{6:my%-app:0}:[vltcju]", key)
+      assert.matches(key:find(":%d") and "^{6:my%-app:0}:%d+:[vlt]:" or "^{6:my%-app:0}:[cjeu]", key)
     end
-    assert.equal("v", redis:command("GET", prefix .. "v:user:7") and "v")
+    assert.equal("v", redis:command("GET", prefix .. epoch .. ":v:user:7") and "v")
     assert.equal("string", redis:command("TYPE", prefix .. "c"))
     assert.equal("stream", redis:command("TYPE", prefix .. "j"))
     assert.equal(-1, redis:command("PTTL", prefix .. "c"))
     assert.equal(1, redis:command("PUBSUB", "NUMSUB", "gorge:6:my-app")[2])
-    assert.matches('^G\1%z\4.*{"name":"the name of user:7"}$', redis:command("GET", prefix .. "v:user:7"))
+    assert.matches('^G\1%z\4.*{"name":"the name of user:7"}$', redis:command("GET", prefix .. epoch .. ":v:user:7"))
   end)
 
   it("shows a Redis user that may do what gorge needs", function()
@@ -356,6 +358,7 @@ describe("README.md", function()
       assert(b:update("acl", 60, function(old) old[1] = old[1] + 1 return old end, "t")[1] == 2)
       assert(a:invalidate_tags("t", "late"))
       assert(a:delete "acl")
+      assert(a:clear())
       local deadline = os.time() + 10
       while b:get "new" or b:get "acl" do assert(os.time() < deadline, "b was not told") end
       gorge.run(function() -- a lease that is waited for, renewed and given back

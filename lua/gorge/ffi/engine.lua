@@ -265,6 +265,11 @@ function _M:start_invalidate(tags)
   return tonumber(self.op_out[0]), status
 end
 
+function _M:start_clear()
+  local status = C.gorge_clear_start(self.handle, self.op_out)
+  return tonumber(self.op_out[0]), status
+end
+
 function _M:start_touch(key, ttl_ms, l1_ttl_ms)
   local status = C.gorge_touch_start(self.handle, key, #key, ttl_ms, l1_ttl_ms, self.op_out)
   return tonumber(self.op_out[0]), status
