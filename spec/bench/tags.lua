@@ -29,8 +29,12 @@ local function command(redis, ...)
   assert(sock:connect(redis.host, redis.port))
   assert(sock:send(parts))
   local reply = assert(sock:receive())
+  if reply:sub(1, 1) == "$" then
+    reply = assert(sock:receive(tonumber(reply:sub(2))))
+  end
   sock:close()
   assert(reply:sub(1, 1) ~= "-", reply)
+  return reply
 end
 
 local function tags_of(side, runs)
@@ -66,8 +70,9 @@ function _M.open(bench, side, load)
     for i = 1, bench.redis and 1 or n do
       assert(cache:set(key_of(i), load(key_of(i)), 3600, tags))
     end
+    local epoch = bench.redis and command(bench.redis, "GET", "{5:bench:0}:e") -- README.md, Redis
     for first = 1, bench.redis and n or 0, COPIES do
-      local prefix = "{5:bench:0}:v:" -- README.md, Redis
+      local prefix = ("{5:bench:0}:%s:v:"):format(epoch)
       command(bench.redis, "EVAL", COPY, 1, prefix .. key_of(1), prefix, suffix, first, math.min(first + COPIES - 1, n))
     end
     assert(present() >= PROBES, "the values with the tag are not there")

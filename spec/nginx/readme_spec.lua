@@ -207,7 +207,7 @@ local COMMANDS = {
   { "^sudo luarocks make .+$", function(command) return make_rock(command:gsub("^sudo ", "")) end },
   { "^curl .+$", curl },
   { "^redis%-cli .+$", function(command)
-    return shell(command:gsub("^redis%-cli", "redis-cli -e -p " .. redis.port), {})
+    return shell(command:gsub("redis%-cli", "redis-cli -e -p " .. redis.port), {})
   end },
 }
 
@@ -332,7 +332,7 @@ describe("README.md", function()
     local epoch = redis:command("GET", prefix .. "e")
     assert.equal(-1, redis:command("PTTL", prefix .. "e"))
     for _, key in ipairs(redis:command("KEYS", "{6:my-app:0}*")) do
-      assert.matches(key:find(":%d") and "^{6:my%-app:0}:%d+:[vlt]:" or "^{6:my%-app:0}:[cjeu]", key)
+      assert.matches(key:find("}:%d") and "^{6:my%-app:0}:%d+:[vlt]:" or "^{6:my%-app:0}:[cjeu]", key)
     end
     assert.equal("v", redis:command("GET", prefix .. epoch .. ":v:user:7") and "v")
     assert.equal("string", redis:command("TYPE", prefix .. "c"))
