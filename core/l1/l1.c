@@ -29,7 +29,10 @@ static uint32_t cells(uint64_t bytes, uint32_t share) {
   return n < CELLS_MIN ? CELLS_MIN : n > CELLS_MAX ? CELLS_MAX : (uint32_t)n;
 }
 
-/* Eight from 16 MB on; more only to bound what one lock covers. */
+/*
+ * Eight from 16 MB on; more only to bound what one lock covers: once a lap, and after a holder was killed, its whole index is looked
+ * at (shard.c).
+ */
 static uint32_t shards_for(uint64_t bytes) {
   uint32_t n = 1;
   while (n < 8 && bytes / n > 2 << 20) {

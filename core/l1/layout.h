@@ -32,7 +32,7 @@
 enum {
   GORGE_L1_LINE = 64,
   GORGE_L1_UNIT = 4,
-  GORGE_L1_SHARDS_MAX = 64,
+  GORGE_L1_SHARDS_MAX = 8192, /* of 128 MB: a terabyte */
   GORGE_BUCKET_SLOTS = 8,
 
   GORGE_RING_SMALL = 0,

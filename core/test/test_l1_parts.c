@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -348,6 +349,25 @@ static void test_history_remembers_about_three_times_the_entries(void **state) {
   assert_int_equal(gorge_ghost_take(&v, 77), 0);
 }
 
+/* What is done to a whole shard at once takes no longer in a large zone. */
+static void test_no_shard_is_larger_than_128_megabytes(void **state) {
+  (void)state;
+  for (uint64_t size = 64 << 20; size <= (uint64_t)1 << 40; size *= 4) {
+    struct gorge_zone zone = {.size = size};
+    zone.base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (zone.base == MAP_FAILED) {
+      skip(); /* no room for addresses */
+    }
+    zone.region_size[GORGE_REGION_L1] = size;
+    assert_int_equal(gorge_l1_init(&zone), GORGE_OK);
+    const struct gorge_l1_header *l1 = gorge_l1_header(&zone);
+    assert_in_range(l1->shards, 8, GORGE_L1_SHARDS_MAX);
+    assert_true(l1->shard_bytes <= 128 << 20);
+    assert_true(l1->shards * l1->shard_bytes > size - size / 16);
+    munmap(zone.base, size);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_words_of_every_length_and_alignment),
@@ -359,6 +379,7 @@ int main(void) {
       cmocka_unit_test(test_room_is_kept_for_the_largest_of_two_laps),
       cmocka_unit_test(test_a_damaged_log_is_given_up),
       cmocka_unit_test(test_geometry_that_does_not_fit_is_not_followed),
+      cmocka_unit_test(test_no_shard_is_larger_than_128_megabytes),
       cmocka_unit_test(test_buckets_fill_evenly),
       cmocka_unit_test(test_a_full_bucket_gives_its_weakest_slot),
       cmocka_unit_test(test_match_finds_all_and_nothing_else),

@@ -138,7 +138,7 @@ end
 ---@field op integer
 ---@field tags string packed
 ---@field co thread|nil who leads; nil: the main program
----@field followers table[]
+---@field followers table[]|nil
 ---@field n integer
 local Flight = {}
 Flight.__index = Flight
@@ -167,6 +167,7 @@ end
 local function follow(self, call, flight)
   local follower = { waiter = self.host.waiter() }
   flight.n = flight.n + 1
+  flight.followers = flight.followers or {}
   flight.followers[flight.n] = follower
   call.engine.host.expect(call.engine) -- should the leader's coroutine be cut off, the doorbell tells
   while not follower.state do
@@ -232,7 +233,7 @@ end
 local function lead(self, call, status, op)
   local engine = call.engine
   local flight = setmetatable({
-    cache = self, key = call.key, op = op, tags = call.tags, co = running(), followers = {}, n = 0,
+    cache = self, key = call.key, op = op, tags = call.tags, co = running(), n = 0,
   }, Flight)
   self.flights[call.key] = flight
   engine.shared[op] = flight
