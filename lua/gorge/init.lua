@@ -3,10 +3,12 @@
 
 local cache = require "gorge.cache"
 local codec = require "gorge.codec"
+local events = require "gorge.events"
 local hosts = require "gorge.hosts"
 local metrics = require "gorge.metrics"
 local options = require "gorge.options"
 local prometheus = require "gorge.prometheus"
+local report = require "gorge.report"
 
 local _M = { _VERSION = require "gorge.version" }
 
@@ -30,7 +32,12 @@ function _M.new(opts)
   if parsed.metrics then
     metrics.attach(handle)
   end
+  if parsed.on_event then
+    events.attach(handle)
+  end
   handles[handle] = true
+  report.write(handle.report, "info", ("gorge %s: namespace '%s', zone '%s' of %.0f bytes, %s, host %s"):format(_M._VERSION,
+    parsed.namespace, parsed.zone, parsed.l1_size, parsed.redis and parsed.redis.display or "no Redis", host.name))
   return handle
 end
 

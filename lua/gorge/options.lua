@@ -86,6 +86,7 @@ _M.to_ms = check.to_ms
 ---@field circuit_breaker? boolean|gorge.CircuitBreakerOptions default false
 ---@field logger? fun(level: string, message: string, fields: table?)
 ---@field metrics? gorge.Metrics
+---@field on_event? fun(name: string, fields: table)
 ---@field host? "auto"|"nginx"|"loop"|"blocking" default "auto"
 
 ---@class gorge.ParsedRedis
@@ -128,6 +129,7 @@ _M.to_ms = check.to_ms
 ---@field circuit_breaker false|{ max_failures: integer, timeout: number, timeout_ms: integer }
 ---@field logger function|nil
 ---@field metrics table<string, function>|nil
+---@field on_event function|nil
 ---@field host "auto"|"nginx"|"loop"|"blocking"
 
 -- Names go into Redis keys, channels and file names: no separator of those, no space, no brace (a brace would move the hash slot).
@@ -331,12 +333,13 @@ local RULES = {
   circuit_breaker = { check = check_breaker, default = false },
   logger = { check = check_function },
   metrics = { check = check_metrics },
+  on_event = { check = check_function },
   host = { check = choice({ "auto", "nginx", "loop", "blocking" }, { "cqueues", "luv" }), default = "auto" },
 }
 
 local REFUSED = set {
   "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "schema",
-  "origin", "cache_read_disabled", "cache_delete_disabled", "on_event",
+  "origin", "cache_read_disabled", "cache_delete_disabled",
 }
 
 ---Raises as if the function that called `parse` or `parse_call` had called `error(message, level)` itself.

@@ -268,6 +268,23 @@ describe("README.md, methods", function()
     assert.same(there, listed)
   end)
 
+  it("lists the events", function()
+    local source = process.read_file(paths.root .. "/lua/gorge/events.lua")
+    local there, listed = {}, {}
+    for name in source:gmatch 'tell%(cache, "([%l_]+)"' do
+      there[name] = true
+    end
+    for name in source:match "local COUNTED = (%b{})":gmatch '{ "([%l_]+)"' do
+      there[name] = true
+    end
+    for _, row in ipairs(markdown.table_under(page, "Events").rows) do
+      for _, name in ipairs(markdown.code_spans(row[1])) do
+        listed[name] = true
+      end
+    end
+    assert.same(keys(there), keys(listed))
+  end)
+
   it("lists the options of the status page", function()
     local rules = upvalue(require("gorge.status").serve, "RULES")
     check_options(markdown.table_under(page, "Status page"), rules, { title = "gorge", refresh = 2 }, function() return {} end)

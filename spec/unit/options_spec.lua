@@ -242,7 +242,7 @@ describe("options.parse", function()
   describe("options of the API that this version lacks", function()
     it("are refused by name, even with their default value", function()
       local names = { "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "schema",
-        "origin", "cache_read_disabled", "cache_delete_disabled", "on_event" }
+        "origin", "cache_read_disabled", "cache_delete_disabled" }
       for _, name in ipairs(names) do
         for _, value in ipairs { false, 0, {} } do
           assert.equal("gorge: option '" .. name .. "' is not supported by this version", refusal { [name] = value })

@@ -131,7 +131,11 @@ end
 ---@param level string
 ---@param message string
 function _M.log(level, message)
-  ngx.log(LEVELS[level] or ngx.NOTICE, message)
+  local severity = LEVELS[level] or ngx.NOTICE
+  if severity == ngx.INFO and get_phase() == "init" then
+    severity = ngx.NOTICE -- while nginx starts, its log takes nothing below, whatever error_log says
+  end
+  ngx.log(severity, message)
 end
 
 return _M
