@@ -3,6 +3,7 @@
 
 local C = require "gorge.ffi.lib"
 local check = require "gorge.arguments"
+local degraded = require "gorge.degraded"
 local fetch = require "gorge.fetch"
 local l0 = require "gorge.ffi.l0"
 local prometheus = require "gorge.prometheus"
@@ -207,6 +208,7 @@ function Cache:close()
   local engine = self.engine
   setmetatable(self, CLOSED)
   self.fetch, self.get = closed, closed
+  degraded.remove(self)
   host.drain(engine, 1)
   host.close(engine)
   engine:close()
@@ -225,7 +227,7 @@ end
 local function new(parsed, host, engine, codec)
   local view, values = engine.view, l0.new(parsed.l1_objects, engine)
   view.plain = codec.plain or view.plain
-  return setmetatable({
+  local self = setmetatable({
     -- What a hit finds in the handle itself it need not look for in the metatable.
     fetch = Cache.fetch,
     get = Cache.get,
@@ -240,6 +242,8 @@ local function new(parsed, host, engine, codec)
     flights = {}, -- by key: fills that coroutines of this worker wait for together
     report = report.new(parsed.logger or host.log, host.now),
   }, Cache)
+  degraded.apply(self, parsed)
+  return self
 end
 
 return { new = new }

@@ -43,6 +43,13 @@ function _M.seconds(max)
   end
 end
 
+function _M.boolean(value, name)
+  if type(value) == "boolean" then
+    return value
+  end
+  return nil, _M.mismatch(name, "a boolean", value)
+end
+
 ---A number from 0 to 1.
 function _M.share(value, name)
   if _M.is_share(value) then

@@ -80,6 +80,8 @@ _M.to_ms = check.to_ms
 ---@field wait_timeout? number seconds, default 30
 ---@field on_lock_timeout? "run"|"error" default "run"
 ---@field expiration_jitter? number 0 to 1, default 0
+---@field cache_read_disabled? boolean default false
+---@field cache_delete_disabled? boolean default false
 ---@field freshness_bound? number seconds, 0.1 to 3600, default 5
 ---@field disconnected_ttl? number seconds, 0 or more, default 30
 ---@field serializer? "auto"|"json"|"string"|gorge.Serializer default "auto"
@@ -122,6 +124,8 @@ _M.to_ms = check.to_ms
 ---@field wait_timeout_ms integer
 ---@field on_lock_timeout "run"|"error"
 ---@field expiration_jitter number
+---@field cache_read_disabled boolean
+---@field cache_delete_disabled boolean
 ---@field freshness_bound number
 ---@field freshness_bound_ms integer
 ---@field disconnected_ttl number
@@ -327,6 +331,8 @@ local RULES = {
   wait_timeout = { check = seconds(MAX_WAIT), default = 30, ms = true },
   on_lock_timeout = { check = check_timeout_choice, default = "run" },
   expiration_jitter = { check = check.share, default = 0 },
+  cache_read_disabled = { check = check.boolean, default = false },
+  cache_delete_disabled = { check = check.boolean, default = false },
   serializer = { check = check_serializer, default = "auto" },
   freshness_bound = { check = check_bound, default = 5, ms = true },
   disconnected_ttl = { check = check_disconnected, default = 30 },
@@ -339,7 +345,7 @@ local RULES = {
 
 local REFUSED = set {
   "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "schema",
-  "origin", "cache_read_disabled", "cache_delete_disabled",
+  "origin",
 }
 
 ---Raises as if the function that called `parse` or `parse_call` had called `error(message, level)` itself.

@@ -29,7 +29,8 @@ describe("options.parse", function()
           namespace = "gorge", zone = "gorge", l1_size = 67108864, l1_ttl = 300, l1_ttl_ms = 300000, l1_objects = 10000,
           freshness_bound = 5, freshness_bound_ms = 5000, disconnected_ttl = 30,
           negative_cache_ttl = 60, negative_cache_ttl_ms = 60000, lock_ttl = 10, lock_ttl_ms = 10000, lock_sleep = 0.05, lock_sleep_ms = 50,
-          lock_retries = 10, wait_timeout = 30, wait_timeout_ms = 30000, on_lock_timeout = "run", expiration_jitter = 0, serializer = "auto",
+          lock_retries = 10, wait_timeout = 30, wait_timeout_ms = 30000, on_lock_timeout = "run", expiration_jitter = 0,
+          cache_read_disabled = false, cache_delete_disabled = false, serializer = "auto",
           circuit_breaker = false, host = "auto",
         }, parse(opts or nil))
       end
@@ -242,7 +243,7 @@ describe("options.parse", function()
   describe("options of the API that this version lacks", function()
     it("are refused by name, even with their default value", function()
       local names = { "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "schema",
-        "origin", "cache_read_disabled", "cache_delete_disabled" }
+        "origin" }
       for _, name in ipairs(names) do
         for _, value in ipairs { false, 0, {} } do
           assert.equal("gorge: option '" .. name .. "' is not supported by this version", refusal { [name] = value })
