@@ -12,7 +12,7 @@
 
 #include "test/l1_support.h"
 
-enum { STRESS_KEYS = 600, STRESS_TAGS = 8, STRESS_RECORDS = 64, STRESS_VALUE_MAX = 4000, STRESS_BATCH = 64 };
+enum { STRESS_KEYS = 600, STRESS_TAGS = 8, STRESS_RECORDS = 64, STRESS_VALUE_MAX = 8000, STRESS_BATCH = 64 };
 
 /* Shared by all; zeroed at first. */
 struct stress {
