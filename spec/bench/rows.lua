@@ -207,7 +207,7 @@ tag("tag-redis", "Redis", { cache = { l1_size = MB64 }, redis = true })
 local function l2(id, row)
   row.id, row.redis = id, true
   row.cache = { l1_size = "16m", l1_objects = 0, l1_ttl = 0.001 }
-  row.draw, row.keys, row.value = "cycle", 100000, "100"
+  row.draw, row.keys, row.value = "cycle", 20000, "100"
   row.sides = row.sides or { GORGE, RESTY_REDIS, GORGE_GET }
   add(row)
 end

@@ -16,9 +16,9 @@ local _M = {}
 
 -- Before the workers are forked.
 ---@param row gorge.bench.Row
----@param redis_url string|nil
-function _M.create(row, redis_url)
-  local options = { namespace = "bench", redis = redis_url }
+---@param redis table|nil option of gorge.new
+function _M.create(row, redis)
+  local options = { namespace = "bench", redis = redis }
   for name, value in pairs(row.cache) do
     options[name] = value
   end

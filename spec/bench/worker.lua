@@ -18,10 +18,10 @@ local row
 local bench = {} -- what tasks need to know; see prepare
 
 ---@param id string
----@param redis_url string|nil
-function _M.init(id, redis_url)
+---@param redis table|nil option of gorge.new
+function _M.init(id, redis)
   row = rows.by_id[id]
-  subjects.create(row, redis_url)
+  subjects.create(row, redis)
 end
 
 local function scaled(n, quick)
