@@ -132,6 +132,7 @@ local function main(options, list)
     local result, err = measure.row(row, options)
     if result then
       results[#results + 1] = result
+      report.save(options.results, { result }, about, ids())
       local held, named = print_lines(result)
       met, targets = met + held, targets + named
     else
@@ -141,7 +142,6 @@ local function main(options, list)
     io.stdout:flush()
   end
   print_traces(results)
-  report.save(options.results, results, about, ids())
   print(("\n%d of %d targets met%s; %s"):format(met, targets, broken > 0 and (", %d broken"):format(broken) or "", options.results))
   return broken == 0
 end
