@@ -15,7 +15,7 @@ PREFIX ?= /usr/local
 LUADIR ?= $(PREFIX)/share/lua/5.1
 LIBDIR ?= $(PREFIX)/lib/lua/5.1
 
-MODULES := base shm sync l1 flight resil proto io drive engine api
+MODULES := base shm sync backlog l1 flight resil proto io drive engine api
 SRCS := $(sort $(wildcard $(MODULES:%=core/%/*.c)))
 # core/test: every test_*.c is a cmocka program of its own; the other files are helpers linked into each.
 TEST_SRCS := $(sort $(wildcard core/test/test_*.c))

@@ -2,6 +2,7 @@
 /* The skin of the library, continued: statistics. */
 #include <string.h>
 
+#include "backlog/backlog.h"
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "resil/histogram.h"
@@ -26,6 +27,9 @@ int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
   out->breaker = gorge_breaker_state(cache->breaker);
   out->breaker_opens = __atomic_load_n(&cache->breaker->opens, __ATOMIC_RELAXED);
   out->redis_state = cache->has_redis ? GORGE_CONN_DOWN : 9;
+  if (cache->generation == gorge_process_generation() && cache->process != NULL) {
+    out->queued = gorge_backlog_count(cache->zone, cache->process->owner.id, cache->ns);
+  }
   bool held;
   uint64_t lag_ms = gorge_control_lag(cache->zone, cache->ns, now_ms, &held);
   out->lag_ms = lag_ms == UINT64_MAX ? -1.0 : (double)lag_ms;

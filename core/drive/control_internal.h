@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <sys/types.h>
 
+#include "backlog/backlog.h"
 #include "drive/control.h"
 #include "drive/ev.h"
 #include "io/l2.h"
@@ -53,6 +54,11 @@ struct gorge_watch {
   bool beating;                    /* beat is in flight */
   char beat_text[8];               /* what it says: when it was sent */
   uint64_t beat_ms;                /* between two */
+  struct gorge_l2_request replay;  /* of a queued invalidation, in flight while `replaying` */
+  bool replaying;
+  uint64_t replay_clear; /* the clear that `replay` carries out, else 0 */
+  struct gorge_l2_tag replay_tag;
+  struct gorge_backlog_record replay_record;
   ev_timer beat_timer;
 };
 
@@ -161,6 +167,9 @@ void gorge_contact_confirm(struct gorge_watch *w, uint64_t at_ms);
 void gorge_contact_echo(struct gorge_watch *w, const struct gorge_message *m, uint64_t now_ms);
 /* Redis cannot be reached. */
 void gorge_contact_lost(struct gorge_watch *w, uint64_t now_ms);
+
+/* Carries out what waits for Redis, control_replay.c. Called now and then while the role is held. */
+void gorge_replay_tick(struct gorge_watch *w, uint64_t now_ms);
 
 /* Whether the thread is about to end: hooks would only delay it. */
 bool gorge_watch_stopping(const struct gorge_watch *w);

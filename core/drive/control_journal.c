@@ -52,6 +52,7 @@ static void on_journal(struct gorge_l2_request *rq, const struct gorge_l2_result
   set_tried(w);
   w->sync = GORGE_SYNC_DONE;
   gorge_watch_set_subscribed(w, true); /* last: who sees it may rely on what was done */
+  gorge_replay_tick(w, now_ms);
 }
 
 static void read_journal(struct gorge_watch *w, uint64_t now_ms) {
@@ -115,4 +116,5 @@ void gorge_journal_tick(struct gorge_watch *w, uint64_t now_ms) {
   if (w->sync == GORGE_SYNC_DUE) {
     read_journal(w, now_ms);
   }
+  gorge_replay_tick(w, now_ms);
 }

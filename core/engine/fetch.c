@@ -63,7 +63,7 @@ static void ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
     run_without_redis(op);
     return;
   }
-  if (gorge_remote_send(op, verb, now_ms) != GORGE_OK) {
+  if (gorge_missed_key(op) || gorge_remote_send(op, verb, now_ms) != GORGE_OK) {
     run_without_redis(op);
   }
 }
@@ -199,6 +199,10 @@ static void deliver(struct gorge_op *op, const struct gorge_l2_result *r, bool k
 }
 
 static void hit(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
+  if (r->ntags > 0 && gorge_missed_tags(op->cache, r->ntags, r->tags)) {
+    run_without_redis(op);
+    return;
+  }
   if (same_tags(op, r)) {
     deliver(op, r, true, now_ms);
     return;

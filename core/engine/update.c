@@ -43,6 +43,12 @@ static void read_here(struct gorge_op *op, uint64_t now_ms) {
   is_read(op, status == GORGE_HIT ? GORGE_HIT : GORGE_MISS);
 }
 
+/* What Redis holds is to be forgotten, which it does not know yet: it cannot be what a new value is made of. */
+static void missed(struct gorge_op *op) {
+  gorge_write_explain(op, GORGE_ERR_DOWN, "an invalidation still waits for Redis");
+  gorge_op_end(op, GORGE_ERR_DOWN);
+}
+
 void gorge_update_read(struct gorge_op *op, uint64_t now_ms) {
   gorge_cache *c = op->cache;
   gorge_key_init(c->zone, c->ns, op->bytes, op->key.len, &op->key);
@@ -53,6 +59,10 @@ void gorge_update_read(struct gorge_op *op, uint64_t now_ms) {
     return;
   }
   int status = gorge_remote_reachable(c) ? GORGE_ERR_BREAKER : GORGE_ERR_DOWN;
+  if (gorge_missed_key(op)) {
+    missed(op);
+    return;
+  }
   if (gorge_remote_allowed(c, now_ms)) {
     op->state = GORGE_OP_READ;
     status = gorge_remote_send(op, GORGE_L2_LOOKUP, now_ms);
@@ -86,6 +96,10 @@ void gorge_update_read_reply(struct gorge_op *op, const struct gorge_l2_result *
   if (op->detached || r->status < 0) {
     gorge_write_explain(op, r->status, r->error);
     gorge_op_end(op, r->status);
+    return;
+  }
+  if (r->status == GORGE_HIT && gorge_missed_tags(op->cache, r->ntags, r->tags)) {
+    missed(op);
     return;
   }
   op->since = r->version;

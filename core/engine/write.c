@@ -94,6 +94,7 @@ void gorge_write_ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_
   if (status != GORGE_OK) {
     gorge_count(c, GORGE_COUNT_DROPPED_WRITES);
     gorge_write_explain(op, status, NULL);
+    gorge_missed_write(op);
     if (verb == GORGE_L2_SET) {
       keep_here(op, now_ms);
     }
@@ -172,7 +173,10 @@ void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *r, uin
     case GORGE_L2_DELETE: gorge_write_forget(op, stored ? r->version : 0); break;
     default: forget_tags_here(op); break;
   }
-  if (!stored) {
+  if (stored) {
+    gorge_missed_none(op);
+  } else {
+    gorge_missed_write(op);
     gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
     gorge_write_explain(op, r->status, r->error);
   }

@@ -94,6 +94,7 @@ enum gorge_counter {
   GORGE_COUNT_CLEARS,
   GORGE_COUNT_UPDATES,          /* attempts, lost races included */
   GORGE_COUNT_UPDATE_CONFLICTS, /* and those that began anew because somebody else had changed the value */
+  GORGE_COUNT_REPLAYED,         /* invalidations that Redis was told of later */
   GORGE_COUNTERS = 64
 };
 
@@ -405,6 +406,7 @@ struct gorge_stats {
   uint32_t redis_state; /* of this worker's connection: 0 down, 1 connecting, 2 handshake, 3 ready; 9: no Redis */
   uint32_t redis_pending;
   uint32_t subscribed; /* 1 while a worker of this host listens to other nodes */
+  uint64_t queued;     /* invalidations that wait for Redis; a clear counts as one */
   double lag_ms;       /* a hit reflects what Redis had committed so long ago; -1: nothing is known, or no Redis */
   uint64_t breaker_opens;
   char redis_reason[128];

@@ -11,7 +11,10 @@ enum {
   STATS_BLOCKS_MAX = 512,
   STATS_SHARE = 96 << 10, /* one block for so many bytes of the zone */
   FLIGHTS_SHARE = 37,     /* the flight table takes 1/37 of the zone, 2.7 %, */
-  FLIGHTS_MAX = 2 << 20   /* and not more than this */
+  FLIGHTS_MAX = 2 << 20,  /* and not more than this */
+  BACKLOG_SHARE = 512,    /* the backlog 1/512, */
+  BACKLOG_MIN = 20 << 10, /* but twice the longest key, which then fits wherever the ring stands */
+  BACKLOG_MAX = 1 << 20
 };
 
 static uint64_t pages(uint64_t bytes) { return (bytes + PAGE - 1) & ~(uint64_t)(PAGE - 1); }
@@ -27,6 +30,9 @@ void gorge_layout_regions(uint64_t size_bytes, struct gorge_region_table *out) {
   out->size[GORGE_REGION_STATS] =
       pages(sizeof(uint16_t) * GORGE_NAMESPACES * GORGE_WORKERS + blocks * sizeof(struct gorge_stats_block));
   out->size[GORGE_REGION_FLIGHTS] = pages(flights);
+  uint64_t backlog = size_bytes / BACKLOG_SHARE;
+  backlog = backlog < BACKLOG_MIN ? BACKLOG_MIN : backlog > BACKLOG_MAX ? BACKLOG_MAX : backlog;
+  out->size[GORGE_REGION_BACKLOG] = pages(backlog);
   uint64_t at = pages(sizeof(struct gorge_zone_header));
   for (int i = 0; i < GORGE_REGION_L1; i++) {
     out->at[i] = at;

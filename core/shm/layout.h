@@ -6,6 +6,7 @@
  *   workers    struct gorge_worker_slot [GORGE_WORKERS]
  *   stats      uint16_t block_of [GORGE_NAMESPACES][GORGE_WORKERS], then struct gorge_stats_block [n]
  *   flights    laid out by flight/flight.c; all zeros is an empty table
+ *   backlog    laid out by backlog/backlog.c; all zeros is an empty one
  *   l1         all that is left
  *
  * Every region starts on a page. The table of regions is a pure function of the zone's size: each process computes
@@ -51,6 +52,7 @@ struct gorge_zone_header {
   uint64_t reserved[3];
   uint64_t region_at[GORGE_REGIONS];
   uint64_t region_size[GORGE_REGIONS];
+  uint64_t reserved1[6];
   /* A line of its own each: counters that grow. */
   struct gorge_line tokens;        /* word[0]: gorge_zone_token */
   struct gorge_line worker_deaths; /* word[0]: dead slots claimed again */

@@ -33,6 +33,7 @@ enum gorge_region {
   GORGE_REGION_WORKERS, /* worker slots (sync/owner.c) */
   GORGE_REGION_STATS,   /* pool of counter and histogram blocks */
   GORGE_REGION_FLIGHTS, /* flight table (flight/flight.c) */
+  GORGE_REGION_BACKLOG, /* invalidations that Redis does not know of (backlog/backlog.c) */
   GORGE_REGION_L1,
   GORGE_REGIONS
 };

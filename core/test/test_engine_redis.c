@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "backlog/backlog.h"
 #include "base/clock.h"
 #include "test/drive_support.h"
 #include "test/engine_support.h"
@@ -258,14 +259,20 @@ static void redis_comes_and_goes(void **state) {
     int status;
     (void)engine_get_or_fill(a, key, value, &status);
     assert_true(status == GORGE_HIT || status == GORGE_STORED || status == GORGE_REFUSED);
-    assert_true(set(b, key, value, NULL) <= GORGE_OK);
+    int stored = set(b, key, value, NULL);
+    assert_true(stored <= GORGE_OK);
+    if (stored == GORGE_OK &&
+        !gorge_backlog_empty(b->zone, b->ns)) { /* what was missed is carried out now, and forgets */
+      assert_true(TURN_UNTIL(gorge_backlog_empty(b->zone, b->ns)));
+      assert_int_equal(set(b, key, value, NULL), GORGE_OK);
+    }
     /* a Redis that has lost its memory makes L1 forget: then the value is there, else it is here */
     assert_string_equal(engine_get_or_fill(b, key, "older", &status), value);
     assert_true(delete_key(b, key) <= GORGE_OK);
     assert_true(l1_is(b, key, NULL));
   }
+  assert_true(TURN_UNTIL(engine_follows(a) && engine_follows(b) && gorge_backlog_empty(b->zone, b->ns)));
   assert_true(TURN_UNTIL(set(b, "k", "again", NULL) == GORGE_OK));
-  assert_true(TURN_UNTIL(engine_follows(a) && engine_follows(b)));
   assert_true(TURN_UNTIL(!l1_is(a, "k", "v"))); /* the journal is new: what was before is not trusted */
   assert_string_equal(get(a, "k", "?"), "again");
   assert_true(engine_counter(a, GORGE_COUNT_DROPPED_WRITES) + engine_counter(b, GORGE_COUNT_DROPPED_WRITES) > 0);

@@ -6,14 +6,15 @@ local BELOW = {
   base = "",
   shm = "base",
   sync = "shm base",
+  backlog = "sync shm base",
   l1 = "sync shm base",
   flight = "l1 sync shm base",
   resil = "base",
   proto = "base",
   io = "proto resil base",
-  drive = "flight l1 io proto resil sync shm base",
-  engine = "l1 flight drive io proto resil sync shm base",
-  api = "engine l1 flight drive io proto resil sync shm base",
+  drive = "backlog flight l1 io proto resil sync shm base",
+  engine = "backlog l1 flight drive io proto resil sync shm base",
+  api = "engine backlog l1 flight drive io proto resil sync shm base",
 }
 -- Bytes and times in, results out: no socket, no clock, no thread.
 local PURE = { base = true, resil = true, proto = true, io = true }

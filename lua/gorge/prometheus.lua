@@ -56,6 +56,7 @@ local NAMESPACE_GAUGES = {
     function(raw) return raw.redis_state == 3 and 1 or 0 end, redis = true },
   { "redis_pending_commands", "Commands of the worker that answers that wait for Redis.",
     function(raw) return raw.redis_pending end, redis = true },
+  { "queued_invalidations", "Invalidations that wait for Redis.", function(raw) return tonumber(raw.queued) end, redis = true },
   { "subscribed", "1 while a worker of this host listens to the other nodes.", function(raw) return raw.subscribed end, redis = true },
   { "lag_seconds", "How long ago it was last confirmed that this host heard everything; absent before the first time.",
     function(raw) return raw.lag_ms >= 0 and raw.lag_ms / 1000 or nil end, redis = true },

@@ -40,6 +40,7 @@ _M.COUNTERS = {
   { "clears", "Times that the namespace was cleared on this host." },
   { "updates", "Attempts to change a value in one step." },
   { "update_conflicts", "Such attempts that began anew because somebody else had changed the value." },
+  { "replayed", "Invalidations that Redis was told of later." },
 }
 
 _M.HISTOGRAMS = { "l2_latency", "load_latency", "wait_latency" }
@@ -90,6 +91,7 @@ function _M.read(cache, raw)
     redis_error = raw.redis_state ~= 3 and raw.redis_reason[0] ~= 0 and ffi.string(raw.redis_reason) or nil,
     redis_pending = raw.redis_pending,
     subscribed = raw.subscribed == 1,
+    queued = tonumber(raw.queued),
     lag = raw.lag_ms >= 0 and raw.lag_ms / 1000 or nil,
   }
   for i, counter in ipairs(_M.COUNTERS) do

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writes that Redis was not told of, or may not have carried out. They wait in the zone (backlog/backlog.h) until the holder of the
+ * subscriber role carries them out as invalidations. Until then Redis is not asked for what they concern: it could still answer with what
+ * this host has forgotten.
+ */
+#include "backlog/backlog.h"
+#include "engine/engine.h"
+
+/* Calls `what` for each key or tag that the write concerns. */
+typedef void for_each(struct gorge_zone *zone, uint32_t owner, uint32_t ns, enum gorge_backlog_what what,
+                      const char *name, uint32_t len);
+
+static void concerned(const struct gorge_op *op, for_each *call) {
+  const gorge_cache *c = op->cache;
+  uint32_t owner = c->process->owner.id;
+  if (op->verb == GORGE_L2_SET || op->verb == GORGE_L2_DELETE) {
+    call(c->zone, owner, c->ns, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
+  } else if (op->verb == GORGE_L2_INVALIDATE_TAGS) {
+    for (uint32_t i = 0; i < op->ntags; i++) {
+      call(c->zone, owner, c->ns, GORGE_BACKLOG_TAG, op->tags[i].ptr, op->tags[i].len);
+    }
+  } /* touch and update: when they fail, the value in Redis is as good as it was */
+}
+
+void gorge_missed_write(const struct gorge_op *op) {
+  const gorge_cache *c = op->cache;
+  if (!gorge_remote_reachable(c)) {
+    return; /* nginx's master: what it stores before the workers are there is nothing that others must forget */
+  }
+  if (op->verb == GORGE_L2_CLEAR) {
+    gorge_backlog_add_clear(c->zone, c->ns);
+  }
+  concerned(op, gorge_backlog_add);
+}
+
+void gorge_missed_none(const struct gorge_op *op) { concerned(op, gorge_backlog_cancel); }
+
+bool gorge_missed_key(const struct gorge_op *op) {
+  const gorge_cache *c = op->cache;
+  return gorge_backlog_holds(c->zone, c->process->owner.id, c->ns, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
+}
+
+bool gorge_missed_tags(const gorge_cache *c, uint32_t ntags, const struct gorge_l2_tag *tags) {
+  bool missed = false;
+  for (uint32_t i = 0; i < ntags && !missed; i++) {
+    missed = gorge_backlog_holds(c->zone, c->process->owner.id, c->ns, GORGE_BACKLOG_TAG, tags[i].ptr, tags[i].len);
+  }
+  return missed;
+}

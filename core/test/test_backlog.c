@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+/* The queue of invalidations that Redis has not been told of: order, sameness, room, several namespaces, killed and stopped writers. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "backlog/backlog.h"
+#include "base/clock.h"
+#include "test/procs.h"
+
+static struct gorge_zone *zone;
+static struct gorge_owner owner;
+
+static int begin(void **state) {
+  (void)state;
+  zone = proc_zone(NULL);
+  return gorge_owner_claim(zone, GORGE_THREAD_MAIN, &owner) == GORGE_OK ? 0 : -1;
+}
+
+static int end(void **state) {
+  (void)state;
+  gorge_owner_release(zone, &owner);
+  return 0;
+}
+
+static void add(uint32_t ns, enum gorge_backlog_what what, const char *name) {
+  gorge_backlog_add(zone, owner.id, ns, what, name, (uint32_t)strlen(name));
+}
+
+static bool holds(uint32_t ns, enum gorge_backlog_what what, const char *name) {
+  return gorge_backlog_holds(zone, owner.id, ns, what, name, (uint32_t)strlen(name));
+}
+
+/* Takes the next one out; its name, or NULL. Good until the next call. */
+static const char *take(uint32_t ns) {
+  static struct gorge_backlog_record record;
+  if (!gorge_backlog_next(zone, owner.id, ns, &record)) {
+    return NULL;
+  }
+  gorge_backlog_done(zone, owner.id, &record);
+  record.name[record.len] = '\0';
+  return record.name;
+}
+
+static void they_come_out_in_their_order(void **state) {
+  (void)state;
+  assert_true(gorge_backlog_empty(zone, 0));
+  add(0, GORGE_BACKLOG_KEY, "one");
+  add(0, GORGE_BACKLOG_TAG, "two");
+  add(0, GORGE_BACKLOG_KEY, "three");
+  assert_false(gorge_backlog_empty(zone, 0));
+  assert_int_equal(gorge_backlog_count(zone, owner.id, 0), 3);
+  assert_true(holds(0, GORGE_BACKLOG_KEY, "one"));
+  assert_true(holds(0, GORGE_BACKLOG_TAG, "two"));
+  assert_false(holds(0, GORGE_BACKLOG_KEY, "two")); /* a tag is no key */
+  assert_false(holds(0, GORGE_BACKLOG_KEY, "on"));
+  assert_string_equal(take(0), "one");
+  assert_false(holds(0, GORGE_BACKLOG_KEY, "one"));
+  assert_string_equal(take(0), "two");
+  assert_string_equal(take(0), "three");
+  assert_null(take(0));
+  assert_true(gorge_backlog_empty(zone, 0));
+}
+
+static void what_waits_already_is_not_added_again(void **state) {
+  (void)state;
+  for (int i = 0; i < 100000; i++) {
+    add(0, GORGE_BACKLOG_KEY, "the same");
+  }
+  assert_int_equal(gorge_backlog_count(zone, owner.id, 0), 1);
+  assert_int_equal(gorge_backlog_clear_due(zone, 0), 0);
+}
+
+/* What is on its way may have been carried out before the new invalidation. */
+static void what_is_on_its_way_is_added_again(void **state) {
+  (void)state;
+  static struct gorge_backlog_record sent;
+  add(0, GORGE_BACKLOG_KEY, "k");
+  assert_true(gorge_backlog_next(zone, owner.id, 0, &sent));
+  assert_true(holds(0, GORGE_BACKLOG_KEY, "k"));
+  add(0, GORGE_BACKLOG_KEY, "k");
+  add(0, GORGE_BACKLOG_KEY, "k");
+  assert_int_equal(gorge_backlog_count(zone, owner.id, 0), 2);
+  gorge_backlog_done(zone, owner.id, &sent);
+  assert_true(holds(0, GORGE_BACKLOG_KEY, "k"));
+  assert_string_equal(take(0), "k");
+  assert_true(gorge_backlog_empty(zone, 0));
+}
+
+static void a_later_write_makes_up_for_it(void **state) {
+  (void)state;
+  static struct gorge_backlog_record sent;
+  add(0, GORGE_BACKLOG_KEY, "first");
+  add(0, GORGE_BACKLOG_KEY, "second");
+  gorge_backlog_cancel(zone, owner.id, 0, GORGE_BACKLOG_TAG, "second", 6);
+  assert_true(holds(0, GORGE_BACKLOG_KEY, "second"));
+  gorge_backlog_cancel(zone, owner.id, 0, GORGE_BACKLOG_KEY, "second", 6);
+  assert_false(holds(0, GORGE_BACKLOG_KEY, "second"));
+  assert_true(gorge_backlog_next(zone, owner.id, 0, &sent));
+  gorge_backlog_cancel(zone, owner.id, 0, GORGE_BACKLOG_KEY, "first", 5); /* it is on its way */
+  assert_true(holds(0, GORGE_BACKLOG_KEY, "first"));
+  gorge_backlog_done(zone, owner.id, &sent);
+  assert_true(gorge_backlog_empty(zone, 0));
+}
+
+static void namespaces_do_not_wait_for_each_other(void **state) {
+  (void)state;
+  add(1, GORGE_BACKLOG_KEY, "a");
+  add(2, GORGE_BACKLOG_KEY, "b");
+  add(1, GORGE_BACKLOG_KEY, "c");
+  assert_false(holds(2, GORGE_BACKLOG_KEY, "a"));
+  assert_string_equal(take(2), "b");
+  assert_null(take(2));
+  assert_string_equal(take(1), "a");
+  assert_string_equal(take(1), "c");
+  assert_true(gorge_backlog_empty(zone, 1));
+}
+
+static void without_room_the_namespace_is_to_be_cleared(void **state) {
+  (void)state;
+  char name[32];
+  uint32_t n = 0;
+  while (gorge_backlog_clear_due(zone, 3) == 0 && n < 100000) {
+    snprintf(name, sizeof name, "key:%u", n++);
+    add(3, GORGE_BACKLOG_KEY, name);
+  }
+  assert_in_range(n, 100, 99999);
+  assert_true(holds(3, GORGE_BACKLOG_KEY, "anything"));
+  assert_int_equal(gorge_backlog_clear_due(zone, 4), 0);
+  uint64_t due = gorge_backlog_clear_due(zone, 3);
+  gorge_backlog_add_clear(zone, 3); /* one more, while that is being done */
+  gorge_backlog_cleared(zone, 3, due);
+  assert_int_not_equal(gorge_backlog_clear_due(zone, 3), 0);
+  gorge_backlog_cleared(zone, 3, gorge_backlog_clear_due(zone, 3));
+  assert_int_equal(gorge_backlog_clear_due(zone, 3), 0);
+  for (uint32_t i = 0; i + 1 < n; i++) {
+    snprintf(name, sizeof name, "key:%u", i);
+    assert_string_equal(take(3), name);
+  }
+  assert_true(gorge_backlog_empty(zone, 3));
+}
+
+/* Round and round, with names of every length that there is. */
+static void names_of_every_length_go_round(void **state) {
+  (void)state;
+  static char name[GORGE_KEY_MAX + 1];
+  static struct gorge_backlog_record record;
+  memset(name, 'x', GORGE_KEY_MAX);
+  uint64_t seed = 1;
+  for (uint32_t len = 1; len <= GORGE_KEY_MAX; len += 1 + proc_random(&seed) % 40) {
+    memcpy(name, &len, len < 4 ? len : 4);
+    gorge_backlog_add(zone, owner.id, 5, GORGE_BACKLOG_KEY, name, len);
+    assert_true(gorge_backlog_holds(zone, owner.id, 5, GORGE_BACKLOG_KEY, name, len));
+    assert_true(gorge_backlog_next(zone, owner.id, 5, &record));
+    assert_int_equal(record.len, len);
+    assert_memory_equal(record.name, name, len);
+    gorge_backlog_done(zone, owner.id, &record);
+    assert_true(gorge_backlog_empty(zone, 5));
+  }
+  assert_int_equal(gorge_backlog_clear_due(zone, 5), 0);
+}
+
+static void names_that_are_none_clear(void **state) {
+  (void)state;
+  gorge_backlog_add(zone, owner.id, 6, GORGE_BACKLOG_KEY, "", 0);
+  assert_int_not_equal(gorge_backlog_clear_due(zone, 6), 0);
+}
+
+static void damaged_bytes_end_in_a_clear(void **state) {
+  (void)state;
+  add(0, GORGE_BACKLOG_KEY, "k");
+  uint64_t size;
+  char *region = gorge_zone_region(zone, GORGE_REGION_BACKLOG, &size);
+  memset(region + 320, 0, 8); /* the first record's head */
+  static struct gorge_backlog_record record;
+  assert_false(gorge_backlog_next(zone, owner.id, 0, &record));
+  assert_int_not_equal(gorge_backlog_clear_due(zone, 0), 0);
+  gorge_backlog_cleared(zone, 0, gorge_backlog_clear_due(zone, 0));
+  assert_true(gorge_backlog_empty(zone, 0));
+}
+
+static int add_for_ever(struct proc *self, void *arg) {
+  struct gorge_owner mine;
+  CHILD_CHECK(gorge_owner_claim(zone, GORGE_THREAD_MAIN, &mine) == GORGE_OK);
+  (void)arg;
+  for (uint64_t i = 0;; i++) {
+    char name[48];
+    int len = snprintf(name, sizeof name, "%d:%llu", (int)self->pid, (unsigned long long)i);
+    gorge_backlog_add(zone, mine.id, 0, GORGE_BACKLOG_KEY, name, (uint32_t)len);
+  }
+}
+
+/* Writers that are killed leave a queue that can be read, and a lock that can be had. */
+static void writers_may_be_killed(void **state) {
+  (void)state;
+  uint64_t seed = 7, taken = 0;
+  for (int round = 0; round < 40; round++) {
+    struct proc child = proc_start(add_for_ever, NULL);
+    uint64_t until = gorge_clock_us() + 500 + proc_random(&seed) % 4000;
+    while (gorge_clock_us() < until) {
+      taken += take(0) != NULL;
+    }
+    proc_kill(&child);
+    while (take(0) != NULL) {
+      taken++;
+    }
+    if (gorge_backlog_clear_due(zone, 0) != 0) {
+      gorge_backlog_cleared(zone, 0, gorge_backlog_clear_due(zone, 0));
+    }
+    assert_true(gorge_backlog_empty(zone, 0));
+  }
+  assert_true(taken > 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(they_come_out_in_their_order),          TEST(what_waits_already_is_not_added_again),
+      TEST(what_is_on_its_way_is_added_again),     TEST(a_later_write_makes_up_for_it),
+      TEST(namespaces_do_not_wait_for_each_other), TEST(without_room_the_namespace_is_to_be_cleared),
+      TEST(names_of_every_length_go_round),        TEST(names_that_are_none_clear),
+      TEST(damaged_bytes_end_in_a_clear),          TEST(writers_may_be_killed),
+  };
+  return cmocka_run_group_tests_name("backlog", tests, NULL, NULL);
+}
