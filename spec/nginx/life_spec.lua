@@ -271,7 +271,7 @@ describe("touch", function()
 
   it("without Redis for a while acts on this host, and says so", function()
     local redis = helper.redis()
-    local n = node.start { options = { redis = redis.url } }
+    local n = node.start { options = { redis = redis.url, disconnected_ttl = 100 } }
     helper.wait_until(function()
       n:run [[cache:get "link"]]
       return n:stats().subscribed
