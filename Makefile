@@ -167,6 +167,22 @@ bench: deps build  ## measure every target beside its peer in nginx; ROWS=patter
 	  RESULTS='$(RESULTS)' MLCACHE='$(MLCACHE)' LUA_RESTY_LOCK='$(LUA_RESTY_LOCK)' LUA_RESTY_REDIS='$(LUA_RESTY_REDIS)' \
 	  luajit spec/bench/run.lua
 
+# Programs that measure L1 alone.
+$(BUILD)/bench/trace: core/bench/trace_peers.c
+$(BUILD)/bench/%: core/bench/%.c $(BUILD)/obj/opt/libgorge.a
+	@mkdir -p $(@D)
+	@echo 'link $@'
+	$(Q)$(CC) $(GORGE_CPPFLAGS) $(CPPFLAGS) $(GORGE_CFLAGS) $(FLAGS_opt) $(filter %.c %.a,$^) $(LIBS) -lz -o $@
+
+.PHONY: bench-l1 bench-trace bench-traces
+bench-l1: deps-dev $(BUILD)/bench/l1  ## nanoseconds of the operations of L1 in C
+	$(BUILD)/bench/l1
+bench-trace: deps-dev $(BUILD)/bench/trace  ## hit ratio of L1 under a recorded trace: TRACE=file SIZE=size, see core/bench/trace.c
+	$(BUILD)/bench/trace '$(TRACE)' '$(SIZE)'
+bench-traces: deps-dev $(BUILD)/bench/trace  ## the same for a folder of traces: TRACES=folder, see core/bench/traces.sh
+	core/bench/traces.sh $(BUILD)/bench/trace '$(TRACES)'
+
+
 .PHONY: demo serve
 demo: deps build  ## run the demo; REDIS=none runs it without Redis
 	@REDIS='$(REDIS)' examples/packages/demo

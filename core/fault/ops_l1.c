@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "fault/peer.h"
+#include "l1/log.h"
 
 enum {
   LITTLE_VALUE = 300,
@@ -70,6 +71,74 @@ static void crowded(struct fault_scene *s) {
       stored++;
     }
   }
+}
+
+/* One entry more in the hot shard. */
+static void store_another(struct fault_scene *s) {
+  static uint64_t number = 200000;
+  static char value[LITTLE_VALUE];
+  struct gorge_shard v = {0};
+  struct gorge_key key;
+  char name[24];
+  do {
+    l1_name(name, number++);
+    key = l1_key(&s->l1, name, strlen(name));
+    assert_true(gorge_shard_of(s->l1.zone, key.hash, &v));
+  } while (v.shared != s->shard.shared);
+  l1_put_bytes(&s->l1, name, strlen(name), value, sizeof value, 1 << 30);
+  s->shard.shared->misses = 0; /* the target stays where it is put */
+}
+
+/* Goes on until the small ring stands as asked; it is to have `percent` of the area. */
+static void border(struct fault_scene *s, uint32_t percent, bool (*stands)(const struct gorge_shard *v)) {
+  struct gorge_shard *v = &s->shard;
+  present(s);
+  for (int i = 0; i < 20000 && !stands(v); i++) {
+    v->shared->small_wanted = v->area_units / 100 * percent;
+    store_another(s);
+  }
+  assert_true(stands(v));
+  v->shared->small_wanted = v->area_units / 100 * percent;
+}
+
+/* The next entry is taken in by moving main's first ones out of the way. */
+static bool at_its_end(const struct gorge_shard *v) {
+  return gorge_log_wants_more(v, gorge_units(LITTLE_VALUE)) && gorge_log_main_low(v) == gorge_log_small_end(v);
+}
+static void small_grows(struct fault_scene *s) { border(s, 40, at_its_end); }
+
+/* The next entry begins a lap, before which the end comes down. */
+static bool at_its_early_end(const struct gorge_shard *v) {
+  const struct gorge_l1_shard *shared = v->shared;
+  uint64_t head = shared->head[GORGE_RING_SMALL], tail = shared->tail[GORGE_RING_SMALL];
+  return shared->small_lap < gorge_log_small_end(v) && head >> v->lap_shift == tail >> v->lap_shift &&
+         gorge_shard_position(v, head) + gorge_units(LITTLE_VALUE) > shared->small_lap;
+}
+static void small_shrinks(struct fault_scene *s) {
+  border(s, 40, at_its_end);
+  border(s, 5, at_its_early_end);
+}
+
+/* The next entry sends small's oldest to main, in front of its first one. */
+static bool before_a_gap(const struct gorge_shard *v) {
+  uint64_t at;
+  struct gorge_head head;
+  uint32_t units = gorge_log_oldest(v, GORGE_RING_SMALL, &at, &head);
+  return units > 0 && gorge_log_place_front(v, units, &at) &&
+         !gorge_log_place(v, GORGE_RING_SMALL, GORGE_HEAD_UNITS + 2, 0, &at) &&
+         !gorge_log_place(v, GORGE_RING_MAIN, units, gorge_log_reserve(v), &at);
+}
+static void main_takes(struct fault_scene *s) {
+  border(s, 40, at_its_end);
+  border(s, 5, before_a_gap);
+}
+
+/* The next miss is the one that moves the target. */
+static void target_moves(struct fault_scene *s) {
+  present_and_used(s);
+  absent(s);
+  s->shard.shared->misses = 1 << 20;
+  s->shard.shared->hits[GORGE_RING_SMALL] = 1000;
 }
 
 static void forgotten(struct fault_scene *s) {
@@ -242,6 +311,10 @@ const struct fault_op fault_ops_l1[] = {
      .ready = ready_little,
      .act = set,
      .done = stored},
+    {.name = "small takes from main", .prepare = small_grows, .ready = ready_little, .act = insert, .done = stored},
+    {.name = "small gives", .prepare = small_shrinks, .ready = ready_little, .act = insert, .done = stored},
+    {.name = "main takes", .prepare = main_takes, .ready = ready_short, .act = insert, .done = stored},
+    {.name = "move the target", .prepare = target_moves, .ready = ready_short, .act = insert, .done = stored},
     {.name = "exchange", .prepare = present, .ready = ready_exchange, .act = exchange, .done = stored},
     {.name = "touch", .prepare = present, .ready = ready, .act = touch, .done = touched},
     {.name = "delete", .prepare = present, .ready = ready, .act = delete, .done = gone},

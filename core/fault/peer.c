@@ -151,7 +151,7 @@ const char *fault_check_read(struct fault_scene *s) {
   return NULL;
 }
 
-/* From tail to head of both rings there is one entry or pad record after another. */
+/* From tail to head of both rings there is one entry or pad record after another, each on its side of the border. */
 static const char *check_log(struct fault_scene *s) {
   const struct gorge_shard *v = &s->shard;
   for (int ring = 0; ring < GORGE_RINGS; ring++) {
@@ -160,12 +160,16 @@ static const char *check_log(struct fault_scene *s) {
       uint64_t position = gorge_shard_position(v, at);
       struct gorge_head h = gorge_head_load(v->area + position);
       if (gorge_head_kind(&h) == GORGE_KIND_PAD) {
-        at = ((at >> v->lap_shift) + 1) << v->lap_shift | h.unit[1];
+        at = ((at >> v->lap_shift) + 1) << v->lap_shift | v->shared->start[ring];
         continue;
       }
       uint32_t units = gorge_entry_units(&h, v->area + position, v->area_units - position);
       if (units == 0 || gorge_head_check(&h) != gorge_offset_check(at)) {
         return fault_complain(s, "no entry in ring %d at %llu", ring, (unsigned long long)at);
+      }
+      uint64_t border = v->shared->end[GORGE_RING_SMALL];
+      if (ring == GORGE_RING_MAIN ? position < border : position + units > border) {
+        return fault_complain(s, "an entry of ring %d at %llu beyond the border", ring, (unsigned long long)at);
       }
       at += units;
     }

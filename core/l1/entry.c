@@ -1,22 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 #include "l1/entry.h"
 
-uint32_t gorge_entry_units(const struct gorge_head *h, const uint32_t *at, uint64_t limit) {
-  uint32_t units = gorge_head_extra_at(h);
-  if (gorge_head_kind(h) == GORGE_KIND_PAD || units > limit) {
+uint32_t gorge_entry_units_tagged(uint32_t units, const uint32_t *at, uint64_t limit) {
+  if (units >= limit) {
     return 0;
   }
-  if (gorge_head_extra(h)) {
-    if (units >= limit) {
-      return 0;
-    }
-    uint32_t first = gorge_relaxed_load32(&at[units]);
-    if (gorge_extra_tags(first) > GORGE_TAGS_MAX ||
-        gorge_extra_units(first) < 1 + gorge_extra_tags(first) * GORGE_TAG_RECORD_UNITS) {
-      return 0;
-    }
-    units += gorge_extra_units(first);
+  uint32_t first = gorge_relaxed_load32(&at[units]);
+  if (gorge_extra_tags(first) > GORGE_TAGS_MAX ||
+      gorge_extra_units(first) < 1 + gorge_extra_tags(first) * GORGE_TAG_RECORD_UNITS) {
+    return 0;
   }
+  units += gorge_extra_units(first);
   return units <= limit ? units : 0;
 }
 

@@ -13,8 +13,7 @@
  *           if X  units of what begins here:16 | tags:8 | 0, then for each tag: generation, low and high unit; cell
  *                 then for each tag: its length in one byte, its name
  *
- * Nothing of an entry changes after it was published. A pad record has kind 15, and in unit 1 the position where the
- * next lap begins.
+ * Nothing of an entry changes after it was published. A pad record has kind 15 and nothing else.
  *
  * The bits of the offset in a slot wrap after 64 TB of writes to a shard; the check folds the whole offset, so that
  * a slot older than that cannot pass for a newer one.
@@ -106,10 +105,19 @@ static inline void gorge_head_set_check(struct gorge_head *h, uint64_t offset) {
 static inline uint32_t gorge_extra_units(uint32_t unit) { return unit & 0xffff; }
 static inline uint32_t gorge_extra_tags(uint32_t unit) { return unit >> 16 & 0xff; }
 
+/* Units of an entry with tags, of which what comes before them takes `units`. */
+uint32_t gorge_entry_units_tagged(uint32_t units, const uint32_t *at, uint64_t limit);
+
 /*
  * Units of the whole entry at `at`, of which `limit` may be read; 0: not an entry that fits there.
  */
-uint32_t gorge_entry_units(const struct gorge_head *h, const uint32_t *at, uint64_t limit);
+static inline uint32_t gorge_entry_units(const struct gorge_head *h, const uint32_t *at, uint64_t limit) {
+  uint32_t units = gorge_head_extra_at(h);
+  if (gorge_head_kind(h) == GORGE_KIND_PAD || units > limit) {
+    return 0;
+  }
+  return gorge_head_extra(h) ? gorge_entry_units_tagged(units, at, limit) : units;
+}
 
 /* Version of the entry; 0: none. The entry was range-checked. */
 static inline uint64_t gorge_entry_version(const struct gorge_head *h, const uint32_t *at) {

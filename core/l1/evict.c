@@ -1,12 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 #include "l1/evict.h"
 
+#include "l1/adapt.h"
 #include "l1/ghost.h"
 #include "l1/stamps.h"
 
-enum { PASSED_OVER_MAX = 8, AGING_SHARE = 15, AGING_ENTRIES_MIN = 256, AGE_BITS = 4, AHEAD_LINES = 3 };
+enum {
+  PASSED_OVER_MAX = 8,
+  AGING_SHARE = 15,
+  AGING_ENTRIES_MIN = 256,
+  AGE_BITS = 4,
+  AHEAD_LINES = 3,
+  LOST_MAX = 128,   /* contests that main's victim may win before it is moved on */
+  DEAD_MAX = 16,    /* how often it is moved on at once because */
+  DEAD_OF_MAIN = 4, /* of a dead entry found in main */
+  DEAD_OF_SMALL = 1 /* or in small */
+};
 
 enum found { NOTHING, DROPPED, LIVE };
+
+/* What each eviction goes through; it stands in one more place that is seldom needed, which keeps gcc from it. */
+#define INLINE static inline __attribute__((always_inline))
 
 uint32_t gorge_evict_frequency(const struct gorge_shard *v, const struct gorge_head *head) {
   uint32_t ages = (v->shared->frequency_age - gorge_head_age(head)) & ((1U << AGE_BITS) - 1);
@@ -24,8 +38,9 @@ uint32_t gorge_evict_raise(const struct gorge_shard *v, uint32_t f, uint32_t by)
   return f + by < GORGE_F_MAX ? f + by : GORGE_F_MAX;
 }
 
-uint32_t gorge_evict_keep(const struct gorge_shard *v, int ring) {
-  return ring == GORGE_RING_MAIN ? gorge_log_reserve(v) : 0;
+uint32_t gorge_evict_first_frequency(const struct gorge_shard *v, uint64_t hash) {
+  gorge_adapt_missed(v);
+  return gorge_evict_raise(v, gorge_ghost_take(v, hash), 1);
 }
 
 static bool tags_changed(const struct gorge_shard *v, const struct gorge_head *head, const uint32_t *at) {
@@ -76,7 +91,7 @@ static bool leads_to(uint64_t word, int ring, uint64_t offset) {
  * Finds hash and slot of an entry. The hash of main's oldest, which is looked at again and again, is left to be found out when it is
  * needed (0), as long as its slot is known.
  */
-static void find_slot(struct gorge_shard *v, struct gorge_resident *r) {
+INLINE void find_slot(struct gorge_shard *v, struct gorge_resident *r) {
   struct gorge_l1_shard *s = v->shared;
   if (r->ring == GORGE_RING_MAIN && s->victim_at == r->at &&
       s->victim_slot < (uint64_t)v->buckets * GORGE_BUCKET_SLOTS &&
@@ -98,6 +113,34 @@ static uint64_t hash_of_resident(const struct gorge_shard *v, const struct gorge
   return r->hash != 0 ? r->hash : hash_of(v, &r->head, gorge_shard_unit(v, r->at));
 }
 
+/* A dead entry was found: more of them are worth looking for. */
+static void note_dead(const struct gorge_shard *v, int ring) {
+  uint32_t dead = v->shared->dead + (ring == GORGE_RING_MAIN ? DEAD_OF_MAIN : DEAD_OF_SMALL);
+  v->shared->dead = dead < DEAD_MAX ? dead : DEAD_MAX;
+}
+
+/* Finds the slot of an entry; empties it if nobody may see the entry any more. DROPPED: nothing leads to it, the caller frees its room. */
+INLINE enum found look_at(struct gorge_shard *v, struct gorge_resident *r) {
+  find_slot(v, r);
+  if (r->slot == NULL) {
+    if (r->ring == GORGE_RING_MAIN) {
+      note_dead(v, r->ring);
+    }
+    return DROPPED;
+  }
+  r->word = __atomic_load_n(r->slot, __ATOMIC_RELAXED);
+  bool expired = gorge_head_expires(&r->head) <= v->now_ms;
+  if (expired || gorge_evict_invalid(v, &r->head, gorge_shard_unit(v, r->at))) {
+    unlink_entry(v, r->slot);
+    note_dead(v, r->ring);
+    if (expired) {
+      gorge_shard_tally(v, gorge_head_ns(&r->head), GORGE_COUNT_EXPIRED);
+    }
+    return DROPPED;
+  }
+  return LIVE;
+}
+
 /* The oldest entry of a ring. Drops it instead if nothing leads to it or nobody may see it any more. */
 static enum found oldest(struct gorge_shard *v, int ring, struct gorge_resident *r) {
   v->steps -= v->steps > 0;
@@ -106,22 +149,11 @@ static enum found oldest(struct gorge_shard *v, int ring, struct gorge_resident 
   if (r->units == 0) {
     return NOTHING;
   }
-  find_slot(v, r);
-  if (r->slot == NULL) {
+  enum found found = look_at(v, r);
+  if (found == DROPPED) {
     advance(v, r);
-    return DROPPED;
   }
-  r->word = __atomic_load_n(r->slot, __ATOMIC_RELAXED);
-  bool expired = gorge_head_expires(&r->head) <= v->now_ms;
-  if (expired || gorge_evict_invalid(v, &r->head, gorge_shard_unit(v, r->at))) {
-    unlink_entry(v, r->slot);
-    advance(v, r);
-    if (expired) {
-      gorge_shard_tally(v, gorge_head_ns(&r->head), GORGE_COUNT_EXPIRED);
-    }
-    return DROPPED;
-  }
-  return LIVE;
+  return found;
 }
 
 /* Evicts the oldest entry of its ring. */
@@ -133,30 +165,56 @@ static void evict(struct gorge_shard *v, const struct gorge_resident *r, uint32_
   gorge_shard_tally(v, gorge_head_ns(&r->head), GORGE_COUNT_EVICTIONS);
 }
 
-/*
- * Copies an entry to the head of the main ring and lets its slot lead there, with `spent` taken from its frequency.
- * Returns false when there is no room. Killed before the slot is changed, the copy is an orphan; after, the original is.
- */
-static bool reappend(struct gorge_shard *v, const struct gorge_resident *r, uint32_t f, uint32_t spent) {
+/* Where main could take an entry. */
+struct room {
   uint64_t at;
-  if (!gorge_log_place(v, GORGE_RING_MAIN, r->units, 0, &at)) {
-    return false;
+  bool front; /* in front of its first entry, not at its head */
+};
+
+/* Whether main has room for r, and what it must keep free besides. */
+INLINE bool find_room(const struct gorge_shard *v, const struct gorge_resident *r, struct room *room) {
+  room->front = false;
+  if (gorge_log_place(v, GORGE_RING_MAIN, r->units, gorge_log_reserve(v), &room->at)) {
+    return true;
   }
+  room->front = true;
+  return gorge_log_place_front(v, r->units, &room->at);
+}
+
+/*
+ * Copies an entry to main and lets its slot lead there, with `spent` taken from its frequency. The caller frees its old room.
+ * Killed before the slot is changed, the copy is an orphan; after, the original is.
+ */
+static void copy_to_main(struct gorge_shard *v, const struct gorge_resident *r, const struct room *room, uint32_t f,
+                         uint32_t spent) {
   gorge_shard_spend(v, r->units);
   struct gorge_head head = r->head;
   gorge_head_set_f(&head, f, v->shared->frequency_age);
-  gorge_head_set_check(&head, at);
-  uint32_t *to = gorge_log_begin(v, at);
+  gorge_head_set_check(&head, room->at);
+  uint32_t *to = gorge_log_begin(v, room->at);
   gorge_head_store(to, &head);
   gorge_relaxed_move(to + GORGE_HEAD_UNITS, gorge_shard_unit(v, r->at) + GORGE_HEAD_UNITS, r->units - GORGE_HEAD_UNITS);
-  gorge_log_commit(v, GORGE_RING_MAIN, at, r->units);
+  if (room->front) {
+    gorge_log_commit_front(v, room->at);
+  } else {
+    gorge_log_commit(v, GORGE_RING_MAIN, room->at, r->units);
+  }
   uint64_t seen = __atomic_load_n(r->slot, __ATOMIC_RELAXED), word;
   do { /* Readers raise the frequency, three times at most. */
     uint32_t freq = gorge_slot_freq(seen);
-    word = (seen & GORGE_SLOT_FINGERPRINT) | GORGE_SLOT_RING | (at & GORGE_SLOT_OFFSET) |
+    word = (seen & GORGE_SLOT_FINGERPRINT) | GORGE_SLOT_RING | (room->at & GORGE_SLOT_OFFSET) |
            (freq > spent ? freq - spent : 0) * GORGE_SLOT_FREQ_ONE;
     /* release: partner of the acquire load of the slot in read.c. */
   } while (!__atomic_compare_exchange_n(r->slot, &seen, word, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+}
+
+/* Moves main's oldest entry to its head. Returns false when there is no room. */
+static bool reappend(struct gorge_shard *v, const struct gorge_resident *r, uint32_t f, uint32_t spent) {
+  struct room room = {0};
+  if (!gorge_log_place(v, GORGE_RING_MAIN, r->units, 0, &room.at)) {
+    return false;
+  }
+  copy_to_main(v, r, &room, f, spent);
   advance(v, r);
   return true;
 }
@@ -170,6 +228,7 @@ static enum found victim(struct gorge_shard *v, struct gorge_resident *r) {
         r->units / GORGE_UNITS_PER_STEP >= v->steps) {
       return found;
     }
+    gorge_adapt_passed_over(v, gorge_slot_freq(r->word));
     uint32_t f = gorge_evict_raise(v, gorge_evict_frequency(v, &r->head), 1);
     if (!reappend(v, r, f, 1)) {
       return LIVE;
@@ -177,63 +236,135 @@ static enum found victim(struct gorge_shard *v, struct gorge_resident *r) {
   }
 }
 
-static void shrink_main(struct gorge_shard *v) {
+static enum found shrink_main(struct gorge_shard *v) {
   struct gorge_resident r;
-  if (victim(v, &r) == LIVE) {
+  enum found found = victim(v, &r);
+  if (found == LIVE) {
     evict(v, &r, gorge_evict_frequency(v, &r.head));
   }
+  return found;
 }
 
-/* Whether main has room for r, and what it must keep free besides. */
-static bool main_has_room(const struct gorge_shard *v, const struct gorge_resident *r) {
-  uint64_t at;
-  return gorge_log_place(v, GORGE_RING_MAIN, r->units, gorge_evict_keep(v, GORGE_RING_MAIN), &at);
+/* Moves the oldest entry of small to main. */
+static void promote(struct gorge_shard *v, const struct gorge_resident *r, const struct room *room, uint32_t f) {
+  gorge_adapt_left_small(v, gorge_slot_freq(r->word));
+  copy_to_main(v, r, room, f, GORGE_FREQ_MAX);
+  advance(v, r);
 }
 
-/* Moves the oldest entry of small to main, which makes room for it first. */
-static void promote(struct gorge_shard *v, const struct gorge_resident *r) {
-  while (!main_has_room(v, r)) {
-    if (v->steps == 0) {
-      return;
-    }
-    shrink_main(v);
+/*
+ * An entry of main that won against one of small is moved on now and then, or when there is reason to. Returns whether what is behind it
+ * is worth a look before that of small goes.
+ */
+static bool turn_main(struct gorge_shard *v, const struct gorge_resident *m) {
+  struct gorge_l1_shard *s = v->shared;
+  bool dead = s->dead > 0;
+  if (dead) {
+    s->dead--;
+  } else if (++s->lost < LOST_MAX && !gorge_log_small_waits(v)) {
+    return false;
   }
-  uint32_t f = gorge_evict_raise(v, gorge_evict_frequency(v, &r->head), gorge_slot_freq(r->word));
-  reappend(v, r, f, GORGE_FREQ_MAX);
+  s->lost = 0;
+  return reappend(v, m, gorge_evict_frequency(v, &m->head), 0) && dead;
 }
 
-static void shrink_small(struct gorge_shard *v) {
-  struct gorge_resident r, m;
-  if (oldest(v, GORGE_RING_SMALL, &r) != LIVE) {
-    return;
-  }
-  uint32_t f = gorge_evict_frequency(v, &r.head), c = gorge_slot_freq(r.word);
-  if (main_has_room(v, &r)) {
-    reappend(v, &r, f, GORGE_FREQ_MAX);
-    return;
-  }
+/* Main has no room for r, the oldest of small: one of both goes. */
+static void contest(struct gorge_shard *v, const struct gorge_resident *r, uint32_t f, uint32_t c) {
+  struct gorge_resident m;
   enum found found = victim(v, &m);
   if (found == DROPPED) {
     return; /* there may be room now */
   }
   uint32_t stays = found == LIVE ? gorge_evict_frequency(v, &m.head) : GORGE_F_MAX;
-  if (found == LIVE && f + c > stays + gorge_slot_freq(m.word)) {
+  /* What would fill most of main is not worth it. */
+  if (found == LIVE && f + c > stays + gorge_slot_freq(m.word) &&
+      (uint64_t)r->units * 2 + GORGE_PAD_UNITS <= gorge_log_main_units(v)) {
+    struct room room;
     evict(v, &m, stays);
-    promote(v, &r);
-  } else {
-    evict(v, &r, gorge_evict_raise(v, f, c));
+    while (!find_room(v, r, &room)) {
+      if (v->steps == 0) {
+        return;
+      }
+      shrink_main(v);
+    }
+    promote(v, r, &room, gorge_evict_raise(v, f, c));
+  } else if (found != LIVE || !turn_main(v, &m)) {
+    gorge_adapt_left_small(v, c);
+    evict(v, r, gorge_evict_raise(v, f, c));
   }
 }
 
-bool gorge_evict_make_room(struct gorge_shard *v, int ring, uint32_t units, uint64_t *at) {
-  while (!gorge_log_place(v, ring, units, gorge_evict_keep(v, ring), at)) {
+static enum found shrink_small(struct gorge_shard *v) {
+  struct gorge_resident r;
+  struct room room;
+  enum found found = oldest(v, GORGE_RING_SMALL, &r);
+  if (found != LIVE) {
+    return found;
+  }
+  uint32_t f = gorge_evict_frequency(v, &r.head), c = gorge_slot_freq(r.word);
+  if (find_room(v, &r, &room)) {
+    promote(v, &r, &room, f);
+  } else {
+    contest(v, &r, f, c);
+  }
+  return LIVE;
+}
+
+/*
+ * Small's head is at its end, and it is wanted to be larger: moves main's entries there out of the way until `units` more
+ * fit. Returns false when that cannot be done now.
+ */
+static __attribute__((noinline)) bool grow_small(struct gorge_shard *v, uint32_t units) {
+  struct gorge_resident r = {.ring = GORGE_RING_MAIN};
+  struct room room;
+  while (gorge_log_wants_more(v, units)) {
+    if (gorge_log_main_low(v) > gorge_log_small_end(v)) {
+      gorge_log_extend_small(v);
+      continue;
+    }
+    r.units = gorge_log_first(v, &r.at, &r.head);
+    if (r.units == 0 || v->steps == 0 || gorge_shard_position(v, r.at) + r.units > v->shared->small_wanted) {
+      return false;
+    }
+    v->steps--;
+    if (look_at(v, &r) == DROPPED) {
+      gorge_log_give_first(v, r.units);
+    } else if (gorge_log_place(v, GORGE_RING_MAIN, r.units, gorge_log_reserve(v), &room.at)) {
+      room.front = false;
+      copy_to_main(v, &r, &room, gorge_evict_frequency(v, &r.head), 0);
+      gorge_log_give_first(v, r.units);
+    } else {
+      shrink_main(v);
+    }
+  }
+  return true;
+}
+
+/* New entries of up to half of small go there. An entry of which two fit finds room in one piece when the ring is empty. */
+static int ring_for(const struct gorge_shard *v, uint32_t units) {
+  uint64_t end = gorge_log_small_end(v), wanted = v->shared->small_wanted;
+  return (uint64_t)units * 2 + GORGE_PAD_UNITS <= (end > wanted ? end : wanted) ? GORGE_RING_SMALL : GORGE_RING_MAIN;
+}
+
+/* Makes some room in a ring. Returns false when it is empty and nothing helps. */
+static bool make_some_room(struct gorge_shard *v, int ring, uint32_t units) {
+  if (ring == GORGE_RING_MAIN) {
+    return shrink_main(v) != NOTHING || gorge_log_restart(v, ring);
+  }
+  if (gorge_log_wants_more(v, units) && grow_small(v, units)) {
+    return true;
+  }
+  return shrink_small(v) != NOTHING || gorge_log_restart(v, ring);
+}
+
+bool gorge_evict_make_room(struct gorge_shard *v, uint32_t units, int *ring, uint64_t *at) {
+  *ring = ring_for(v, units);
+  while (!gorge_log_place(v, *ring, units, *ring == GORGE_RING_MAIN ? gorge_log_reserve(v) : 0, at)) {
     if (v->steps == 0) {
       return false;
     }
-    if (ring == GORGE_RING_MAIN) {
-      shrink_main(v);
-    } else {
-      shrink_small(v);
+    if (!make_some_room(v, *ring, units)) {
+      *ring = GORGE_RING_MAIN; /* small is to grow, but main does not give room now */
     }
   }
   return true;

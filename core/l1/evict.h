@@ -8,7 +8,12 @@
  *    eight in a row; ties keep the victim, which is what resists loops and scans;
  *  - an evicted key's f (4 bits) goes to the history, and is where it starts from when it comes back;
  *  - all f are halved, when next looked at, each time 15 x entries increments have been made;
- *  - what is expired, or invalid in another way, is dropped when it is met.
+ *  - small's size follows the hits (adapt.h); the border between the rings follows it (log.h): small gives room when it begins a lap, after it has evicted some more in the lap before;
+ *    it takes some when its head is at its end, entry by entry, for which main evicts;
+ *  - what is expired, or invalid in another way, is dropped when it is met. Where that happens main is turned on: a victim that
+ *    would stay is moved to the head to see what is behind it, four times for each dead entry found in main, once for one in
+ *    small. (It also is once in 128 contests: no f grows older than its four bits of age can tell; and while small is to give much room
+ *    and can only when main begins a lap.)
  */
 #ifndef GORGE_L1_EVICT_H
 #define GORGE_L1_EVICT_H
@@ -28,17 +33,17 @@ struct gorge_resident {
 };
 
 /*
- * Makes room for an entry of `units` in a ring, to be appended at *at. Returns false when v->steps ran out first: let the
- * lock go and go on.
+ * Makes room for a new entry of `units`, to be appended to *ring at *at: small, or main if it is large beside that. Returns
+ * false when v->steps ran out first: let the lock go and go on.
  */
-bool gorge_evict_make_room(struct gorge_shard *v, int ring, uint32_t units, uint64_t *at);
+bool gorge_evict_make_room(struct gorge_shard *v, uint32_t units, int *ring, uint64_t *at);
+/* The f that a key starts with that had not been there. */
+uint32_t gorge_evict_first_frequency(const struct gorge_shard *v, uint64_t hash);
 /* Fetches what an insert of `hash` will touch. Without the lock, and needs none: hints only. */
 void gorge_evict_prefetch(const struct gorge_shard *v, uint64_t hash);
 /* At the end of an insert: finds the entry that the next one will look at first, and fetches what it will touch. */
 void gorge_evict_look_ahead(const struct gorge_shard *v);
 
-/* Units that an append to the ring must leave free. */
-uint32_t gorge_evict_keep(const struct gorge_shard *v, int ring);
 /* Evicts the entry of a slot, wherever it stands in its ring. */
 void gorge_evict_slot(struct gorge_shard *v, uint64_t *slot);
 

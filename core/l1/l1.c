@@ -13,9 +13,9 @@ enum {
   ENTRY_TYPICAL = GORGE_HEAD_UNITS * GORGE_L1_UNIT + 120,
   LOAD_PERCENT = 78,
   SMALL_PERCENT = 10,
-  SMALL_MAX_SHARE = 4, /* entries above this part of the small ring go to main */
-  MAIN_MAX_SHARE = 4,  /* entries above this part of the main ring are too large */
-  STAMP_SHARE = 2048,  /* one cell for so many bytes */
+  MAIN_MAX_SHARE =
+      4, /* entries above this part of main, as it is at first, are too large: what small or main always has room for */
+  STAMP_SHARE = 2048, /* one cell for so many bytes */
   TAG_SHARE = 4096,
   CELLS_MIN = 256,
   CELLS_MAX = 1 << 16,
@@ -45,13 +45,14 @@ static uint32_t shards_for(uint64_t bytes) {
 }
 
 /* Cuts the bytes of each shard into index, history and area. */
-static int cut_shards(struct gorge_l1_header *l1, uint32_t buckets) {
+static int cut_shards(struct gorge_l1_header *l1, const struct gorge_l1_shape *shape) {
   uint64_t bytes = l1->shard_bytes - sizeof(struct gorge_l1_shard);
+  uint64_t typical = shape->entry_bytes != 0 ? shape->entry_bytes : ENTRY_TYPICAL;
   /* Per entry: itself, its slot at the load meant, its places in the history; in 1/100 byte. */
-  uint64_t each = ENTRY_TYPICAL * 100 + sizeof(uint64_t) * 100 * 100 / LOAD_PERCENT +
+  uint64_t each = typical * 100 + sizeof(uint64_t) * 100 * 100 / LOAD_PERCENT +
                   sizeof(struct gorge_ghost_bucket) * GORGE_GHOST_PER_ENTRY * 100 / GORGE_GHOST_WAYS;
   uint64_t entries = bytes * 100 / each;
-  uint64_t wanted = buckets != 0 ? buckets : entries * 100 / LOAD_PERCENT / GORGE_BUCKET_SLOTS + 1;
+  uint64_t wanted = shape->buckets != 0 ? shape->buckets : entries * 100 / LOAD_PERCENT / GORGE_BUCKET_SLOTS + 1;
   uint64_t ghosts = entries * GORGE_GHOST_PER_ENTRY / GORGE_GHOST_WAYS + 1;
   uint64_t lines = wanted + ghosts;
   if (lines > bytes / GORGE_L1_LINE || bytes - lines * GORGE_L1_LINE < AREA_MIN) {
@@ -74,12 +75,14 @@ static void cut_rings(struct gorge_l1_header *l1) {
   uint32_t small = (uint32_t)((uint64_t)l1->area_units * SMALL_PERCENT / 100);
   uint32_t main = l1->area_units - small;
   uint32_t entry_max = (GORGE_HEAD_VALUE_MAX + 1) / GORGE_L1_UNIT;
-  l1->small_max_units = small / SMALL_MAX_SHARE;
+  l1->small_units = small;
   l1->max_units = main / MAIN_MAX_SHARE < entry_max ? main / MAIN_MAX_SHARE : entry_max;
   for (uint32_t i = 0; i < l1->shards; i++) {
     struct gorge_l1_shard *s = (struct gorge_l1_shard *)((char *)l1 + l1->shards_at + i * l1->shard_bytes);
     s->end[GORGE_RING_SMALL] = s->start[GORGE_RING_MAIN] = small;
     s->end[GORGE_RING_MAIN] = small + main;
+    s->small_wanted = s->small_lap = small;
+    s->front = small;
     for (int ring = 0; ring < GORGE_RINGS; ring++) {
       /* The first lap is 1: a logical offset is never 0. */
       s->head[ring] = s->tail[ring] = (uint64_t)1 << l1->lap_shift | s->start[ring];
@@ -107,7 +110,7 @@ int gorge_l1_init_shape(struct gorge_zone *zone, const struct gorge_l1_shape *sh
   l1->shards = shards;
   l1->stamp_cells = stamp_cells;
   l1->tag_cells = tag_cells;
-  int status = cut_shards(l1, shape->buckets);
+  int status = cut_shards(l1, shape);
   if (status == GORGE_OK) {
     cut_rings(l1);
     status = gorge_random(&l1->seed, sizeof l1->seed);

@@ -22,7 +22,8 @@
  *   A slot whose offset lies before the tail of its ring is free, whatever it holds.
  *
  * Offsets are logical, in units of 4 bytes: lap << lap_shift | position in the area. They only grow; a ring goes to its
- * start by going to the next lap. An entry never crosses the end of its ring: a pad record fills what is left.
+ * start by going to the next lap. An entry never crosses the end of its ring: a pad record fills what is left. Small has the
+ * beginning of the area and main the rest; how the border between them moves is told in log.h.
  */
 #ifndef GORGE_L1_LAYOUT_H
 #define GORGE_L1_LAYOUT_H
@@ -63,15 +64,19 @@ struct gorge_l1_header {
   uint32_t shards;                          /* a power of two */
   uint32_t buckets, ghost_buckets;
   uint32_t area_units;
-  uint32_t lap_shift;       /* area_units <= 1 << lap_shift */
-  uint32_t small_max_units; /* larger entries go to the main ring at once */
-  uint32_t max_units;       /* largest entry */
+  uint32_t lap_shift; /* area_units <= 1 << lap_shift */
+  uint32_t max_units; /* largest entry */
   uint32_t stamp_cells, tag_cells;
-  uint32_t reserved0;
+  uint32_t reserved0[2];
 
   uint64_t seed;       /* of the hashes of tags */
   uint64_t scratch[2]; /* stands in for a cell when the geometry does not fit the region */
-  uint64_t reserved1[5];
+
+  /* What all shards have found out for the size of the small rings, see adapt.h. */
+  uint64_t misses;            /* since it was set last */
+  uint64_t hits[GORGE_RINGS]; /* and hits in each ring */
+  uint32_t small_units;       /* what the small ring of each shard should have */
+  uint32_t reserved1[3];
 };
 
 /*
@@ -87,9 +92,12 @@ struct gorge_l1_shard {
 
   struct gorge_lock lock;
   uint64_t head[GORGE_RINGS];  /* logical offset of the next entry */
-  uint32_t start[GORGE_RINGS]; /* position where a lap of the ring begins */
-  uint32_t end[GORGE_RINGS];   /* and where it ends */
-  uint64_t reserved1[2];
+  uint32_t start[GORGE_RINGS]; /* position where the lap of the head begins */
+  uint32_t end[GORGE_RINGS];   /* position where the ring ends */
+  uint32_t small_wanted;       /* where the small ring should end */
+  uint32_t small_lap;          /* and where it will end at its next lap: end[small], or below */
+  uint32_t front;              /* lowest position of the main ring that was written in the lap of its head */
+  uint32_t reserved1;
 
   uint64_t entries;       /* slots in use; kept up to date by adding, and counted now and then */
   uint32_t clean_epoch;   /* epoch whose entries the log holds */
@@ -102,7 +110,12 @@ struct gorge_l1_shard {
   uint64_t reserved2;
 
   uint64_t ahead_at, ahead_hash; /* the small ring's oldest entry, if it was looked at already, and its hash */
-  uint64_t reserved3[6];
+  uint32_t misses;               /* not yet told to the header */
+  uint32_t hits[GORGE_RINGS];    /* the same */
+  uint32_t lost;                 /* entries of small that lost against main's victim, since that was moved on */
+  uint32_t dead;                 /* how often it may be moved on because dead entries were found in main */
+  uint32_t reserved3;
+  uint64_t reserved4[3];
 };
 
 _Static_assert(sizeof(struct gorge_l1_header) == 2 * GORGE_L1_LINE, "the header fills cache lines");
@@ -113,8 +126,9 @@ _Static_assert(sizeof(struct gorge_l1_shard) == 4 * GORGE_L1_LINE, "shards fill 
 
 /* How L1 is to be cut; 0: computed from the size. Other values than 0 are for tests. */
 struct gorge_l1_shape {
-  uint32_t shards;  /* a power of two */
-  uint32_t buckets; /* of each shard's index */
+  uint32_t shards;      /* a power of two */
+  uint32_t buckets;     /* of each shard's index */
+  uint32_t entry_bytes; /* what an entry takes for which index and history are made */
 };
 
 int gorge_l1_init_shape(struct gorge_zone *zone, const struct gorge_l1_shape *shape);

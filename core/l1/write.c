@@ -14,7 +14,6 @@
  */
 #include "base/clock.h"
 #include "l1/evict.h"
-#include "l1/ghost.h"
 #include "l1/stamps.h"
 
 enum {
@@ -31,7 +30,6 @@ struct insert {
   struct gorge_snapshot *set; /* of a set: the snapshot, which is taken under the lock; of a fill: NULL */
   const struct gorge_exchange *exchange;
   uint32_t units, extra_units; /* 0 units: too large */
-  int ring;
 };
 
 /* Fills in where the slot's entry is. Returns false when it leads nowhere. */
@@ -149,7 +147,7 @@ static uint64_t *claim_slot(struct gorge_shard *v, const struct insert *in, uint
     *freq = gorge_slot_freq(r.word);
     return before;
   }
-  *f = gorge_evict_raise(v, gorge_ghost_take(v, in->key->hash), 1);
+  *f = gorge_evict_first_frequency(v, in->key->hash);
   *freq = 0;
   uint64_t *slot = gorge_index_vacant(v, in->key->hash);
   if (slot == NULL) {
@@ -161,17 +159,17 @@ static uint64_t *claim_slot(struct gorge_shard *v, const struct insert *in, uint
   return slot;
 }
 
-static void store(struct gorge_shard *v, const struct insert *in, uint64_t *before, uint64_t at,
+static void store(struct gorge_shard *v, const struct insert *in, uint64_t *before, int ring, uint64_t at,
                   struct gorge_read *out) {
   uint32_t f, freq;
   uint64_t *slot = claim_slot(v, in, before, &f, &freq);
   struct gorge_head head = gorge_entry_head(in->key, in->entry, (uint8_t)v->epoch, (uint8_t)in->snapshot->epoch);
   gorge_head_set_f(&head, f, v->shared->frequency_age);
   gorge_head_set_check(&head, at);
-  uint64_t word = gorge_slot_word(in->key->hash, in->ring, freq, at);
+  uint64_t word = gorge_slot_word(in->key->hash, ring, freq, at);
   bump(v, in);
   gorge_entry_write(gorge_log_begin(v, at), &head, in->key, in->entry, in->snapshot, in->extra_units);
-  gorge_log_commit(v, in->ring, at, in->units);
+  gorge_log_commit(v, ring, at, in->units);
   gorge_index_publish(slot, word);
   gorge_shard_tally(v, in->key->ns, GORGE_COUNT_INSERTS);
   if (out != NULL) {
@@ -203,7 +201,8 @@ static int insert_locked(struct gorge_shard *v, const struct insert *in, struct 
     return GORGE_TOO_LARGE;
   }
   uint64_t at;
-  bool room = gorge_evict_make_room(v, in->ring, in->units, &at);
+  int ring;
+  bool room = gorge_evict_make_room(v, in->units, &ring, &at);
   /* A large entry is written at the begin of a turn, not at its end. */
   if (!room || (v->steps < STEPS_PER_TURN / 2 && in->units > STEPS_PER_TURN / 2 * GORGE_UNITS_PER_STEP)) {
     if (in->set != NULL) {
@@ -214,7 +213,7 @@ static int insert_locked(struct gorge_shard *v, const struct insert *in, struct 
     }
     return GORGE_PENDING;
   }
-  store(v, in, resident ? r.slot : NULL, at, out);
+  store(v, in, resident ? r.slot : NULL, ring, at, out);
   return GORGE_STORED;
 }
 
@@ -228,7 +227,6 @@ static bool plan(struct gorge_zone *zone, const struct gorge_owner *owner, struc
   gorge_stamps_prefetch(zone, gorge_stamps_cell(zone, in->key->hash));
   in->units = gorge_entry_plan(in->key, in->entry, &in->extra_units);
   in->units = in->units <= v->l1->max_units ? in->units : 0;
-  in->ring = in->units > v->l1->small_max_units ? GORGE_RING_MAIN : GORGE_RING_SMALL;
   gorge_shard_write(v, owner, in->key->ns, now_ms);
   return true;
 }

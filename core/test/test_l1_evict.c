@@ -19,7 +19,12 @@ static int put_number(const struct l1 *l1, uint64_t number, uint32_t len) {
   char name[24];
   l1_name(name, number);
   l1_fill(value, len, number, number);
-  return l1_put_bytes(l1, name, strlen(name), value, len, TTL);
+  int status = GORGE_BUSY;
+  /* On a busy machine room for a large value may not be made in time. */
+  for (int i = 0; i < 100 && status == GORGE_BUSY; i++) {
+    status = l1_put_bytes(l1, name, strlen(name), value, len, TTL);
+  }
+  return status;
 }
 
 /* Whether it is there, and right; counted as a use. */
