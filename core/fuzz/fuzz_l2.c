@@ -36,7 +36,9 @@ static bool outcome_of(enum gorge_l2_verb verb, int status) {
     case GORGE_L2_FILL: return status == GORGE_STORED || status == GORGE_REFUSED;
     case GORGE_L2_RELEASE:
     case GORGE_L2_RENEW: return status == GORGE_OK || status == GORGE_REFUSED;
+    case GORGE_L2_UPDATE: return status == GORGE_STORED || status == GORGE_REFUSED;
     case GORGE_L2_SET: return status == GORGE_STORED;
+    case GORGE_L2_TOUCH:
     case GORGE_L2_JOURNAL: return status == GORGE_OK || status == GORGE_MISS;
     default: return status == GORGE_OK;
   }
@@ -77,7 +79,7 @@ static void send_request(struct scene *s, struct fuzz_input *in) {
   uint64_t what = fuzz_number(in, 1);
   cancel(a);
   memset(a, 0, sizeof *a);
-  a->rq.verb = (enum gorge_l2_verb)(what % (GORGE_L2_JOURNAL + 1));
+  a->rq.verb = (enum gorge_l2_verb)(what % (GORGE_L2_CLEAR + 1));
   a->rq.key = "key";
   a->rq.key_len = 3;
   a->rq.ntags = (uint32_t)(what >> 4) % 3;
