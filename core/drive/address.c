@@ -47,9 +47,9 @@ static void forget(struct gorge_endpoint *e) {
 }
 
 static void endpoint_lock(struct gorge_endpoint *e, pid_t self) {
+  /* acquire, both: partner of the release in endpoint_unlock; what a fork brought along, the fork itself has ordered */
   for (;;) {
     pid_t holder = 0;
-    /* acquire: partner of the release in endpoint_unlock */
     if (__atomic_compare_exchange_n(&e->lock, &holder, self, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
       return;
     }

@@ -27,8 +27,8 @@ static void write_eventfd(int fd) {
 }
 
 /*
- * What is to be seen is stored before the exchange here and read after the exchange in on_command (acquire and
- * release on both sides): a poke that finds the flag set is seen by the look that is about to come.
+ * What is to be seen is stored before the exchange here and read after the exchange in on_command (acq_rel, each
+ * the partner of the other): a poke that finds the flag set is seen by the look that is about to come.
  */
 void gorge_control_poke(struct gorge_control *c) {
   if (!__atomic_exchange_n(&c->poked, true, __ATOMIC_ACQ_REL)) {

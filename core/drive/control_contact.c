@@ -77,6 +77,7 @@ void gorge_contact_confirm(struct gorge_watch *w, uint64_t at_ms) {
   if (at_ms < confirmed_ms(w) && contact_of(w) == GORGE_CONTACT_HELD) {
     return; /* an echo that was overtaken */
   }
+  /* relaxed: see confirmed_ms */
   __atomic_store_n(&journal_of(w)->synced_ms, at_ms, __ATOMIC_RELAXED);
   set_contact(w, GORGE_CONTACT_HELD); /* first: LOST always stands with a bound on lives */
   set_life(w, 0);

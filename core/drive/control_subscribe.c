@@ -21,7 +21,7 @@ struct gorge_watch *gorge_control_find(struct gorge_control *c, int handle) {
   return w;
 }
 
-/* Handles to look at. A watch that is being added meanwhile pokes when it is there. */
+/* Handles to look at. relaxed: a watch that is being added meanwhile pokes when it is there. */
 static int watch_limit(const struct gorge_control *c) { return __atomic_load_n(&c->watch_limit, __ATOMIC_RELAXED); }
 
 /* Mutex not held. */

@@ -40,6 +40,7 @@ void gorge_coherence_cleared(struct gorge_zone *zone, uint32_t ns, uint64_t epoc
   uint64_t seen = __atomic_load_n(epoch_word(zone, ns), __ATOMIC_ACQUIRE); /* partner: switch_epoch */
   while (seen < epoch) {                                                   /* each turn another one has raised it */
     switch_epoch(zone, ns, seen, epoch);
+    /* acquire: partner of the CAS of another one in switch_epoch */
     seen = __atomic_load_n(epoch_word(zone, ns), __ATOMIC_ACQUIRE);
   }
 }
@@ -47,6 +48,7 @@ void gorge_coherence_cleared(struct gorge_zone *zone, uint32_t ns, uint64_t epoc
 /* Redis said so itself: it may have gone back to an older one. The first that a host hears of clears nothing. */
 static void learned(void *ctx, uint64_t seen, uint64_t epoch) {
   const struct watch *w = ctx;
+  /* acq_rel and acquire, both: partner of the CAS of another one here or in switch_epoch, and of the load in io/l2.c */
   if (seen == 0) {
     __atomic_compare_exchange_n(epoch_word(w->zone, w->ns), &seen, epoch, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
   } else if (__atomic_load_n(epoch_word(w->zone, w->ns), __ATOMIC_ACQUIRE) == seen) {

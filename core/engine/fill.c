@@ -140,7 +140,10 @@ static int take_late_tags(struct gorge_op *op, const struct gorge_store *store) 
   op->snapshot.ntags = now.ntags;
   memcpy(op->snapshot.tag_cell, now.tag_cell, sizeof now.tag_cell);
   memcpy(op->snapshot.tag_gen, now.tag_gen, sizeof now.tag_gen);
-  /* acquire, after the generations were read: an invalidation whose new generation was among them shows in the word */
+  /*
+   * An invalidation whose new generation is among those just read shows in the word: its first addition there comes before the
+   * release of the generation, whose acquire was in the snapshot. acquire: partner of its last addition, as in gorge_stamps_global.
+   */
   op->elsewhere = __atomic_load_n(&c->words->global, __ATOMIC_ACQUIRE) != op->key.global;
   op->late_tags = true;
   return GORGE_OK;

@@ -48,7 +48,7 @@ static void end(struct gorge_flight_set *set, struct gorge_flight_record *r) {
 
 /* Ends the flight without the lock; false when it is no longer ours. */
 static bool end_unlocked(struct gorge_flight_record *r, uint64_t token) {
-  /* release: as in end(). */
+  /* release: partner of load_token, as in end(). */
   return __atomic_compare_exchange_n(&r->token, &token, 0, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 

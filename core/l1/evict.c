@@ -93,6 +93,7 @@ static bool leads_to(uint64_t word, int ring, uint64_t offset) {
  */
 INLINE void find_slot(struct gorge_shard *v, struct gorge_resident *r) {
   struct gorge_l1_shard *s = v->shared;
+  /* relaxed: only the holder of the lock lets a slot lead elsewhere. */
   if (r->ring == GORGE_RING_MAIN && s->victim_at == r->at &&
       s->victim_slot < (uint64_t)v->buckets * GORGE_BUCKET_SLOTS &&
       leads_to(__atomic_load_n(&v->slots[s->victim_slot], __ATOMIC_RELAXED), r->ring, r->at)) {
@@ -128,6 +129,7 @@ INLINE enum found look_at(struct gorge_shard *v, struct gorge_resident *r) {
     }
     return DROPPED;
   }
+  /* relaxed: under the lock; readers change only the frequency. */
   r->word = __atomic_load_n(r->slot, __ATOMIC_RELAXED);
   bool expired = gorge_head_expires(&r->head) <= v->now_ms;
   if (expired || gorge_evict_invalid(v, &r->head, gorge_shard_unit(v, r->at))) {
@@ -199,6 +201,7 @@ static void copy_to_main(struct gorge_shard *v, const struct gorge_resident *r, 
   } else {
     gorge_log_commit(v, GORGE_RING_MAIN, room->at, r->units);
   }
+  /* relaxed: a first guess for the CAS. */
   uint64_t seen = __atomic_load_n(r->slot, __ATOMIC_RELAXED), word;
   do { /* Readers raise the frequency, three times at most. */
     uint32_t freq = gorge_slot_freq(seen);
@@ -371,6 +374,7 @@ bool gorge_evict_make_room(struct gorge_shard *v, uint32_t units, int *ring, uin
 }
 
 void gorge_evict_slot(struct gorge_shard *v, uint64_t *slot) {
+  /* relaxed, slot and tail: under the lock; readers change only the frequency. */
   uint64_t word = __atomic_load_n(slot, __ATOMIC_RELAXED);
   bool passed;
   int ring = gorge_slot_ring(word);

@@ -6,14 +6,15 @@ enum { GIVES_SHARE = 8 /* of small, in one lap */ };
 static uint64_t lap_of(const struct gorge_shard *v, uint64_t offset) { return offset >> v->lap_shift; }
 
 /*
- * The border's words are stored in the order that log.h tells (release, for who takes the lock over from a dead holder) and read
- * relaxed: only the holder of the lock moves them, and others make estimates.
+ * The border's words are stored in the order that log.h tells, and read relaxed: only the holder of the lock moves them, and
+ * others make estimates.
  */
 static uint64_t load_position(const struct gorge_shard *v, const uint32_t *word) {
   uint32_t position = __atomic_load_n(word, __ATOMIC_RELAXED);
   return position < v->area_units ? position : v->area_units; /* never beyond the area */
 }
 static void store_position(uint32_t *word, uint64_t position) {
+  /* release: partner of the acquire in sync/lock.c, of who takes over from a dead holder: it finds them stored in order. */
   __atomic_store_n(word, (uint32_t)position, __ATOMIC_RELEASE);
 }
 
@@ -142,7 +143,7 @@ void gorge_log_commit(const struct gorge_shard *v, int ring, uint64_t at, uint32
   if (ring == GORGE_RING_MAIN) {
     note_size(v, units, new_lap);
   }
-  /* release: for who takes the lock over from a dead holder: entry and pad are complete before they count. */
+  /* release: partner of the acquire in sync/lock.c, of who takes over from a dead holder: entry and pad are complete before they count. */
   __atomic_store_n(&v->shared->head[ring], at + units, __ATOMIC_RELEASE);
 }
 
@@ -197,7 +198,7 @@ bool gorge_log_restart(const struct gorge_shard *v, int ring) {
   }
   uint64_t next = (lap_of(v, head) + 1) << v->lap_shift | ring_start(v, ring);
   end_lap(v, ring, head, next);
-  /* First the head, as in gorge_log_commit, then the tail: in between, the log is that pad record. */
+  /* First the head (release and partner as in gorge_log_commit), then the tail: in between, the log is that pad record. */
   __atomic_store_n(&v->shared->head[ring], next, __ATOMIC_RELEASE);
   gorge_log_release(v, ring, next);
   return true;

@@ -80,6 +80,7 @@ static inline bool gorge_log_wants_more(const struct gorge_shard *v, uint32_t un
   return gorge_log_small_end(v) < v->shared->small_wanted && gorge_log_fits_if_wanted(v, units);
 }
 static inline bool gorge_log_place_front(const struct gorge_shard *v, uint32_t units, uint64_t *at) {
+  /* relaxed: as in gorge_log_small_end. */
   uint64_t start = __atomic_load_n(&v->shared->start[GORGE_RING_MAIN], __ATOMIC_RELAXED);
   return start >= gorge_log_small_end(v) + units && gorge_log_place_between(v, units, at);
 }

@@ -40,6 +40,7 @@ HOT enum verdict judge(const struct gorge_shard *v, const struct probe *p) {
   const struct gorge_l1_shard *s = v->shared;
   /* acquire: partner of the release fence in gorge_log_begin. */
   __atomic_thread_fence(__ATOMIC_ACQUIRE);
+  /* relaxed, all three: ordered by the fence. */
   uint64_t tail = __atomic_load_n(&s->tail[gorge_slot_ring(p->word)], __ATOMIC_RELAXED);
   uint64_t fence = __atomic_load_n(&s->fence, __ATOMIC_RELAXED);
   uint64_t word = __atomic_load_n(p->slot, __ATOMIC_RELAXED);
@@ -176,7 +177,7 @@ HOT int read_key(const struct gorge_shard *v, const struct gorge_words *words, c
                  uint64_t now_ms, bool use, struct gorge_read *out) {
   struct probe p;
   out->global = key->global;
-  /* acquire: an expiry that was brought forward is seen together with what was stored before it. */
+  /* acquire: partner of set_fresh in drive/control_contact.c; who may read L1 once more sees all that was heard by then. */
   if (now_ms >= __atomic_load_n(&words->fresh_until_ms, __ATOMIC_ACQUIRE)) {
     return miss(out);
   }
@@ -265,7 +266,7 @@ int gorge_l1_get(const struct gorge_l1_reader *reader, const char *ptr, uint32_t
   key.global = __atomic_load_n(&words->global, __ATOMIC_ACQUIRE);
   key.hash = gorge_hash_inline(ptr, len, gorge_stamps_seed(words, gorge_global_epoch(key.global)));
   out->global = key.global;
-  /* acquire: as in read_key. */
+  /* acquire: partner of set_fresh in drive/control_contact.c, as in read_key. */
   if (reader->shards == NULL || now_ms >= __atomic_load_n(&words->fresh_until_ms, __ATOMIC_ACQUIRE)) {
     return miss(out);
   }

@@ -9,6 +9,7 @@
  */
 static void recount(const struct gorge_shard *v, uint64_t lap) {
   uint64_t n = 0;
+  /* relaxed: under the lock; readers raise frequencies meanwhile, and show the count. */
   for (uint64_t i = 0; i < (uint64_t)v->buckets * GORGE_BUCKET_SLOTS; i++) {
     uint64_t word = __atomic_load_n(&v->slots[i], __ATOMIC_RELAXED);
     if (word != 0 && gorge_slot_passed(v->shared, word)) {
@@ -50,8 +51,8 @@ static void start_clean(struct gorge_shard *v, uint64_t fence) {
 }
 
 /*
- * Between taking the lock and the look at what came before it: a seq_cst fence. On x86-64 the locked instruction that took the lock is
- * one already.
+ * Between taking the lock and the look at what came before it: a seq_cst fence, partner of the one in gorge_shard_forget. On x86-64 the
+ * locked instruction that took the lock is one already, and only the compiler is to be kept from moving something: both do that.
  */
 static inline void fence_after_lock(void) {
 #ifdef __x86_64__
@@ -109,6 +110,7 @@ void gorge_shard_forget(struct gorge_zone *zone, struct gorge_shard *v, uint32_t
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   /* acquire: partner of the CAS below, by another one who gave up. */
   uint64_t fence = __atomic_load_n(&s->fence, __ATOMIC_ACQUIRE);
+  /* relaxed: ordered by the fence. */
   uint32_t now = (uint32_t)(__atomic_load_n(&s->lock.word, __ATOMIC_RELAXED) >> 32);
   /* Raised against this acquisition already, and no other one since: what it may still publish is not to be seen. */
   bool raised = (uint32_t)fence == mark(sequence) && now == sequence;

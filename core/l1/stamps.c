@@ -77,23 +77,25 @@ uint64_t gorge_stamps_newest(const struct gorge_zone *zone, uint32_t cell) {
 }
 
 /*
- * acq_rel: release for the acquire loads of gorge_stamps_changes; the check of an insert, made under the shard's lock, is
+ * acq_rel: release, partner of the acquire loads of gorge_stamps_changes; the check of an insert, made under the shard's lock, is
  * ordered with the caller's turn of that lock, or with the shard's fence when the lock cannot be had.
  */
 uint64_t gorge_stamps_bump_hard(const struct gorge_zone *zone, uint32_t cell) {
   return __atomic_add_fetch(&cell_at(zone, cell)->changes, HARD_ONE, __ATOMIC_ACQ_REL);
 }
 
-/* An overflow of soft reaches hard, and refuses a fill more. */
+/* An overflow of soft reaches hard, and refuses a fill more. acq_rel: partner of gorge_stamps_changes, as above. */
 uint64_t gorge_stamps_bump_soft(const struct gorge_zone *zone, uint32_t cell) {
   return __atomic_add_fetch(&cell_at(zone, cell)->changes, 1, __ATOMIC_ACQ_REL);
 }
 
+/* acq_rel: partner of gorge_stamps_changes, as above. */
 uint64_t gorge_stamps_bump_both(const struct gorge_zone *zone, uint32_t cell) {
   return __atomic_add_fetch(&cell_at(zone, cell)->changes, HARD_ONE + 1, __ATOMIC_ACQ_REL);
 }
 
 static void raise_to(uint64_t *word, uint64_t version) {
+  /* relaxed: a first guess for the CAS. */
   uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
   /* Each turn another one has raised it: it ends. acq_rel: partner of gorge_stamps_floor and gorge_stamps_newest. */
   while (seen < version &&

@@ -35,6 +35,7 @@ struct insert {
 /* Fills in where the slot's entry is. Returns false when it leads nowhere. */
 static bool follow(const struct gorge_shard *v, uint64_t *slot, struct gorge_resident *r) {
   r->slot = slot;
+  /* relaxed, slot and tail: under the lock; readers change only the frequency. */
   r->word = __atomic_load_n(slot, __ATOMIC_RELAXED);
   r->ring = gorge_slot_ring(r->word);
   bool passed;

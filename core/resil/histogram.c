@@ -25,6 +25,7 @@ static uint64_t lower_bound(uint32_t i) {
   return (uint64_t)(4 + s) << e;
 }
 
+/* relaxed, here and in gorge_histogram_quantile: counts on their own. */
 void gorge_histogram_add(uint64_t *words, uint64_t us) {
   __atomic_fetch_add(&words[bucket_of(us)], 1, __ATOMIC_RELAXED);
   __atomic_fetch_add(&words[SUM], us,
@@ -37,6 +38,7 @@ double gorge_histogram_quantile(const uint64_t *buckets, double q) {
   uint64_t counts[GORGE_HISTOGRAM_BUCKETS];
   uint64_t total = 0;
   for (uint32_t i = 0; i <= LAST; i++) {
+    /* relaxed: see gorge_histogram_add. */
     counts[i] = __atomic_load_n(&buckets[i], __ATOMIC_RELAXED);
     total += counts[i];
   }

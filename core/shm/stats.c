@@ -93,7 +93,7 @@ static void sum(const struct gorge_zone *zone, uint32_t ns, size_t offset, uint3
 
 void gorge_zone_sum_counters(const struct gorge_zone *zone, uint32_t ns, uint64_t *out) {
   sum(zone, ns, offsetof(struct gorge_stats_block, counters), GORGE_COUNTERS, out);
-  /* Deaths belong to the zone: a slot is claimed before anybody knows for which namespace. */
+  /* Deaths belong to the zone: a slot is claimed before anybody knows for which namespace. relaxed: a count. */
   out[GORGE_COUNT_WORKER_DEATHS] += __atomic_load_n(&zone->header->worker_deaths.word[0], __ATOMIC_RELAXED);
 }
 

@@ -116,6 +116,7 @@ static bool has_name(struct gorge_zone_namespace *n, const uint64_t *words, size
   }
   bool same = have == len;
   for (int i = 0; i < GORGE_NAME_WORDS && same; i++) {
+    /* relaxed: covered by the acquire load of len. */
     same = __atomic_load_n(&n->name[i], __ATOMIC_RELAXED) == words[i];
   }
   return same;
@@ -132,7 +133,10 @@ int gorge_zone_namespace(struct gorge_zone *zone, const char *name, size_t name_
   for (uint32_t i = 0; i < GORGE_NAMESPACES; i++) {
     struct gorge_zone_namespace *n = &zone->header->namespaces[i];
     uint64_t seen = 0;
-    /* acq_rel, or acquire when taken: who else claims it sees the same id; the name has its own pair in len. */
+    /*
+     * acq_rel, or acquire when taken: partner of this CAS by whoever else claims it, and sees the same id. Nothing is handed over with
+     * the id: the name has its own pair in len.
+     */
     if (__atomic_compare_exchange_n(&n->id, &seen, id, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
       seen = id;
     }

@@ -77,6 +77,7 @@ int gorge_lock_acquire(struct gorge_zone *zone, struct gorge_lock *lock, uint32_
 }
 
 void gorge_lock_release(struct gorge_lock *lock, uint32_t owner) {
+  /* relaxed: who holds it reads what it wrote itself. */
   uint64_t seen = __atomic_load_n(&lock->word, __ATOMIC_RELAXED);
   if ((seen & OWNER_MASK) == owner) {
     /* release: partner of the acquire in replace. A plain store: nobody changes the word of a holder that lives. */

@@ -22,7 +22,7 @@ bool gorge_role_hold(struct gorge_zone *zone, struct gorge_role *role, uint32_t 
     if (!renews && running(seen, now_ms) && gorge_owner_alive(zone, holder_of(seen))) {
       return false;
     }
-    /* acq_rel: what the last holder did is seen; what this one does is seen by the next. */
+    /* acq_rel: partner of itself and of the release in gorge_role_drop; what the last holder did is seen, and by the next one, this. */
     if (__atomic_compare_exchange_n(&role->holder, &seen, mine, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
       if (!renews) {
         /* release: partner of gorge_role_fence. Killed before this, the next change of hands counts for both. */
@@ -35,6 +35,7 @@ bool gorge_role_hold(struct gorge_zone *zone, struct gorge_role *role, uint32_t 
 }
 
 void gorge_role_drop(struct gorge_role *role, uint32_t owner) {
+  /* relaxed: a first guess for the CAS. */
   uint64_t seen = __atomic_load_n(&role->holder, __ATOMIC_RELAXED);
   /* Fails only when another one took it, or when this owner's other thread of control renewed it. */
   while (holder_of(seen) == owner) {

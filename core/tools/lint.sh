@@ -39,6 +39,7 @@ tidy() {
   step build "$MAKE" --no-print-directory -k -j"$JOBS" build
   step format clang-format --dry-run -Werror $library $others $headers
   step includes luajit core/tools/check_includes.lua $library $others $headers
+  step atomics luajit core/tools/check_atomics.lua $library $headers
   step exports core/tools/check_exports.sh "$BUILD/libgorge.so" core/include/gorge_ffi.h
   step text core/tools/check_text.sh
   step luacheck luacheck --quiet $lua
