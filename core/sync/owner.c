@@ -76,6 +76,11 @@ static bool held(const struct gorge_thread_slot *slot, uint64_t holder) {
 
 bool gorge_owner_alive(const struct gorge_zone *zone, uint32_t id) {
   const struct gorge_thread_slot *slot = slot_of_id(zone, id);
+  /*
+   * acquire fence: partner of the release fence in become. Whoever has read the id, in a lock or a flight and however relaxed, finds
+   * its generation here, not the one before: an owner that has just begun must not look dead.
+   */
+  __atomic_thread_fence(__ATOMIC_ACQUIRE);
   uint64_t holder = load_holder(slot);
   return holder >> 32 == id >> GENERATION_SHIFT && held(slot, holder);
 }
@@ -123,6 +128,8 @@ static int become(struct gorge_zone *zone, struct gorge_thread_slot *slot, uint3
   }
   generation = generation >= GENERATION_MAX ? 1 : generation + 1;
   store_holder(slot, generation, thread);
+  /* release fence: partner of the acquire fence in gorge_owner_alive; every store of the id comes after this. */
+  __atomic_thread_fence(__ATOMIC_RELEASE);
   out->id = generation << GENERATION_SHIFT | role << ROLE_SHIFT | worker;
   out->worker = worker;
   return GORGE_OK;
