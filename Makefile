@@ -116,7 +116,7 @@ deps-dev:  ## install what tests and lint need as well
 .PHONY: test test-c test-asan test-tsan test-lua test-programs-opt test-programs-asan test-programs-tsan
 export BUILD
 test: deps-dev  ## run every test; the last line is the total
-	@MAKE='$(MAKE)' core/tools/test.sh c asan tsan fuzz lua
+	@MAKE='$(MAKE)' core/tools/test.sh c asan tsan fuzz model lua
 test-c:  ## C unit tests
 	@MAKE='$(MAKE)' core/tools/test.sh c
 test-asan:  ## C unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -141,6 +141,10 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/fuzz/fuzz/%.o $(BUILD)/obj/fuzz/libgorge.a
 	$(Q)$(CC_fuzz) $(FLAGS_fuzz) -fsanitize=fuzzer -pthread $^ $(LIBS) -o $@
 .SECONDARY: $(FUZZERS:%=$(BUILD)/obj/fuzz/fuzz/%.o)
 -include $(FUZZERS:%=$(BUILD)/obj/fuzz/fuzz/%.d)
+
+.PHONY: model
+model: deps-dev  ## run every spin model of core/test/model; MODELS="names" picks some
+	@core/tools/model.sh full $(MODELS)
 
 .PHONY: fuzz fuzz-quick fuzz-programs list-fuzz
 list-fuzz:

@@ -139,7 +139,7 @@ void gorge_backlog_cancel(struct gorge_zone *zone, uint32_t owner, uint32_t ns, 
 
 void gorge_backlog_add_clear(const struct gorge_zone *zone, uint32_t ns) {
   /* release: after the host has forgotten; partner: the acquire in gorge_backlog_clear_due */
-  __atomic_add_fetch(&ring_of(zone).shared->clear_due[ns], 1, __ATOMIC_RELEASE);
+  __atomic_add_fetch(&ring_of(zone).shared->clear_due[ns % GORGE_NAMESPACES], 1, __ATOMIC_RELEASE);
 }
 
 bool gorge_backlog_empty(const struct gorge_zone *zone, uint32_t ns) {

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Builds and runs test suites, all of them to their end: test.sh [c] [asan] [tsan] [fuzz] [lua]
+# Builds and runs test suites, all of them to their end: test.sh [c] [asan] [tsan] [fuzz] [model] [lua]
 #
 # Every cmocka program and every spec file runs in a process of its own, so that a crash costs one file's results only.
 # A program that crashes, hangs, leaves no count or runs no test is a failure. The last line printed is the total:
@@ -115,6 +115,16 @@ run_fuzz() {
   count fuzz ${total:-0 0} 0 "$status" "$log" $((SECONDS - start))
 }
 
+# The models that are quick; make model runs all.
+run_model() {
+  local log=$logs/model.log start=$SECONDS total
+  core/tools/model.sh litmus read > "$log" 2>&1
+  local status=$?
+  total=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1 | tr -dc '0-9 ')
+  # shellcheck disable=SC2086
+  count model ${total:-0 0} 0 "$status" "$log" $((SECONDS - start))
+}
+
 run_lua() {
   local file log status start files=${SPECS:-} dir
   build build || broken "lua: the library does not build"
@@ -145,6 +155,7 @@ for suite in "$@"; do
     c) run_c opt ;;
     asan | tsan) run_c "$suite" ;;
     fuzz) run_fuzz ;;
+    model) run_model ;;
     lua) run_lua ;;
     *) echo "test.sh: no such suite: $suite" >&2; exit 2 ;;
   esac
