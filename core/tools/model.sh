@@ -26,7 +26,7 @@ run() {
   cp ./*.pml "$dir"
   cd "$dir" || return
   if ! spin "$@" -a "$model.pml" > spin.log 2>&1 ||
-    ! gcc -O2 -w -DSAFETY -DCOLLAPSE -DNOREDUCE -DMEMLIM="$MEMORY_MB" -o pan pan.c 2>> spin.log; then
+    ! gcc -O1 -w -DSAFETY -DCOLLAPSE -DNOREDUCE -DMEMLIM="$MEMORY_MB" -o pan pan.c 2>> spin.log; then
     echo "FAIL $model $*: cannot be built: $(tail -n 1 spin.log)"
     return
   fi
