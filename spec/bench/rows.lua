@@ -133,18 +133,20 @@ l1("l1-1m-2w", "1 M random keys, 100 B, sum", {
 
 -- Reads and writes ---------------------------------------------------------------------------------------------------
 
-local function mix(id, name, workers, metric, lines)
+local function mix(id, name, objects, workers, metric, lines)
   add {
-    id = id, name = name, cache = { l1_size = MB64, l1_objects = 0 }, draw = "zipf", keys = ZIPF, value = "100",
+    id = id, name = name, cache = { l1_size = MB64, l1_objects = objects }, draw = "zipf", keys = ZIPF, value = "100",
     task = "mix", workers = workers, metric = metric, sides = { GORGE, SHARED }, lines = lines,
   }
 end
 
-mix("mix", "95 % fetch + 5 % set, zipf, L1", 1, "time")
-mix("mix-2w", "95 % fetch + 5 % set, zipf, L1, sum", 2, "rate", {
+local MIXED = {
   { limit = 6 },
   { name = "the same, calls that ran fn", metric = "missed" },
-})
+}
+mix("mix", "95 % fetch + 5 % set, zipf, L1", 0, 1, "time")
+mix("mix-2w", "95 % fetch + 5 % set, zipf, L1, sum", 0, 2, "rate", MIXED)
+mix("mix-l0-2w", "95 % fetch + 5 % set, zipf, L0 and L1, sum", nil, 2, "rate", MIXED)
 
 local function miss(id, name, objects, peer)
   add {
