@@ -179,8 +179,9 @@ $(BUILD)/bench/%: core/bench/%.c $(BUILD)/obj/opt/libgorge.a
 	$(Q)$(CC) $(GORGE_CPPFLAGS) $(CPPFLAGS) $(GORGE_CFLAGS) $(FLAGS_opt) $(filter %.c %.a,$^) $(LIBS) -lz -o $@
 
 .PHONY: bench-l1 bench-trace bench-traces
-bench-l1: deps-dev $(BUILD)/bench/l1  ## nanoseconds of the operations of L1 in C
+bench-l1: deps-dev $(BUILD)/bench/l1 $(BUILD)/bench/fill  ## nanoseconds of the operations of L1 in C, and what fits into it
 	$(BUILD)/bench/l1
+	$(BUILD)/bench/fill
 bench-trace: deps-dev $(BUILD)/bench/trace  ## hit ratio of L1 under a recorded trace: TRACE=file SIZE=size, see core/bench/trace.c
 	$(BUILD)/bench/trace '$(TRACE)' '$(SIZE)'
 bench-traces: deps-dev $(BUILD)/bench/trace  ## the same for a folder of traces: TRACES=folder, see core/bench/traces.sh

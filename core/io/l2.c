@@ -57,7 +57,7 @@ static void on_time(struct gorge_command *cmd, int status, const struct redisRep
   l2->clock_next_ms = now_ms + CLOCK_RETRY_MS;
   if (status == GORGE_OK && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
       number_of(reply->element[0], &seconds) && number_of(reply->element[1], &us) && us < 1000000) {
-    learn_clock(l2, seconds * 1000 + us / 1000, now_ms);
+    learn_clock(l2, seconds * 1000 + (us + 999) / 1000, now_ms); /* rounded up: ttls end early, not late */
   }
 }
 
