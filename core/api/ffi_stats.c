@@ -27,9 +27,7 @@ int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
   out->breaker = gorge_breaker_state(cache->breaker);
   out->breaker_opens = __atomic_load_n(&cache->breaker->opens, __ATOMIC_RELAXED);
   out->redis_state = cache->has_redis ? GORGE_CONN_DOWN : 9;
-  if (cache->generation == gorge_process_generation() && cache->process != NULL) {
-    out->queued = gorge_backlog_count(cache->zone, cache->process->owner.id, cache->ns);
-  }
+  out->queued = gorge_backlog_count(cache->zone, cache->ns);
   bool held;
   uint64_t lag_ms = gorge_control_lag(cache->zone, cache->ns, now_ms, &held);
   out->lag_ms = lag_ms == UINT64_MAX ? -1.0 : (double)lag_ms;

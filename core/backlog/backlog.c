@@ -35,9 +35,17 @@ static uint64_t flags_of(uint64_t head) { return head >> FLAGS_BIT & 0xff; }
 
 static uint64_t words_for(uint32_t len) { return 1 + ((uint64_t)len + WORD - 1) / WORD; }
 
+/* relaxed: under the lock, but for gorge_backlog_count, which is for people. */
+static uint64_t record_at(const struct ring *r, uint64_t at) {
+  return __atomic_load_n(&r->word[at % r->words], __ATOMIC_RELAXED);
+}
+static void mark(const struct ring *r, uint64_t at, uint64_t flag) {
+  __atomic_store_n(&r->word[at % r->words], record_at(r, at) | flag << FLAGS_BIT, __ATOMIC_RELAXED);
+}
+
 /* Words from a record to the next one. 0: not a record, nothing behind it can be trusted. */
 static uint64_t step(const struct ring *r, uint64_t at) {
-  uint64_t head = r->word[at % r->words], left = r->words - at % r->words;
+  uint64_t head = record_at(r, at), left = r->words - at % r->words;
   if ((flags_of(head) & PAD) != 0) {
     return left;
   }
@@ -62,7 +70,7 @@ static void leave(const struct ring *r, uint32_t owner) { gorge_lock_release(&r-
 
 static bool is(const struct ring *r, uint64_t at, uint32_t ns, enum gorge_backlog_what what, const char *name,
                uint32_t len) {
-  uint64_t head = r->word[at % r->words];
+  uint64_t head = record_at(r, at);
   return (flags_of(head) & (DONE | PAD)) == 0 && len_of(head) == len && ns_of(head) == ns && what_of(head) == what &&
          memcmp(&r->word[at % r->words + 1], name, len) == 0;
 }
@@ -72,7 +80,7 @@ static bool find(const struct ring *r, uint64_t *at, uint32_t ns, enum gorge_bac
                  uint32_t len, uint64_t without) {
   uint64_t n;
   for (; *at < head_at(r) && (n = step(r, *at)) > 0; *at += n) {
-    if (is(r, *at, ns, what, name, len) && (flags_of(r->word[*at % r->words]) & without) == 0) {
+    if (is(r, *at, ns, what, name, len) && (flags_of(record_at(r, *at)) & without) == 0) {
       return true;
     }
   }
@@ -87,13 +95,15 @@ static bool append(const struct ring *r, uint32_t ns, enum gorge_backlog_what wh
     return false;
   }
   if (pad > 0) {
-    r->word[at % r->words] = (uint64_t)PAD << FLAGS_BIT;
+    /* relaxed: see record_at */
+    __atomic_store_n(&r->word[at % r->words], (uint64_t)PAD << FLAGS_BIT, __ATOMIC_RELAXED);
     at += pad;
   }
   uint64_t *to = &r->word[at % r->words];
   to[n - 1] = 0;
   memcpy(to + 1, name, len);
-  to[0] = len | (uint64_t)ns << NS_BIT | (uint64_t)what << WHAT_BIT;
+  /* relaxed: see record_at */
+  __atomic_store_n(&to[0], len | (uint64_t)ns << NS_BIT | (uint64_t)what << WHAT_BIT, __ATOMIC_RELAXED);
   /* release: the record is whole; partner: the acquire of the next holder of the lock, and gorge_backlog_empty */
   __atomic_store_n(&r->shared->head, at + n, __ATOMIC_RELEASE);
   return true;
@@ -116,9 +126,9 @@ void gorge_backlog_add(struct gorge_zone *zone, uint32_t owner, uint32_t ns, enu
 static void mark_done(const struct ring *r, uint64_t at) {
   uint64_t tail = tail_at(r), head = head_at(r), n;
   if (at >= tail && at < head) {
-    r->word[at % r->words] |= (uint64_t)DONE << FLAGS_BIT;
+    mark(r, at, DONE);
   }
-  while (tail < head && (flags_of(r->word[tail % r->words]) & (DONE | PAD)) != 0 && (n = step(r, tail)) > 0) {
+  while (tail < head && (flags_of(record_at(r, tail)) & (DONE | PAD)) != 0 && (n = step(r, tail)) > 0) {
     tail += n;
   }
   set_tail(r, tail);
@@ -163,18 +173,15 @@ bool gorge_backlog_holds(struct gorge_zone *zone, uint32_t owner, uint32_t ns, e
   return found;
 }
 
-uint32_t gorge_backlog_count(struct gorge_zone *zone, uint32_t owner, uint32_t ns) {
+uint32_t gorge_backlog_count(const struct gorge_zone *zone, uint32_t ns) {
   struct ring r = ring_of(zone);
   uint32_t count = gorge_backlog_clear_due(zone, ns) != 0;
-  if (gorge_backlog_empty(zone, ns) || !enter(zone, &r, owner)) {
-    return count;
-  }
-  uint64_t n;
-  for (uint64_t at = tail_at(&r); at < head_at(&r) && (n = step(&r, at)) > 0; at += n) {
-    uint64_t head = r.word[at % r.words];
+  /* acquire: partner of the release in append; what stands before it is whole */
+  uint64_t n, end = __atomic_load_n(&r.shared->head, __ATOMIC_ACQUIRE);
+  for (uint64_t at = tail_at(&r); at < end && (n = step(&r, at)) > 0; at += n) {
+    uint64_t head = record_at(&r, at);
     count += (flags_of(head) & (DONE | PAD)) == 0 && ns_of(head) == ns;
   }
-  leave(&r, owner);
   return count;
 }
 
@@ -199,14 +206,14 @@ bool gorge_backlog_next(struct gorge_zone *zone, uint32_t owner, uint32_t ns, st
       give_up(zone, &r);
       break;
     }
-    uint64_t *head = &r.word[at % r.words];
-    found = (flags_of(*head) & (DONE | PAD)) == 0 && ns_of(*head) == ns;
+    uint64_t head = record_at(&r, at);
+    found = (flags_of(head) & (DONE | PAD)) == 0 && ns_of(head) == ns;
     if (found) {
-      *head |= (uint64_t)SENT << FLAGS_BIT;
+      mark(&r, at, SENT);
       out->at = at;
-      out->what = (enum gorge_backlog_what)what_of(*head);
-      out->len = len_of(*head);
-      memcpy(out->name, head + 1, out->len);
+      out->what = (enum gorge_backlog_what)what_of(head);
+      out->len = len_of(head);
+      memcpy(out->name, &r.word[at % r.words + 1], out->len);
     }
   }
   leave(&r, owner);

@@ -45,8 +45,8 @@ bool gorge_backlog_empty(const struct gorge_zone *zone, uint32_t ns);
 /* Whether Redis may not know yet that this was invalidated. True also when the lock was not to be had. */
 bool gorge_backlog_holds(struct gorge_zone *zone, uint32_t owner, uint32_t ns, enum gorge_backlog_what what,
                          const char *name, uint32_t len);
-/* How many wait, a clear counts as one; for people. */
-uint32_t gorge_backlog_count(struct gorge_zone *zone, uint32_t owner, uint32_t ns);
+/* How many wait, a clear counts as one; for people: taken without the lock. */
+uint32_t gorge_backlog_count(const struct gorge_zone *zone, uint32_t ns);
 
 /* The namespace's oldest one. Returns false when there is none, or the lock was not to be had. */
 bool gorge_backlog_next(struct gorge_zone *zone, uint32_t owner, uint32_t ns, struct gorge_backlog_record *out);

@@ -34,7 +34,12 @@ void gorge_missed_write(const struct gorge_op *op) {
   concerned(op, gorge_backlog_add);
 }
 
-void gorge_missed_none(const struct gorge_op *op) { concerned(op, gorge_backlog_cancel); }
+void gorge_missed_none(const struct gorge_op *op) {
+  if (op->verb == GORGE_L2_CLEAR && op->since != 0) {
+    gorge_backlog_cleared(op->cache->zone, op->cache->ns, op->since);
+  }
+  concerned(op, gorge_backlog_cancel);
+}
 
 bool gorge_missed_key(const struct gorge_op *op) {
   const gorge_cache *c = op->cache;

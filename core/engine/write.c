@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "backlog/backlog.h"
 #include "engine/engine.h"
 
 /* An invalidation without version, and the snapshot of an insert that belongs to it. */
@@ -132,6 +133,7 @@ void gorge_write_invalidate(struct gorge_op *op, uint64_t now_ms) {
 void gorge_write_clear(struct gorge_op *op, uint64_t now_ms) {
   gorge_count(op->cache, GORGE_COUNT_CLEARS);
   op->verb = GORGE_L2_CLEAR;
+  op->since = gorge_backlog_clear_due(op->cache->zone, op->cache->ns); /* what it makes up for when Redis takes it */
   gorge_l1_bump_epoch(op->cache->zone, op->cache->ns);
   gorge_write_ask(op, GORGE_L2_CLEAR, now_ms);
 }
