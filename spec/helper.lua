@@ -57,6 +57,15 @@ function _M.redis(opts)
   return server
 end
 
+--- A relay in front of a redis-server, which can be made to fail; see support/relay.lua.
+---@param server gorge.spec.Redis
+---@return gorge.spec.Relay
+function _M.relay(server)
+  local relay = require("spec.support.relay").start(server.port)
+  _M.defer(function() relay:stop() end)
+  return relay
+end
+
 --- An nginx of its own; see support/nginx.lua.
 ---@param opts table
 ---@return gorge.spec.Nginx
