@@ -26,7 +26,7 @@ run() {
   cp ./*.pml "$dir"
   cd "$dir" || return
   if ! spin "$@" -a "$model.pml" > spin.log 2>&1 ||
-    ! gcc -O1 -w -DSAFETY -DCOLLAPSE -DNOREDUCE -DMEMLIM="$MEMORY_MB" -o pan pan.c 2>> spin.log; then
+    ! gcc $([ -n "$full" ] && echo -O2 || echo -O0) -w -DSAFETY -DCOLLAPSE -DNOREDUCE -DMEMLIM="$MEMORY_MB" -o pan pan.c 2>> spin.log; then
     echo "FAIL $model $*: cannot be built: $(tail -n 1 spin.log)"
     return
   fi
@@ -36,8 +36,12 @@ run() {
     found="nothing: it did not come to its end"
   elif grep -q 'errors: 0$' pan.log; then
     found=holds
-  else
+  elif grep -q 'assertion violated history_fits' pan.log; then
+    found="nothing: HIST is too small"
+  elif grep -qE '^pan:1: (assertion violated|invalid end state)' pan.log; then
     found=fails
+  else
+    found="nothing: it went wrong"
   fi
   if [ "$found" = "$wanted" ]; then
     echo "ok   $model $*: $wanted, ${states:-?} states ($((SECONDS - start))s)"
@@ -47,7 +51,7 @@ run() {
   cd / && rm -rf "$dir"
 }
 export -f run
-export work LIMIT MEMORY_MB
+export work LIMIT MEMORY_MB full
 
 for model in $models; do
   sed -n 's/^ \* \(holds\|fails\)/\1/p' "$model.pml" | while read -r wanted words; do

@@ -118,7 +118,7 @@ run_fuzz() {
 # The models that are quick; make model runs all.
 run_model() {
   local log=$logs/model.log start=$SECONDS total
-  core/tools/model.sh read > "$log" 2>&1
+  core/tools/model.sh litmus read lock tags record > "$log" 2>&1
   local status=$?
   total=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1 | tr -dc '0-9 ')
   # shellcheck disable=SC2086

@@ -14,6 +14,8 @@
  * holds        -DDEATH
  * holds        -DGIVEN_UP
  * holds        -DGIVEN_UP_INSIDE
+ * holds  full  -DGIVEN_UP -DNO_ENTER_FENCE     whoever takes a lock after it was given up starts clean: that fence would do
+ * holds  full  -DGIVEN_UP -DMARK_ONLY          and takes the mark away, so that the lock's word need not be looked at
  * holds  full  -DFILLS=2
  * holds  full  -DFILLERS=2
  * holds  full  -DINVALIDATORS=2
@@ -60,11 +62,6 @@
 #define ENTRIES (FILLERS * FILLS + 1)
 byte truth, entries;
 byte truth_of[ENTRIES], epoch_of[ENTRIES];
-#ifdef RELAXED_LIFE
-#define LIFE relaxed
-#else
-#define LIFE acquire
-#endif
 
 /*
  * gorge_lock_acquire: busy when somebody who lives holds it. `seen` tells by which acquisition then. To wait is to try again.
@@ -74,7 +71,7 @@ inline lock_acquire(me, status) {
   :: LOAD(me, LOCK, relaxed, seen);
      if
      :: OWNER(seen) == 0 -> word = 0
-     :: else -> LOAD(me, DIED, LIFE, word) /* gorge_owner_alive */
+     :: else -> LOAD(me, DIED, acquire, word) /* gorge_owner_alive */
      fi;
      if
      :: OWNER(seen) == word ->
@@ -92,9 +89,7 @@ inline lock_acquire(me, status) {
 inline lock_release(me) {
   LOAD(me, LOCK, relaxed, seen);
   if
-  :: OWNER(seen) == me + 1 ->
-    word = SEQUENCE(seen) * 8;
-    CAS(me, LOCK, seen, word, release, relaxed, ok)
+  :: OWNER(seen) == me + 1 -> STORE(me, LOCK, release, SEQUENCE(seen) * 8)
   :: else
   fi
 }

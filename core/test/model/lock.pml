@@ -7,8 +7,9 @@
  *  - One living holder at a time, and it sees all that those before it did, the dead one included.
  *  - When all is over, the lock can be had.
  *
+ * holds        -DTAKERS=1
  * holds  full
- * holds  full  -DTRIES=3
+ * holds  full  -DTRIES=3 -DTAKERS=1
  * holds        -DSAME_THREAD_ID -DTAKERS=1   the newcomer was given the dead one's thread id by the kernel
  * fails        -DNO_LIFE
  * fails        -DSTORED_TAKEOVER
@@ -115,9 +116,7 @@ inline try_acquire(me) {
 inline release_lock(me) {
   LOAD(me, LOCK, relaxed, seen);
   if
-  :: OWNER(seen) == me + 1 ->
-    word = seen / 8 * 8;
-    CAS(me, LOCK, seen, word, RELEASES, relaxed, ok)
+  :: OWNER(seen) == me + 1 -> STORE(me, LOCK, RELEASES, seen / 8 * 8)
   :: else
   fi
 }

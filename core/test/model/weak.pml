@@ -141,6 +141,16 @@ static void fence_seq_cst(void) {
   fence(release);
 }
 
+/* What those before it did under a lock is seen by who takes it. */
+static void locked(void) {
+  learn(&AT(acq, now.who, 0), now.sc);
+  learn(&AT(cur, now.who, 0), now.sc);
+}
+
+static void unlocked(void) {
+  memcpy(now.sc, &AT(cur, now.who, 0), LOCS);
+}
+
 /* The thread has waited until all that was stored is to be seen. */
 static void see_all(void) {
   memcpy(&AT(cur, now.who, 0), now.n, LOCS);
@@ -231,6 +241,9 @@ static void retire(void) {
 
 #define FENCE(t, order) if :: d_step { who = t; c_code { fence(order); }; who = 0 } fi
 #define FENCE_SEQ_CST(t) if :: d_step { who = t; c_code { fence_seq_cst(); }; who = 0 } fi
+/* A lock that is not the subject of the model: a flag, and what it orders. Not together with seq_cst fences. */
+#define LOCKED(t, flag) atomic { !flag -> flag = true; who = t; c_code { locked(); }; who = 0 }
+#define UNLOCKED(t, flag) atomic { flag = false; who = t; c_code { unlocked(); }; who = 0 }
 #define SEE_ALL(t) if :: d_step { who = t; c_code { see_all(); }; who = 0 } fi
 #define RETIRE(t) if :: d_step { who = t; c_code { retire(); }; who = 0 } fi
 /* Before anybody runs: what is there, and what was stored later, by a release after which nothing else was. */
