@@ -17,10 +17,7 @@
  * holds  full  -DGIVEN_UP -DNO_ENTER_FENCE     whoever takes a lock after it was given up starts clean: that fence would do
  * holds  full  -DGIVEN_UP -DMARK_ONLY          and takes the mark away, so that the lock's word need not be looked at
  * holds  full  -DFILLS=2
- * holds  full  -DFILLERS=2
- * holds  full  -DINVALIDATORS=2
  * holds  full  -DDEATH -DGIVEN_UP
- * holds  full  -DINVALIDATORS=2 -DGIVEN_UP_INSIDE
  * fails        -DNO_EPOCH_COMPARE
  * fails        -DNO_GLOBAL
  * fails        -DNO_STAMP_COMPARE

@@ -8,7 +8,7 @@
  *  - When all is over, the lock can be had.
  *
  * holds        -DTAKERS=1
- * holds  full
+ * holds  full  -DNO_NEWCOMER                   two takers, both of whom find the dead one
  * holds  full  -DTRIES=3 -DTAKERS=1
  * holds        -DSAME_THREAD_ID -DTAKERS=1   the newcomer was given the dead one's thread id by the kernel
  * fails        -DNO_LIFE
@@ -167,6 +167,7 @@ end:
 proctype Newcomer() {
   byte seen, word, life, tries;
   bool ok, alive;
+#ifndef NO_NEWCOMER
   /* take_life */
   LOAD(NEWCOMER, LIFE, acquire, seen);
   if
@@ -181,6 +182,7 @@ proctype Newcomer() {
     turn(NEWCOMER)
   :: else
   fi;
+#endif
 end:
   RETIRE(NEWCOMER);
   over++
