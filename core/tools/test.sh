@@ -118,30 +118,50 @@ run_fuzz() {
 # The models that are quick; make model runs all.
 run_model() {
   local log=$logs/model.log start=$SECONDS total
-  core/tools/model.sh litmus read lock tags record > "$log" 2>&1
+  core/tools/model.sh read tags > "$log" 2>&1
   local status=$?
   total=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1 | tr -dc '0-9 ')
   # shellcheck disable=SC2086
   count model ${total:-0 0} 0 "$status" "$log" $((SECONDS - start))
 }
 
+spec_log() {
+  echo "$logs/$(echo "${1%.lua}" | tr / .).log"
+}
+
+# run_spec FILE: runs one, then prints its name, its status and the seconds it took.
+run_spec() {
+  local start=$SECONDS
+  timeout -k 10 "$SPEC_TIMEOUT" luajit /usr/bin/busted -o gtest -Xoutput --plain "$1" > "$(spec_log "$1")" 2>&1 < /dev/null
+  echo "$1 $? $((SECONDS - start))"
+}
+export -f spec_log run_spec
+export logs SPEC_TIMEOUT GORGE_BUILD=$BUILD
+
+# run_specs JOBS FILE...
+run_specs() {
+  local jobs=$1 file log status seconds
+  shift
+  while read -r file status seconds; do
+    log=$(spec_log "$file")
+    # shellcheck disable=SC2046
+    count "$file" $(count_busted "$log") "$status" "$log" "$seconds"
+  done < <(printf '%s\n' "$@" | xargs -r -P "$jobs" -I{} bash -c 'run_spec {}')
+}
+
 run_lua() {
-  local file log status start files=${SPECS:-} dir
+  local files=${SPECS:-} dir
   build build || broken "lua: the library does not build"
   if [ -z "$files" ]; then
     for dir in unit ffi redis nginx fault; do
       [ ! -d "spec/$dir" ] || files="$files $(find "spec/$dir" -name '*_spec.lua' | sort | tr '\n' ' ')"
     done
   fi
-  for file in $files; do
-    log=$logs/$(echo "${file%.lua}" | tr / .).log
-    start=$SECONDS
-    GORGE_BUILD=$BUILD timeout -k 10 "$SPEC_TIMEOUT" luajit /usr/bin/busted -o gtest -Xoutput --plain "$file" \
-      > "$log" 2>&1 < /dev/null
-    status=$?
-    # shellcheck disable=SC2046
-    count "$file" $(count_busted "$log") "$status" "$log" $((SECONDS - start))
-  done
+  # Specs wait more than they work, so that as many run side by side as there are processors, but for those that say otherwise.
+  # shellcheck disable=SC2046,SC2086
+  run_specs "$JOBS" $(grep -L '^-- Runs alone' $files)
+  # shellcheck disable=SC2046,SC2086
+  run_specs 1 $(grep -l '^-- Runs alone' $files)
   [ -n "$files" ] || broken "lua: there is no spec"
 }
 

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Many callers, one cold key: the loader runs once, and whoever waits is answered as soon as it has ended.
+-- Runs alone: it says how soon.
 local helper = require "spec.helper"
 local node = require "spec.nginx.node"
 

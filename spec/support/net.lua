@@ -1,20 +1,33 @@
 -- SPDX-License-Identifier: MIT
---- Free ports on the loopback interface.
+--- Free ports on the loopback interface: of those that the kernel gives to nobody by itself, so that no client of a spec that runs at the same time
+--- takes one in the moment before a server listens there.
 local socket = require "socket"
+
+local FIRST, LAST = 10000, 32767
 
 local _M = {}
 
 local given = {}
 
+-- Where to look next. Processes begin at different places.
+local next_port
+
+local function first_port()
+  local file = assert(io.open("/dev/urandom", "rb"))
+  local a, b = file:read(2):byte(1, 2)
+  file:close()
+  return FIRST + (a * 256 + b) % (LAST - FIRST + 1)
+end
+
 --- A port nobody listens on now; the same one is not given twice.
 ---@return integer
 function _M.free_port()
-  for _ = 1, 100 do
-    local server = assert(socket.bind("127.0.0.1", 0))
-    local _, port = server:getsockname()
-    server:close()
-    port = tonumber(port)
-    if not given[port] then
+  for _ = 1, 1000 do
+    local port = next_port or first_port()
+    next_port = port < LAST and port + 1 or FIRST
+    local server = not given[port] and socket.bind("127.0.0.1", port)
+    if server then
+      server:close()
       given[port] = true
       return port
     end
