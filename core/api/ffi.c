@@ -233,6 +233,7 @@ void gorge_op_free(gorge_cache *cache, uint64_t op) {
   if (o == NULL) {
     return;
   }
+  gorge_op_unguard(o);
   uint64_t now_ms = gorge_clock_ms();
   switch (o->state) {
     case GORGE_OP_WRITE: gorge_write_leave(o, now_ms); /* fall through */
@@ -335,31 +336,6 @@ uint32_t gorge_poll(gorge_cache *cache, uint64_t *ops, uint32_t max) {
 
 uint32_t gorge_pending(gorge_cache *cache) {
   return cache->generation == gorge_process_generation() ? cache->op_count : 0;
-}
-
-struct cleanup {
-  uint64_t op;
-  uint32_t serial;
-};
-
-void gorge_op_cleanup_init(void *data, gorge_cache *cache, uint64_t op) {
-  struct cleanup c = {.op = op, .serial = cache->serial};
-  memcpy(data, &c, sizeof c);
-}
-
-void gorge_op_cleanup(void *data) {
-  struct cleanup c;
-  memcpy(&c, data, sizeof c);
-  gorge_cache *cache = gorge_cache_by_serial(c.serial);
-  struct gorge_op *o = cache == NULL ? NULL : gorge_op_find(cache, c.op);
-  if (o == NULL) {
-    return;
-  }
-  gorge_op_notify_gone(o); /* coroutines of this worker that share the fill begin anew */
-  gorge_op_free(cache, c.op);
-  if (cache->process->control != NULL) {
-    gorge_control_ring(cache->process->control);
-  }
 }
 
 /* ---- moving bytes from outside ---- */

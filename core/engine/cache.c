@@ -13,46 +13,6 @@
 
 enum { SYNC_MS = 200 };
 
-/* All caches of the process by serial number, so that a cleanup handler that outlives its cache finds nothing. Main thread only. */
-static struct {
-  gorge_cache **list;
-  uint32_t count, size;
-  uint32_t serial;
-} registry;
-
-gorge_cache *gorge_cache_by_serial(uint32_t serial) {
-  for (uint32_t i = 0; i < registry.count; i++) {
-    if (registry.list[i]->serial == serial) {
-      return registry.list[i];
-    }
-  }
-  return NULL;
-}
-
-static int enroll(gorge_cache *c) {
-  if (registry.count == registry.size) {
-    uint32_t size = registry.size == 0 ? 8 : registry.size * 2;
-    gorge_cache **list = realloc(registry.list, size * sizeof(gorge_cache *));
-    if (list == NULL) {
-      return GORGE_ERR_MEMORY;
-    }
-    registry.list = list;
-    registry.size = size;
-  }
-  c->serial = ++registry.serial;
-  registry.list[registry.count++] = c;
-  return GORGE_OK;
-}
-
-static void strike(const gorge_cache *c) {
-  for (uint32_t i = 0; i < registry.count; i++) {
-    if (registry.list[i] == c) {
-      registry.list[i] = registry.list[--registry.count];
-      return;
-    }
-  }
-}
-
 static int fail(int status, char *err, uint32_t size, const char *text) {
   if (err != NULL && size > 0) {
     snprintf(err, size, "%s", text);
@@ -177,9 +137,6 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   int status = open_zone(c, config, err, err_size);
   if (status == GORGE_OK) {
     status = set_redis(c, config);
-    if (status == GORGE_OK) {
-      status = enroll(c);
-    }
     if (status != GORGE_OK) {
       (void)fail(status, err, err_size, gorge_status_text(status));
     }
@@ -239,7 +196,6 @@ static void leave(gorge_cache *c) {
 }
 
 void gorge_cache_end(gorge_cache *c) {
-  strike(c);
   if (c->generation != 0 && c->generation == gorge_process_generation()) {
     leave(c);
     forget_process(c);

@@ -24,6 +24,7 @@
 #include "resil/breaker.h"
 
 struct gorge_ev_link;
+struct gorge_guard;
 
 enum gorge_op_state {
   GORGE_OP_SYNC = 1,
@@ -63,9 +64,11 @@ struct gorge_op {
   enum gorge_op_state state;
   int status;
   bool lookup_only;
-  bool detached; /* the caller is gone; the op frees itself when it ends */
-  bool listed;   /* in the waiting list */
-  bool noted;    /* in the list of notices */
+  bool detached;             /* the caller is gone; the op frees itself when it ends */
+  bool listed;               /* in the waiting list */
+  bool noted;                /* in the list of notices */
+  struct gorge_guard *guard; /* of the request that waits for it, or NULL */
+  struct gorge_op *guard_prev, *guard_next;
 
   char *bytes; /* key and packed tags; what the pointers below point into */
   char *own;   /* while the tags are those of the value found in Redis: what `bytes` was before, else NULL */
@@ -115,10 +118,7 @@ struct gorge_op {
   char few[GORGE_OP_FEW]; /* the last member: key and packed tags, when they are few bytes */
 };
 
-enum { GORGE_OP_SLOT_BITS = 20 };
-
 struct gorge_cache {
-  uint32_t serial; /* in the registry of caches, for cleanup handlers */
   struct gorge_zone *zone;
   uint32_t ns;
   struct gorge_words *words;
@@ -194,7 +194,6 @@ static inline uint64_t gorge_l1_life(const gorge_cache *c, uint64_t life_ms) {
   uint64_t max_ms = __atomic_load_n(&c->words->life_max_ms, __ATOMIC_RELAXED);
   return max_ms == 0 || life_ms < max_ms ? life_ms : max_ms;
 }
-gorge_cache *gorge_cache_by_serial(uint32_t serial);
 /* Starts the control thread if threads are allowed and it does not run yet. NULL: do without. */
 struct gorge_control *gorge_cache_control(gorge_cache *c);
 /* Tells other workers that a flight they wait for has ended. */
@@ -331,6 +330,10 @@ void gorge_update_commit(struct gorge_op *op, const struct gorge_store *store, u
 void gorge_update_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
 /* An update whose answer was lost is asked for again. */
 void gorge_update_look(struct gorge_op *op, uint64_t now_ms);
+
+/* --- guard.c --- */
+/* The op is no longer its request's: it has ended, or goes on without a caller. */
+void gorge_op_unguard(struct gorge_op *op);
 
 /* --- missed.c --- */
 /* Redis did not take the op's write: it will be told, as an invalidation. */

@@ -13,12 +13,12 @@ enum { SPARE_MAX = 0 }; /* each op of its own, so that a late use of one is foun
 enum { SPARE_MAX = 64 };
 #endif
 enum {
-  SLOTS_MAX = 1 << GORGE_OP_SLOT_BITS,
+  SLOTS_MAX = GORGE_OP_SLOTS,
   SLOTS_MIN = 64,
   GONE_MAX = 1 << 16 /* who shares an op looks every second: more cannot be of interest */
 };
 /* Ids stay below 2^53: Lua keeps them as numbers. */
-static const uint64_t SERIAL_MAX = ((uint64_t)1 << (53 - GORGE_OP_SLOT_BITS)) - 1;
+static const uint64_t SERIAL_MAX = ((uint64_t)1 << 53) / GORGE_OP_SLOTS - 1;
 
 int gorge_blob_copy(struct gorge_blob *blob, const char *ptr, uint32_t len) {
   char *copy = malloc(len > 0 ? len : 1);
@@ -215,7 +215,7 @@ int gorge_op_create(gorge_cache *c, const char *key, uint32_t key_len, const cha
   gorge_key_init(c->zone, c->ns, op->bytes, key_len, &op->key);
   uint32_t slot = c->free_slots[--c->free_count];
   c->next_serial = c->next_serial % SERIAL_MAX + 1;
-  op->id = c->next_serial << GORGE_OP_SLOT_BITS | slot;
+  op->id = c->next_serial * GORGE_OP_SLOTS + slot;
   c->slots[slot] = op;
   c->op_count++;
   *out = op;
@@ -295,6 +295,7 @@ void gorge_op_destroy(struct gorge_op *op) {
   gorge_cache *c = op->cache;
   gorge_remote_cancel(op);
   gorge_op_unlist(op);
+  gorge_op_unguard(op);
   forget_notice(op);
   uint32_t slot = (uint32_t)(op->id & (SLOTS_MAX - 1));
   c->slots[slot] = NULL;

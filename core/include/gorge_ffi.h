@@ -257,6 +257,10 @@ void gorge_note_uses(struct gorge_view *view);
  * GORGE_PENDING, wait until gorge_poll names it or gorge_op_wait_ms has passed, and ask again.
  */
 
+enum gorge_op_slots {
+  GORGE_OP_SLOTS = 1048576
+}; /* an operation's id modulo this differs from those of all others that are not over */
+
 enum gorge_fetch_flag {
   GORGE_FETCH_LOOKUP = 1 /* ask Redis, take no lease, run nothing: ends with GORGE_HIT or GORGE_MISS */
 };
@@ -356,11 +360,16 @@ uint32_t gorge_poll(gorge_cache *cache, uint64_t *ops, uint32_t max);
 uint32_t gorge_pending(gorge_cache *cache);
 
 /*
- * For hosts that can end a coroutine from outside (nginx): a function with the signature of a cleanup handler. `data` is 16 bytes that
- * gorge_op_cleanup_init filled; after the operation or the cache is gone the handler does nothing.
+ * For hosts that can end a coroutine from outside (nginx): operations are given up when their request ends. A request has one guard, of
+ * GORGE_GUARD_SIZE bytes that live as long as it does; gorge_guard_cleanup has the signature of a cleanup handler and is called with them when it
+ * ends. It may come after the operations or the cache are gone.
  */
-void gorge_op_cleanup_init(void *data, gorge_cache *cache, uint64_t op);
-void gorge_op_cleanup(void *data);
+enum gorge_guard_size { GORGE_GUARD_SIZE = 8 };
+/* GORGE_OK, or GORGE_MISS: the request has no guard yet, see gorge_guard_init. */
+int gorge_op_guard(gorge_cache *cache, uint64_t op, const void *request);
+/* GORGE_OK or GORGE_ERR_MEMORY. */
+int gorge_guard_init(void *data, const void *request);
+void gorge_guard_cleanup(void *data);
 
 /* ------------------------------------------------------------------ moving bytes from outside (cosockets)
  *

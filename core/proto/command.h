@@ -7,7 +7,7 @@
 
 enum {
   GORGE_COMMAND_ARGS_MAX = 1024,
-  GORGE_COMMAND_BYTES_MAX = 1 << 30 /* of all arguments: what hiredis 0.14 counts in an int */
+  GORGE_COMMAND_BYTES_MAX = 1 << 30 /* of all arguments; Redis takes no more */
 };
 
 /*

@@ -319,29 +319,67 @@ static void the_words_of_a_read_tell_when_it_is_no_longer_good(void **state) {
 
 /* ---- going away ---- */
 
-static void a_cleanup_handler_gives_the_fill_up_and_outlives_everything(void **state) {
+static void the_end_of_a_request_gives_its_fills_up_and_outlives_everything(void **state) {
   (void)state;
   gorge_cache *c = plain();
-  uint64_t first, second, named[4];
-  _Alignas(8) char late[16], data[16];
+  uint64_t first, second, third, named[4];
+  _Alignas(8) char guard[GORGE_GUARD_SIZE], other[GORGE_GUARD_SIZE];
+  const int request[2] = {0};
   assert_int_equal(engine_fetch(c, "k", NULL, &first), GORGE_LEASE);
   assert_int_equal(engine_fetch(c, "k", NULL, &second), GORGE_PENDING);
-  assert_int_equal(gorge_poll(c, named, 4), 1);
-  gorge_op_cleanup_init(data, c, first);
-  gorge_op_cleanup_init(late, c, second);
-  gorge_op_cleanup(data);
-  gorge_op_cleanup(data);
+  assert_int_equal(engine_fetch(c, "k2", NULL, &third), GORGE_LEASE);
+  assert_int_equal(gorge_poll(c, named, 4), 2);
+  assert_int_equal(gorge_op_guard(c, first, &request[0]), GORGE_MISS);
+  assert_int_equal(gorge_guard_init(guard, &request[0]), GORGE_OK);
+  assert_int_equal(gorge_guard_init(other, &request[1]), GORGE_OK);
+  assert_int_equal(gorge_op_guard(c, first, &request[0]), GORGE_OK);
+  assert_int_equal(gorge_op_guard(c, first, &request[0]), GORGE_OK);
+  assert_int_equal(gorge_op_guard(c, second, &request[1]), GORGE_OK);
+  assert_int_equal(gorge_op_guard(c, third, &request[0]), GORGE_OK);
+  gorge_op_free(c, third); /* over: nothing is left to be given up */
+  assert_int_equal(gorge_op_guard(c, third, &request[0]), GORGE_ERR_ARGUMENT);
+  gorge_guard_cleanup(guard);
+  gorge_guard_cleanup(guard);
   assert_int_equal(engine_flights(c), 0);
   /* Whoever shares the operation in this worker hears that it is gone, and that the other one is decided. */
   assert_int_equal(gorge_poll(c, named, 4), 2);
   assert_true(named[0] == first || named[1] == first);
   assert_int_equal(gorge_op_status(c, first, NULL), GORGE_ERR_ARGUMENT);
   gorge_op_free(c, second);
-  gorge_op_cleanup(late);
+  gorge_guard_cleanup(other);
+  /* The request's address may be another's by now. */
   assert_int_equal(engine_fetch(c, "k", NULL, &first), GORGE_LEASE);
-  gorge_op_cleanup_init(data, c, first);
+  assert_int_equal(gorge_op_guard(c, first, &request[0]), GORGE_MISS);
+  assert_int_equal(gorge_guard_init(guard, &request[0]), GORGE_OK);
+  assert_int_equal(gorge_op_guard(c, first, &request[0]), GORGE_OK);
   gorge_cache_destroy(c); /* with an operation in RUN */
-  gorge_op_cleanup(data);
+  gorge_guard_cleanup(guard);
+}
+
+static void requests_beyond_counting_are_told_apart(void **state) {
+  (void)state;
+  enum { REQUESTS = 1000 };
+  static char requests[REQUESTS];
+  _Alignas(8) static char guards[REQUESTS][GORGE_GUARD_SIZE];
+  gorge_cache *c = plain();
+  uint64_t ops[REQUESTS];
+  for (int i = 0; i < REQUESTS; i++) {
+    char key[16];
+    snprintf(key, sizeof key, "k%d", i);
+    assert_int_equal(engine_fetch(c, key, NULL, &ops[i]), GORGE_LEASE);
+    assert_int_equal(gorge_guard_init(guards[i], &requests[i]), GORGE_OK);
+    assert_int_equal(gorge_op_guard(c, ops[i], &requests[i]), GORGE_OK);
+  }
+  for (int i = 0; i < REQUESTS; i += 2) {
+    gorge_guard_cleanup(guards[i]);
+  }
+  assert_int_equal(gorge_pending(c), REQUESTS / 2);
+  for (int i = 0; i < REQUESTS; i++) {
+    assert_int_equal(gorge_op_status(c, ops[i], NULL), i % 2 == 0 ? GORGE_ERR_ARGUMENT : GORGE_LEASE);
+    gorge_guard_cleanup(guards[i]);
+  }
+  assert_int_equal(engine_flights(c), 0);
+  destroy(c);
 }
 
 static void destroying_a_cache_ends_what_runs_for_it(void **state) {
@@ -472,7 +510,8 @@ int main(void) {
       cmocka_unit_test(uses_of_records_are_noted_in_their_entries),
       cmocka_unit_test(the_clock_of_reads_may_be_somebody_elses),
       cmocka_unit_test(the_words_of_a_read_tell_when_it_is_no_longer_good),
-      cmocka_unit_test(a_cleanup_handler_gives_the_fill_up_and_outlives_everything),
+      cmocka_unit_test(the_end_of_a_request_gives_its_fills_up_and_outlives_everything),
+      cmocka_unit_test(requests_beyond_counting_are_told_apart),
       cmocka_unit_test(destroying_a_cache_ends_what_runs_for_it),
       cmocka_unit_test(thousands_of_caches_leave_nothing_behind),
       cmocka_unit_test(notices_of_operations_that_are_gone_are_gone),

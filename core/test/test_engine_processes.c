@@ -227,7 +227,8 @@ static void who_waits_for_a_fill_that_was_superseded_is_woken(void **state) {
 /* ---- after a fork ---- */
 
 static uint64_t parents_op;
-_Alignas(8) static char parents_cleanup[16];
+_Alignas(8) static char parents_guard[GORGE_GUARD_SIZE];
+static const int parents_request = 1;
 
 static int use_what_the_parent_has(struct proc *self, void *arg) {
   uint64_t op, ops[4];
@@ -239,7 +240,8 @@ static int use_what_the_parent_has(struct proc *self, void *arg) {
     CHILD_CHECK(engine_fill(c, parents_op, "child") == GORGE_ERR_ARGUMENT);
     CHILD_CHECK(gorge_fetch_fail(c, parents_op, "e", 1) == GORGE_ERR_ARGUMENT);
     gorge_op_free(c, parents_op);
-    gorge_op_cleanup(parents_cleanup);
+    CHILD_CHECK(gorge_op_guard(c, parents_op, &parents_request) == GORGE_ERR_ARGUMENT);
+    gorge_guard_cleanup(parents_guard);
     CHILD_CHECK(gorge_poll(c, ops, 4) == 0);
     CHILD_CHECK(gorge_pending(c) == 0);
     CHILD_CHECK(engine_flights(c) == 1);
@@ -263,7 +265,8 @@ static void a_child_leaves_alone_what_its_parent_runs(void **state) {
   (void)state;
   assert_int_equal(gorge_cache_enter(c, 1), GORGE_OK);
   assert_int_equal(engine_fetch(c, "k", NULL, &parents_op), GORGE_LEASE);
-  gorge_op_cleanup_init(parents_cleanup, c, parents_op);
+  assert_int_equal(gorge_guard_init(parents_guard, &parents_request), GORGE_OK);
+  assert_int_equal(gorge_op_guard(c, parents_op, &parents_request), GORGE_OK);
   struct proc child = proc_start(use_what_the_parent_has, NULL);
   assert_int_equal(proc_wait(&child), 0);
   child = proc_start(leave_at_once, NULL);

@@ -143,6 +143,25 @@ end
 local Flight = {}
 Flight.__index = Flight
 
+-- Flights and calls that are over, to be used again: a hit in Redis makes no garbage but its value. What a coroutine held that was ended
+-- from outside does not come back.
+local MAX_SPARE = 256
+local spare_flights, spare_calls = {}, {}
+
+local function keep(list, object)
+  local n = #list
+  if n < MAX_SPARE then
+    list[n + 1] = object
+  end
+end
+
+local function take_spare(list)
+  local n = #list
+  local object = list[n]
+  list[n] = nil
+  return object
+end
+
 ---Tells all followers of a fill how it ended.
 local function end_flight(flight, state, value, err)
   local flights = flight.cache.flights
@@ -155,6 +174,14 @@ local function end_flight(flight, state, value, err)
     follower.waiter:signal()
   end
   flight.n = 0
+end
+
+---Ends a fill with its operation. Nobody knows of the flight then.
+local function land(engine, flight, state, value, err)
+  end_flight(flight, state, value, err)
+  engine:free(flight.op)
+  flight.cache, flight.key, flight.co, flight.followers = nil, nil, nil, nil
+  keep(spare_flights, flight)
 end
 
 ---The operation went away without its coroutine: who followed begins anew.
@@ -203,15 +230,25 @@ local function join(self, call, flight)
   return false, load.without_lease(self, call)
 end
 
+---Decodes what an operation found in Redis.
+---@return ffi.cdata* read
+---@return boolean ok
+---@return any value_or_why
+local function take_l2(self, engine)
+  local read = engine.read
+  if read.kind == CUSTOM then -- as in take
+    read = engine:copy_read()
+  end
+  return read, self.codec.decode(read.kind, engine:bytes(), true)
+end
+
 ---The value that Redis had.
-local function from_l2(self, call, op, flight)
+local function from_l2(self, call, flight)
   local engine = call.engine
-  local read = engine:copy_read()
-  local ok, value = self.codec.decode(read.kind, engine:bytes(), true)
+  local read, ok, value = take_l2(self, engine)
   if not ok then
     _M.note_undecodable(self, call.key, "Redis", value)
-    end_flight(flight, "again")
-    engine:free(op)
+    land(engine, flight, "again")
     local deletion, status = engine:start_delete(call.key)
     if deletion ~= 0 then
       engine:wait(deletion, status)
@@ -220,8 +257,7 @@ local function from_l2(self, call, op, flight)
     return true
   end
   store_l0(self.l0, call.key, value, read)
-  end_flight(flight, "value", value)
-  engine:free(op)
+  land(engine, flight, "value", value)
   return false, value, nil, "l2"
 end
 
@@ -232,39 +268,33 @@ end
 ---@return string|nil source
 local function lead(self, call, status, op)
   local engine = call.engine
-  local flight = setmetatable({
-    cache = self, key = call.key, op = op, tags = call.tags, co = running(), n = 0,
-  }, Flight)
+  local flight = take_spare(spare_flights) or setmetatable({ n = 0 }, Flight)
+  flight.cache, flight.key, flight.op, flight.tags, flight.co = self, call.key, op, call.tags, running()
   self.flights[call.key] = flight
-  engine.shared[op] = flight
+  engine:share(op, flight)
   engine.host.guard(engine, op)
   status = engine:wait(op, status)
   if status == HIT then
-    return from_l2(self, call, op, flight)
+    return from_l2(self, call, flight)
   elseif status == LEASE then
     local value, err, source = load.with_lease(self, call, op)
-    end_flight(flight, "value", value, err)
-    engine:free(op)
+    land(engine, flight, "value", value, err)
     return false, value, err, source
   elseif status == FAILED then
     local err = engine:bytes()
-    end_flight(flight, "value", nil, err)
-    engine:free(op)
+    land(engine, flight, "value", nil, err)
     return false, nil, err
   elseif status == TIMED_OUT and call.on_timeout == "error" then
     local _, err = timed_out(call)
-    end_flight(flight, "value", nil, err)
-    engine:free(op)
+    land(engine, flight, "value", nil, err)
     return false, nil, err
   elseif status == TIMED_OUT then
     engine:run(op)
     local value, err, source = load.with_lease(self, call, op)
-    end_flight(flight, "value", value, err)
-    engine:free(op)
+    land(engine, flight, "value", value, err)
     return false, value, err, source
   end
-  end_flight(flight, "again")
-  engine:free(op)
+  land(engine, flight, "again")
   return true
 end
 
@@ -354,20 +384,16 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   if not engine then
     return nil, err
   end
-  local call = {
-    key = key,
-    fn = fn,
-    ttl_ms = ttl_ms,
-    tags = packed,
-    negative_ms = negative_ms or parsed.negative_cache_ttl_ms,
-    lock_ms = lock_ms or parsed.lock_ttl_ms,
-    wait_ms = parsed.wait_timeout_ms,
-    on_timeout = on_timeout or parsed.on_lock_timeout,
-    args = args,
-    jitter = jitter or parsed.expiration_jitter,
-    engine = engine,
-    deadline_ms = C.gorge_now_ms() + parsed.wait_timeout_ms,
-  }
+  local call = take_spare(spare_calls) or {}
+  call.key, call.fn, call.args = key, fn, args
+  call.ttl_ms, call.tags = ttl_ms, packed
+  call.negative_ms = negative_ms or parsed.negative_cache_ttl_ms
+  call.lock_ms = lock_ms or parsed.lock_ttl_ms
+  call.wait_ms = parsed.wait_timeout_ms
+  call.on_timeout = on_timeout or parsed.on_lock_timeout
+  call.jitter = jitter or parsed.expiration_jitter
+  call.engine = engine
+  call.deadline_ms = C.gorge_now_ms() + parsed.wait_timeout_ms
   local again, source = true, nil
   for round = 1, MAX_ROUNDS do
     if round > 1 then -- what another worker has filled is there now
@@ -386,6 +412,10 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   end
   if again then -- others keep filling without a result that can be shared
     value, err, source = load.without_lease(self, call)
+  end
+  if source == "l2" then -- no loader ran, so nobody else has seen the call
+    call.key, call.fn, call.args, call.engine = nil, nil, nil, nil
+    keep(spare_calls, call)
   end
   if want_clone then
     value = clone(value)
@@ -425,9 +455,8 @@ function _M.get(self, key, opts, looked)
       status = engine:wait(op, status)
     end
     if status == HIT then
-      local read = engine:copy_read()
-      local ok
-      ok, value = self.codec.decode(read.kind, engine:bytes(), true)
+      local read, ok
+      read, ok, value = take_l2(self, engine)
       if ok then
         store_l0(self.l0, key, value, read)
       else

@@ -25,6 +25,7 @@ local ERR_ARGUMENT = tonumber(C.GORGE_ERR_ARGUMENT)
 local EVENTS = 64
 local FIRST_BUFFER = 16384
 local NO_KIND = 0xffffffff
+local SLOTS = tonumber(C.GORGE_OP_SLOTS) -- the low digits of an operation's id are its slot, which another has after it
 
 local _M = {}
 local mt = { __index = _M }
@@ -86,8 +87,8 @@ function _M.new(options, host, flags)
     store = ffi_new "struct gorge_store",
     op_out = ffi_new "uint64_t[1]",
     events = ffi_new("uint64_t[?]", EVENTS),
-    waiters = {}, -- by operation
-    shared = {}, -- by operation: who else waits for it (lost() is called when it went away without its coroutine)
+    waiters = {}, -- by the operation's slot
+    shared = {}, -- by the operation's slot: who else waits for it
     polled_ms = 0,
   }, mt)
   view.words = C.gorge_cache_words(self.handle)
@@ -317,9 +318,18 @@ end
 
 ---Ends the caller's interest in an operation.
 function _M:free(op)
-  self.waiters[op] = nil
-  self.shared[op] = nil
+  local place = op % SLOTS + 1
+  local flight = self.shared[place]
+  if flight and flight.op == op then
+    self.shared[place] = false
+  end
   C.gorge_op_free(self.handle, op)
+end
+
+---Who else waits for the operation: lost() is called when it goes away without its coroutine.
+---@param flight { op: integer, lost: fun(self: table) }
+function _M:share(op, flight)
+  self.shared[op % SLOTS + 1] = flight
 end
 
 ---Moves on what can be moved, and signals the waiters of operations whose status changed.
@@ -329,14 +339,15 @@ function _M:poll()
     local n = C.gorge_poll(self.handle, events, EVENTS)
     for i = 0, n - 1 do
       local op = tonumber(events[i])
-      if C.gorge_op_status(self.handle, op, nil) == ERR_ARGUMENT then
-        local flight = shared[op]
-        waiters[op], shared[op] = nil, nil
-        if flight then
-          flight:lost()
-        end
-      elseif waiters[op] then
-        waiters[op]:signal()
+      local place = op % SLOTS + 1
+      local waiter = waiters[place]
+      if waiter and waiter.op == op then
+        waiter:signal()
+      end
+      local flight = shared[place]
+      if flight and flight.op == op and C.gorge_op_status(self.handle, op, nil) == ERR_ARGUMENT then
+        shared[place] = false
+        flight:lost()
       end
     end
   until n < EVENTS
@@ -351,14 +362,15 @@ function _M:wait(op, status)
   if status ~= PENDING then
     return status
   end
-  local host = self.host
+  local host, waiters, place = self.host, self.waiters, op % SLOTS + 1
   local waiter = host.waiter()
-  self.waiters[op] = waiter
+  waiter.op = op
+  waiters[place] = waiter
   host.kick(self)
   host.expect(self)
-  status = self:status(op)
-  while status == PENDING do
-    if not waiter:wait(C.gorge_op_wait_ms(self.handle, op) / 1000) then
+  repeat
+    local wait_ms = C.gorge_op_wait_ms(self.handle, op) -- 0: decided meanwhile
+    if wait_ms > 0 and not waiter:wait(wait_ms / 1000) then
       local now_ms = C.gorge_now_ms()
       if now_ms ~= self.polled_ms then -- one look a tick is enough, however many wait
         self.polled_ms = now_ms
@@ -366,8 +378,11 @@ function _M:wait(op, status)
       end
     end
     status = self:status(op)
+  until status ~= PENDING
+  if waiters[place] == waiter then
+    waiters[place] = false
   end
-  self.waiters[op] = nil
+  waiter:release()
   return status
 end
 

@@ -19,6 +19,8 @@ function waiter:signal()
   self.signalled = true
 end
 
+function waiter.release() end
+
 function _M.waiter()
   return setmetatable({ signalled = false }, waiter)
 end

@@ -21,6 +21,7 @@ local _M = {}
 ---@class gorge.Waiter
 ---@field wait fun(self: gorge.Waiter, seconds: number): boolean false when the time is over
 ---@field signal fun(self: gorge.Waiter)
+---@field release fun(self: gorge.Waiter) the caller waits no more and keeps no reference
 
 ---@param name "auto"|"nginx"|"loop"|"blocking"
 ---@return gorge.Host

@@ -50,6 +50,8 @@ function waiter:signal()
   end
 end
 
+function waiter.release() end
+
 local function new_waiter()
   return setmetatable({ home = scheduler, signalled = false }, waiter)
 end

@@ -8,6 +8,7 @@ local doorbell = require "gorge.hosts.nginx_doorbell"
 local pump = require "gorge.hosts.nginx_pump"
 local semaphore = require "ngx.semaphore"
 local base = require "resty.core.base"
+local table_new = require "table.new"
 
 local get_phase = ngx.get_phase
 local get_request = base.get_request
@@ -30,26 +31,54 @@ local CAN_YIELD = {
   ssl_cert = true,
 }
 
+local OK, MISS = tonumber(C.GORGE_OK), tonumber(C.GORGE_MISS)
+local GUARD_SIZE = tonumber(C.GORGE_GUARD_SIZE)
+
 local LEVELS = { debug = ngx.DEBUG, info = ngx.INFO, warn = ngx.WARN, error = ngx.ERR }
 
 -- Waiters ------------------------------------------------------------------------------------------------------------
+
+-- A semaphore is dear to make (memory of its own, a finalizer), so those that nobody waits for any more are used again. That of a
+-- coroutine which ended while it waited never comes back.
+local MAX_SPARE = 256
+local spare, spares = table_new(MAX_SPARE, 0), 0
 
 local waiter = {}
 waiter.__index = waiter
 
 function waiter:wait(seconds)
-  return self.semaphore:wait(seconds) == true
+  local woken = self.semaphore:wait(seconds) == true
+  if woken then
+    self.signalled = false
+  end
+  return woken
 end
 
 function waiter:signal()
-  local sema = self.semaphore
-  if sema:count() < 1 then
-    sema:post(1)
+  if not self.signalled then
+    self.signalled = true
+    self.semaphore:post(1)
+  end
+end
+
+function waiter:release()
+  if self.signalled then
+    self.signalled = false
+    self.semaphore:wait(0)
+  end
+  if spares < MAX_SPARE then
+    spares = spares + 1
+    spare[spares] = self
   end
 end
 
 function _M.waiter()
-  return setmetatable({ semaphore = semaphore.new(0) }, waiter)
+  if spares == 0 then
+    return setmetatable({ semaphore = semaphore.new(0), signalled = false }, waiter)
+  end
+  local found = spare[spares]
+  spares = spares - 1
+  return found
 end
 
 -- The process ----------------------------------------------------------------------------------------------------------
@@ -87,13 +116,13 @@ end
 ---The coroutine's own code never runs again when its request is aborted; a handler on the request's pool does.
 function _M.guard(engine, op)
   local request = get_request()
-  if request == nil then
+  if request == nil or C.gorge_op_guard(engine.handle, op, request) ~= MISS then
     return
   end
-  local cleanup = ngx_core.gorge_ngx_http_cleanup_add(request, 16)
-  if cleanup ~= nil then
-    C.gorge_op_cleanup_init(cleanup.data, engine.handle, op)
-    cleanup.handler = C.gorge_op_cleanup
+  local cleanup = ngx_core.gorge_ngx_http_cleanup_add(request, GUARD_SIZE)
+  if cleanup ~= nil and C.gorge_guard_init(cleanup.data, request) == OK then
+    cleanup.handler = C.gorge_guard_cleanup
+    C.gorge_op_guard(engine.handle, op, request)
   end
 end
 

@@ -103,6 +103,7 @@ local function look_around(engine, link)
 end
 
 local function write(engine, pump, link)
+  local looked = engine.host.now()
   while not link.stop and not engine.closed do
     local bytes = output(engine, pump)
     if bytes then
@@ -112,9 +113,13 @@ local function write(engine, pump, link)
       end
     else
       pump.writer_waits = true
-      pump.wake:wait(LOOK_AROUND)
+      local woken = pump.wake:wait(LOOK_AROUND)
       pump.writer_waits = false
-      look_around(engine, link)
+      local now = engine.host.now()
+      if not woken or now >= looked + LOOK_AROUND * 1000 then -- a busy writer is woken for each batch
+        looked = now
+        look_around(engine, link)
+      end
     end
   end
   link.stop = true
