@@ -78,6 +78,14 @@ static bool follows(const gorge_cache *c, uint64_t now_ms) {
          __atomic_load_n(&gorge_zone_journal(c->zone, c->ns)->tried, __ATOMIC_ACQUIRE) != 0;
 }
 
+/*
+ * The time that the caller's look went by, when it is ahead of ours: what has ended for it must not be found here, or it is sent round
+ * for nothing until it gives up. The kernel's coarse clock is up to a tick behind that of nginx.
+ */
+static uint64_t callers_time(const gorge_cache *c, uint64_t now_ms) {
+  return c->clock != NULL && *c->clock > now_ms ? *c->clock : now_ms;
+}
+
 void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
   gorge_cache *c = op->cache;
   if (!follows(c, now_ms)) {
@@ -119,7 +127,7 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
   }
   /* A fill may have ended between the caller's miss and this flight: its value is in L1 by now. */
   struct gorge_read read = {.buf = NULL};
-  int found = gorge_l1_read(c->zone, &op->key, now_ms, false, &read);
+  int found = gorge_l1_read(c->zone, &op->key, callers_time(c, now_ms), false, &read);
   if (found == GORGE_HIT || found == GORGE_SPACE) {
     gorge_fill_finish_flight(op, GORGE_OK, now_ms);
     gorge_op_end(op, GORGE_OK);

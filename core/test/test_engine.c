@@ -298,6 +298,26 @@ static void the_clock_of_reads_may_be_somebody_elses(void **state) {
   destroy(c);
 }
 
+/* A value that has ended by the caller's clock, and not yet by ours. */
+static void what_has_ended_for_the_caller_is_filled_anew(void **state) {
+  (void)state;
+  gorge_cache *c = plain();
+  int status;
+  uint64_t op;
+  engine_get_or_fill(c, "k", "old", &status);
+  uint64_t ahead = gorge_clock_ms() + 2 * 60000;
+  gorge_cache_clock(c, &ahead);
+  char buf[8];
+  struct gorge_read read = {.buf = buf, .buf_size = sizeof buf};
+  assert_int_equal(gorge_get(c, "k", 1, &read), GORGE_MISS);
+  assert_int_equal(engine_fetch(c, "k", NULL, &op), GORGE_LEASE);
+  assert_int_equal(engine_fill(c, op, "new"), GORGE_STORED);
+  gorge_op_free(c, op);
+  gorge_cache_clock(c, NULL);
+  assert_string_equal(engine_l1(c, "k"), "new");
+  destroy(c);
+}
+
 static void the_words_of_a_read_tell_when_it_is_no_longer_good(void **state) {
   (void)state;
   gorge_cache *c = plain();
@@ -509,6 +529,7 @@ int main(void) {
       cmocka_unit_test(a_buffer_too_small_tells_the_size_needed),
       cmocka_unit_test(uses_of_records_are_noted_in_their_entries),
       cmocka_unit_test(the_clock_of_reads_may_be_somebody_elses),
+      cmocka_unit_test(what_has_ended_for_the_caller_is_filled_anew),
       cmocka_unit_test(the_words_of_a_read_tell_when_it_is_no_longer_good),
       cmocka_unit_test(the_end_of_a_request_gives_its_fills_up_and_outlives_everything),
       cmocka_unit_test(requests_beyond_counting_are_told_apart),
