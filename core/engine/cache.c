@@ -133,6 +133,7 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   c->disconnected_ttl_ms = config->disconnected_ttl_ms > 0 ? gorge_whole_ms(config->disconnected_ttl_ms) : 0;
   c->breaker_config.max_failures = config->breaker_max_failures;
   c->breaker_config.timeout_ms = config->breaker_timeout_ms;
+  c->breaker_slow_us = (uint64_t)config->breaker_slow_ms * 1000;
   memcpy(c->name, config->ns, strlen(config->ns) + 1);
   int status = open_zone(c, config, err, err_size);
   if (status == GORGE_OK) {

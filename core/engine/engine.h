@@ -124,6 +124,7 @@ struct gorge_cache {
   struct gorge_words *words;
   struct gorge_breaker_words *breaker;
   struct gorge_breaker_config breaker_config;
+  uint64_t breaker_slow_us; /* 0: no answer is too slow */
   uint32_t flags, lock_sleep_ms, lock_retries;
   uint64_t l1_ttl_ms;
   uint64_t freshness_bound_ms, disconnected_ttl_ms;

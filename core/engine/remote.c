@@ -88,14 +88,20 @@ bool gorge_remote_allowed(gorge_cache *c, uint64_t now_ms) {
   return gorge_remote_reachable(c) && gorge_breaker_allow(c->breaker, &c->breaker_config, now_ms);
 }
 
-/* What a request's end says about Redis. One that was refused here, or that this process cut short, says nothing. */
-static void tell_breaker(gorge_cache *c, int status, uint64_t now_ms) {
+/*
+ * What a request's end says about Redis. One that was refused here, or that this process cut short, says nothing. A slow answer
+ * is used like any other.
+ */
+static void tell_breaker(gorge_cache *c, int status, uint64_t took_us, uint64_t now_ms) {
+  bool slow = c->breaker_slow_us != 0 && took_us > c->breaker_slow_us;
   bool failed = status == GORGE_ERR_TIMEOUT || status == GORGE_ERR_DOWN || status == GORGE_ERR_PROTOCOL ||
                 status == GORGE_ERR_REDIS || status == GORGE_ERR_FULL;
-  if (status >= 0) {
-    gorge_breaker_success(c->breaker, &c->breaker_config, now_ms);
-  } else if (failed) {
+  if (failed) {
     gorge_count(c, GORGE_COUNT_L2_ERRORS);
+  }
+  if (status >= 0 && !slow) {
+    gorge_breaker_success(c->breaker, &c->breaker_config, now_ms);
+  } else if (status >= 0 || failed) {
     if (gorge_breaker_failure(c->breaker, &c->breaker_config, now_ms)) {
       gorge_count(c, GORGE_COUNT_BREAKER_OPENS);
     }
@@ -106,10 +112,10 @@ static void done(struct gorge_l2_request *rq, const struct gorge_l2_result *resu
   struct gorge_op *op = rq->ctx;
   gorge_cache *c = op->cache;
   op->requested = false;
-  tell_breaker(c, result->status, now_ms);
+  uint64_t took_us = gorge_clock_us() - op->requested_us;
+  tell_breaker(c, result->status, took_us, now_ms);
   if (result->status >= 0) {
-    gorge_histogram_add(gorge_zone_histogram(c->zone, c->ns, c->process->owner.worker, GORGE_HIST_L2),
-                        gorge_clock_us() - op->requested_us);
+    gorge_histogram_add(gorge_zone_histogram(c->zone, c->ns, c->process->owner.worker, GORGE_HIST_L2), took_us);
   }
   switch (op->state) {
     case GORGE_OP_LOOKUP:
@@ -152,7 +158,7 @@ int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   op->requested_us = gorge_clock_us();
   int status = gorge_l2_send(c->l2, rq, now_ms);
   if (status != GORGE_OK) {
-    tell_breaker(c, status, now_ms);
+    tell_breaker(c, status, 0, now_ms);
     return status;
   }
   op->requested = true;

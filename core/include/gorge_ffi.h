@@ -198,6 +198,7 @@ struct gorge_config {
   uint32_t max_pending;
   uint32_t breaker_max_failures; /* 0: no breaker */
   uint32_t breaker_timeout_ms;
+  uint32_t breaker_slow_ms; /* an answer that took longer counts as a failure; 0: none does */
   uint32_t lock_sleep_ms;
   uint32_t lock_retries;
   double l1_ttl_ms;           /* longest life in L1 of what comes from Redis; above 0, a hundred years at most */

@@ -235,6 +235,39 @@ static void an_open_breaker_asks_nothing(void **state) {
   assert_true(peer_idle(&peer));
 }
 
+/* Looks a key up that Redis does not have; the answer comes after so many milliseconds. */
+static void look_up_in_vain(unsigned ms) {
+  uint64_t op;
+  assert_int_equal(engine_lookup(c, "k", &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  for (unsigned i = 0; i < ms; i++) {
+    support_nap();
+  }
+  assert_int_equal(peer_say(&peer, "$-1\r\n"), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_MISS);
+  gorge_op_free(c, op);
+}
+
+static void slow_answers_are_used_but_open_the_breaker(void **state) {
+  (void)state;
+  c->breaker_config.max_failures = 2;
+  c->breaker_slow_us = 10 * 1000 * 1000;
+  look_up_in_vain(2);
+  look_up_in_vain(2);
+  assert_int_equal(breaker(), GORGE_BREAKER_CLOSED);
+  c->breaker_slow_us = 1000;
+  look_up_in_vain(2);
+  c->breaker_slow_us = 10 * 1000 * 1000;
+  look_up_in_vain(0);
+  c->breaker_slow_us = 1000;
+  look_up_in_vain(2);
+  assert_int_equal(breaker(), GORGE_BREAKER_CLOSED); /* never two in a row */
+  look_up_in_vain(2);
+  assert_int_equal(breaker(), GORGE_BREAKER_OPEN);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_BREAKER_OPENS), 1);
+  assert_int_equal(engine_counter(c, GORGE_COUNT_L2_ERRORS), 0);
+}
+
 /* One call probes; should its caller go away, the answer counts all the same. */
 static void the_probe_tells_even_when_its_caller_has_gone(void **state) {
   (void)state;
@@ -291,6 +324,7 @@ int main(void) {
       TEST(an_answer_that_comes_after_the_deadline_is_thrown_away),
       TEST(what_is_not_moved_from_outside_says_so),
       TEST(an_open_breaker_asks_nothing),
+      TEST(slow_answers_are_used_but_open_the_breaker),
       TEST(the_probe_tells_even_when_its_caller_has_gone),
       TEST(a_request_that_cannot_be_sent_says_nothing),
   };

@@ -166,7 +166,7 @@ function _M.parse_table(opts, prefix, rules, refused)
       end
     end
     out[name] = value
-    if rule.ms then
+    if rule.ms and value ~= nil then
       out[name .. "_ms"] = _M.to_ms(value)
     end
   end

@@ -50,6 +50,7 @@ _M.to_ms = check.to_ms
 ---@class gorge.CircuitBreakerOptions
 ---@field max_failures? integer failures in a row that open the breaker, default 5
 ---@field timeout? number seconds the breaker stays open, default 30
+---@field slow_call? number seconds: an answer that takes longer counts as a failure, and is used all the same; default: none does
 
 ---@class gorge.Metrics callbacks; what one raises is logged
 ---@field inc_l1_hits? fun()
@@ -130,7 +131,7 @@ _M.to_ms = check.to_ms
 ---@field freshness_bound_ms integer
 ---@field disconnected_ttl number
 ---@field serializer "auto"|"json"|"string"|gorge.Serializer
----@field circuit_breaker false|{ max_failures: integer, timeout: number, timeout_ms: integer }
+---@field circuit_breaker false|{ max_failures: integer, timeout: number, timeout_ms: integer, slow_call_ms?: integer }
 ---@field logger function|nil
 ---@field metrics table<string, function>|nil
 ---@field on_event function|nil
@@ -254,6 +255,7 @@ end
 local BREAKER_RULES = {
   max_failures = { check = integer(1, 1000000), default = 5 },
   timeout = { check = seconds(MAX_WAIT), default = 30, ms = true },
+  slow_call = { check = seconds(MAX_WAIT), ms = true },
 }
 
 local function check_breaker(value, name)
@@ -264,7 +266,7 @@ local function check_breaker(value, name)
   elseif type(value) == "table" then
     return parse_table(value, name .. ".", BREAKER_RULES, {})
   end
-  return nil, mismatch(name, "a boolean or a table { max_failures =, timeout = }", value)
+  return nil, mismatch(name, "a boolean or a table { max_failures =, timeout =, slow_call = }", value)
 end
 
 local function check_serializer_name(value, name)

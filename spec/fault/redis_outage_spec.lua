@@ -228,4 +228,21 @@ describe("a node without Redis", function()
     assert_heals(a, b)
     assert.equal("closed", a:stats().breaker)
   end)
+
+  it("opens the breaker when Redis is slow, if told what slow is", function()
+    local relay = helper.relay(helper.redis())
+    local a = node.start { options = { redis = relay.url, circuit_breaker = { max_failures = 3, timeout = 0.3, slow_call = 0.05 } } }
+    fetch_cold(a)
+    assert.equal("closed", a:stats().breaker)
+    relay:delay(0.06)
+    helper.wait_until(function()
+      fetch_cold(a)
+      return a:stats().breaker == "open"
+    end)
+    relay:delay(0)
+    helper.wait_until(function()
+      fetch_cold(a)
+      return a:stats().breaker == "closed"
+    end)
+  end)
 end)

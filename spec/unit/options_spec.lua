@@ -205,6 +205,7 @@ describe("options.parse", function()
       assert.same({ max_failures = 5, timeout = 30, timeout_ms = 30000 }, parse({ circuit_breaker = true }).circuit_breaker)
       assert.same({ max_failures = 2, timeout = 30, timeout_ms = 30000 }, parse({ circuit_breaker = { max_failures = 2 } }).circuit_breaker)
       assert.same({ max_failures = 5, timeout = 0.25, timeout_ms = 250 }, parse({ circuit_breaker = { timeout = 0.25 } }).circuit_breaker)
+      assert.equal(50, parse({ circuit_breaker = { slow_call = 0.05 } }).circuit_breaker.slow_call_ms)
     end)
 
     it("names what is wrong inside", function()

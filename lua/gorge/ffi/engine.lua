@@ -66,6 +66,7 @@ function _M.new(options, host, flags)
   end
   if breaker then
     config.breaker_max_failures, config.breaker_timeout_ms = breaker.max_failures, breaker.timeout_ms
+    config.breaker_slow_ms = breaker.slow_call_ms or 0
   end
   local out, err = ffi_new "gorge_cache *[1]", ffi_new "char[256]"
   local status = C.gorge_cache_create(config, out, err, 256)
