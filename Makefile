@@ -14,6 +14,7 @@ SAN_CC ?= $(CC)
 PREFIX ?= /usr/local
 LUADIR ?= $(PREFIX)/share/lua/5.1
 LIBDIR ?= $(PREFIX)/lib/lua/5.1
+BINDIR ?= $(PREFIX)/bin
 
 MODULES := base shm sync backlog l1 flight resil proto io drive engine api
 SRCS := $(sort $(wildcard $(MODULES:%=core/%/*.c)))
@@ -102,10 +103,11 @@ $(CDEF): core/include/gorge_ffi.h core/tools/cdef.sh
 	$(Q)core/tools/cdef.sh $< > $@
 
 .PHONY: install
-install: build  ## copy the Lua modules to LUADIR and the library to LIBDIR
+install: build  ## copy the Lua modules to LUADIR, the library to LIBDIR and the command line to BINDIR
 	@set -e; for f in $(LUA_FILES:lua/%=%); do install -D -m 644 lua/$$f "$(DESTDIR)$(LUADIR)/$$f"; done
 	install -D -m 644 $(CDEF) "$(DESTDIR)$(LUADIR)/gorge/ffi/cdef.lua"
 	install -D -m 755 $(LIBRARY) "$(DESTDIR)$(LIBDIR)/gorge/libgorge.so"
+	install -D -m 755 lua/gorge/cli/gorge "$(DESTDIR)$(BINDIR)/gorge"
 
 .PHONY: deps deps-dev
 deps:  ## install what building and the demo need (Debian packages)

@@ -18,7 +18,8 @@ description = {
 }
 
 -- lua-cjson is needed at run time and left out on purpose: OpenResty ships it, Debian has it as the package lua-cjson,
--- and the copy of a rocks server would be built a second time, for another Lua as like as not.
+-- and the copy of a rocks server would be built a second time, for another Lua as like as not. So is argparse, which only the
+-- command line needs: Debian has it as lua-argparse, others take the rock `argparse`.
 dependencies = {
   "lua == 5.1", -- LuaJIT 2.1
 }
@@ -41,5 +42,11 @@ build = {
   install_variables = {
     LUADIR = "$(LUADIR)",
     LIBDIR = "$(LIBDIR)",
+    BINDIR = "$(BINDIR)",
   },
+}
+
+-- The program finds its modules itself, and needs LuaJIT, which a wrapper would not ask for.
+deploy = {
+  wrap_bin_scripts = false,
 }

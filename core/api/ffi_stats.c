@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The skin of the library, continued: statistics. */
+#include "api/stats.h"
+
 #include <string.h>
 
 #include "backlog/backlog.h"
@@ -8,31 +10,39 @@
 #include "resil/histogram.h"
 #include "sync/role.h"
 
-int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
-  memset(out, 0, sizeof *out);
+void gorge_stats_zone(const struct gorge_zone *zone, uint32_t ns, struct gorge_stats *out) {
   uint64_t now_ms = gorge_clock_ms();
-  gorge_zone_sum_counters(cache->zone, cache->ns, out->counters);
-  for (int i = 0; i < GORGE_HISTOGRAMS; i++) {
-    gorge_zone_sum_histogram(cache->zone, cache->ns, i, out->histograms[i]);
-  }
+  const struct gorge_words *words = gorge_zone_words(zone, ns);
+  const struct gorge_breaker_words *breaker = gorge_zone_breaker(zone, ns);
   struct gorge_l1_usage usage;
-  gorge_l1_usage(cache->zone, &usage);
+  memset(out, 0, sizeof *out);
+  gorge_zone_sum_counters(zone, ns, out->counters);
+  for (int i = 0; i < GORGE_HISTOGRAMS; i++) {
+    gorge_zone_sum_histogram(zone, ns, i, out->histograms[i]);
+  }
+  gorge_l1_usage(zone, &usage);
   out->entries = usage.entries;
   out->bytes_used = usage.bytes_used;
   out->bytes_total = usage.bytes_total;
-  out->zone_size = cache->zone->size;
-  out->flights = gorge_flight_count(cache->zone);
-  out->workers = gorge_owner_count(cache->zone);
-  out->epoch = __atomic_load_n(&cache->words->epoch, __ATOMIC_RELAXED); /* for people: no order needed */
-  out->breaker = gorge_breaker_state(cache->breaker);
-  out->breaker_opens = __atomic_load_n(&cache->breaker->opens, __ATOMIC_RELAXED);
-  out->redis_state = cache->has_redis ? GORGE_CONN_DOWN : 9;
-  out->queued = gorge_backlog_count(cache->zone, cache->ns);
+  out->zone_size = zone->size;
+  out->flights = gorge_flight_count(zone);
+  out->workers = gorge_owner_count(zone);
+  /* for people, all three: no order needed */
+  out->epoch = __atomic_load_n(&words->epoch, __ATOMIC_RELAXED);
+  out->breaker_opens = __atomic_load_n(&breaker->opens, __ATOMIC_RELAXED);
+  uint64_t fresh_until_ms = __atomic_load_n(&words->fresh_until_ms, __ATOMIC_RELAXED);
+  out->breaker = gorge_breaker_state(breaker);
+  out->queued = gorge_backlog_count(zone, ns);
   bool held;
-  uint64_t lag_ms = gorge_control_lag(cache->zone, cache->ns, now_ms, &held);
+  uint64_t lag_ms = gorge_control_lag(zone, ns, now_ms, &held);
   out->lag_ms = lag_ms == UINT64_MAX ? -1.0 : (double)lag_ms;
-  out->subscribed = held && lag_ms <= cache->freshness_bound_ms &&
-                    gorge_role_taken(gorge_zone_subscriber_role(cache->zone, cache->ns), now_ms);
+  /* While contact is held, L1 answers until freshness_bound after it was last confirmed. */
+  out->subscribed = held && now_ms <= fresh_until_ms && gorge_role_taken(gorge_zone_subscriber_role(zone, ns), now_ms);
+}
+
+int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
+  gorge_stats_zone(cache->zone, cache->ns, out);
+  out->redis_state = cache->has_redis ? GORGE_CONN_DOWN : GORGE_STATS_NO_REDIS;
   if (cache->generation == gorge_process_generation() && cache->l2 != NULL) {
     const struct gorge_conn *conn = gorge_l2_conn(cache->l2);
     out->redis_state = gorge_conn_state(conn);

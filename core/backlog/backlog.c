@@ -178,7 +178,11 @@ uint32_t gorge_backlog_count(const struct gorge_zone *zone, uint32_t ns) {
   uint32_t count = gorge_backlog_clear_due(zone, ns) != 0;
   /* acquire: partner of the release in append; what stands before it is whole */
   uint64_t n, end = __atomic_load_n(&r.shared->head, __ATOMIC_ACQUIRE);
-  for (uint64_t at = tail_at(&r); at < end && (n = step(&r, at)) > 0; at += n) {
+  uint64_t at = tail_at(&r);
+  if (end - at > r.words) {
+    return count; /* damaged, or a tail that is newer than the head */
+  }
+  for (; at < end && (n = step(&r, at)) > 0; at += n) {
     uint64_t head = record_at(&r, at);
     count += (flags_of(head) & (DONE | PAD)) == 0 && ns_of(head) == ns;
   }

@@ -138,6 +138,7 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   int status = open_zone(c, config, err, err_size);
   if (status == GORGE_OK) {
     status = set_redis(c, config);
+    gorge_zone_namespace_use(c->zone, c->ns, c->has_redis ? GORGE_NAMESPACE_REDIS : GORGE_NAMESPACE_LOCAL);
     if (status != GORGE_OK) {
       (void)fail(status, err, err_size, gorge_status_text(status));
     }

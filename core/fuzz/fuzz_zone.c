@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "api/stats.h"
 #include "fuzz/fuzz.h"
 #include "gorge.h"
 #include "l1/index.h"
@@ -100,6 +101,25 @@ static void damage_shard(struct fuzz_input *in) {
   }
 }
 
+/* The same in the header: the names of namespaces, their words, breaker and role. */
+static void damage_header(struct fuzz_input *in) {
+  size_t from = offsetof(struct gorge_zone_header, namespaces), len;
+  uint64_t at = from + fuzz_number(in, 2) % (sizeof(struct gorge_zone_header) - from - 16);
+  const char *bytes = fuzz_bytes(in, 1 + fuzz_number(in, 1) % 16, &len);
+  memcpy(zone.base + at, bytes, len);
+}
+
+/* All that somebody from outside asks a zone. */
+static void look_on(struct fuzz_input *in) {
+  uint32_t ns = (uint32_t)fuzz_number(in, 1) % (GORGE_NAMESPACES + 1), uses;
+  char name[GORGE_NAME_MAX + 1];
+  struct gorge_stats stats;
+  bool named = gorge_zone_namespace_at(&zone, ns, name, &uses);
+  FUZZ_CHECK(!named || (ns < GORGE_NAMESPACES && memchr(name, '\0', sizeof name) != NULL));
+  gorge_stats_zone(&zone, ns % GORGE_NAMESPACES, &stats);
+  (void)gorge_histogram_quantile_us(stats.histograms[0], 0.5);
+}
+
 /* Lets a key's slot lead to a copy of its entry near the end of the area, whose lengths are not true. */
 static void relocate(struct fuzz_input *in) {
   char name[16];
@@ -130,10 +150,12 @@ static void step(struct fuzz_input *in) {
   char name[16];
   struct gorge_l1_usage usage;
   struct gorge_key key;
-  switch (fuzz_number(in, 1) % 9) {
+  switch (fuzz_number(in, 1) % 11) {
     case 0: damage(in); break;
     case 1: damage_shard(in); break;
     case 8: relocate(in); break;
+    case 9: damage_header(in); break;
+    case 10: look_on(in); break;
     case 2:
     case 3: insert_one(in); break;
     case 4:

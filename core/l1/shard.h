@@ -49,9 +49,9 @@ static inline bool gorge_shard_at(const struct gorge_zone *zone, uint32_t number
   const struct gorge_l1_header *l1 = gorge_l1_header(zone);
   uint64_t size = zone->region_size[GORGE_REGION_L1], bytes = l1->shard_bytes, at = l1->shards_at;
   uint64_t area_at = sizeof(struct gorge_l1_shard) + ((uint64_t)l1->buckets + l1->ghost_buckets) * GORGE_L1_LINE;
-  if (number >= l1->shards || bytes > size || at > size || at + bytes * (number + 1) > size ||
-      area_at + (uint64_t)l1->area_units * GORGE_L1_UNIT > bytes || ((at | bytes) & (GORGE_L1_LINE - 1)) != 0 ||
-      l1->buckets == 0 || l1->lap_shift >= 32) {
+  if (number >= l1->shards || number >= GORGE_L1_SHARDS_MAX || bytes > size || at > size ||
+      at + bytes * (number + 1) > size || area_at + (uint64_t)l1->area_units * GORGE_L1_UNIT > bytes ||
+      ((at | bytes) & (GORGE_L1_LINE - 1)) != 0 || l1->buckets == 0 || l1->lap_shift >= 32) {
     return false;
   }
   char *start = (char *)l1 + at + bytes * number;

@@ -87,6 +87,9 @@ int gorge_layout_init(struct gorge_zone *zone) {
   h->size = zone->size;
   h->boot_id = secrets[0];
   h->hash_seed = secrets[1];
+  h->version = GORGE_LAYOUT_VERSION;
+  h->name_len = strlen(zone->name);
+  memcpy(h->name, zone->name, h->name_len);
   memcpy(h->region_at, zone->region_at, sizeof h->region_at);
   memcpy(h->region_size, zone->region_size, sizeof h->region_size);
   for (int i = 0; i < GORGE_NAMESPACES; i++) {

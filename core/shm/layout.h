@@ -20,9 +20,10 @@
 #include "shm/zone.h"
 
 enum {
-  GORGE_LAYOUT_VERSION = 3, /* to be raised with every change of what stands in shared memory, L1 included */
+  GORGE_LAYOUT_VERSION = 4, /* to be raised with every change of what stands in shared memory, L1 included */
   GORGE_LINE = 64,
-  GORGE_NAME_WORDS = (GORGE_NAME_MAX + 7) / 8
+  GORGE_NAME_WORDS = (GORGE_NAME_MAX + 7) / 8,
+  GORGE_HEADER_REGION_WORDS = 24
 };
 
 /* "gorgezon", written last, with release, when a fresh zone is complete. */
@@ -36,7 +37,8 @@ struct gorge_zone_namespace {
   uint64_t id;  /* hash of the name under the zone's seed, never 0; 0: free */
   uint64_t len; /* bytes of the name, stored (release) after them; 0: not written yet */
   uint64_t name[GORGE_NAME_WORDS];
-  uint64_t reserved[6];
+  uint64_t uses; /* enum gorge_namespace_uses, by OR */
+  uint64_t reserved[5];
 };
 
 struct gorge_line {
@@ -44,15 +46,19 @@ struct gorge_line {
 };
 
 struct gorge_zone_header {
+  /* The first line stands like this in every layout: who looks on from outside reads it before it knows which one it is. */
   uint64_t magic;
   uint64_t layout; /* hash over the sizes of all that is shared */
   uint64_t size;   /* as asked for; the mapping is rounded up to pages */
   uint64_t boot_id;
   uint64_t hash_seed;
-  uint64_t reserved[3];
+  uint64_t version;  /* GORGE_LAYOUT_VERSION; 0: a layout before 4 */
+  uint64_t name_len; /* bytes of the name */
+  uint64_t reserved;
+  uint64_t name[GORGE_NAME_WORDS];
   uint64_t region_at[GORGE_REGIONS];
   uint64_t region_size[GORGE_REGIONS];
-  uint64_t reserved1[6];
+  uint64_t reserved1[GORGE_HEADER_REGION_WORDS - 2 * GORGE_REGIONS];
   /* A line of its own each: counters that grow. */
   struct gorge_line tokens;        /* word[0]: gorge_zone_token */
   struct gorge_line worker_deaths; /* word[0]: dead slots claimed again */

@@ -92,7 +92,7 @@ void gorge_map_publish(struct gorge_zone *zone) {
 
 int gorge_map_private(struct gorge_zone *zone, gorge_map_fill fill, int (*init)(struct gorge_zone *)) {
   char label[sizeof zone->name + 8];
-  snprintf(label, sizeof label, "gorge:%s", zone->name);
+  snprintf(label, sizeof label, GORGE_MEMFD_PREFIX "%s", zone->name);
   int fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) {
     return status_of_errno();

@@ -8,6 +8,10 @@
 
 #include "shm/zone.h"
 
+#define GORGE_SIBLINGS_DIR "/dev/shm"
+#define GORGE_MEMFD_PREFIX "gorge:"    /* of the name of a memfd, before that of the zone */
+#define GORGE_SIBLINGS_PREFIX "gorge-" /* of the name of a file that siblings share */
+
 /* Lays out a fresh, zeroed mapping, the caller's regions included; everything but the magic. */
 typedef int (*gorge_map_fill)(struct gorge_zone *zone, int (*init)(struct gorge_zone *));
 

@@ -14,52 +14,20 @@
 #include "base/hash.h"
 #include "shm/layout.h"
 #include "shm/map.h"
-
-#define SHM_DIR "/dev/shm"
+#include "shm/proc.h"
 
 enum {
   SIBLINGS_WAIT_US = 10 * 1000 * 1000,
   SIBLINGS_PAUSE_US = 1000,
   SWEEP_MAX = 1000, /* directory entries looked at */
   FILE_NAME_MAX = 96,
-  PATH_SIZE = sizeof SHM_DIR + FILE_NAME_MAX
+  PATH_SIZE = sizeof GORGE_SIBLINGS_DIR + FILE_NAME_MAX
 };
-
-/* What the kernel tells of a process. */
-struct identity {
-  char state;               /* as in /proc/PID/stat; 0: nothing is to be known */
-  unsigned long long start; /* in clock ticks since boot: tells the process from a later one with its number */
-};
-
-static struct identity identify(long pid) {
-  char path[32], stat[1024];
-  struct identity who = {0, 0};
-  snprintf(path, sizeof path, "/proc/%ld/stat", pid);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    return who;
-  }
-  ssize_t n = read(fd, stat, sizeof stat - 1);
-  close(fd);
-  if (n <= 0) {
-    return who;
-  }
-  stat[n] = '\0';
-  const char *at = strrchr(stat, ')'); /* the name in front of it may hold anything */
-  if (at == NULL || strlen(at) < 3) {
-    return who;
-  }
-  who.state = at[2];
-  for (int field = 2; at != NULL && field < 22; field++) {
-    at = strchr(at + 1, ' ');
-  }
-  who.start = at != NULL ? strtoull(at, NULL, 10) : 0;
-  return who;
-}
 
 static void file_name(const struct gorge_zone *zone, char out[FILE_NAME_MAX]) {
   long parent = (long)getppid();
-  snprintf(out, FILE_NAME_MAX, "gorge-%lu-%ld-%llu-%016llx", (unsigned long)geteuid(), parent, identify(parent).start,
+  snprintf(out, FILE_NAME_MAX, GORGE_SIBLINGS_PREFIX "%lu-%ld-%llu-%016llx", (unsigned long)geteuid(), parent,
+           gorge_proc_identify(parent).start,
            (unsigned long long)gorge_hash(zone->name, strlen(zone->name), gorge_layout_hash()));
 }
 
@@ -67,7 +35,7 @@ static bool parent_dead(long pid, unsigned long long start) {
   if (kill((pid_t)pid, 0) != 0 && errno == ESRCH) {
     return true;
   }
-  struct identity who = identify(pid);
+  struct gorge_proc who = gorge_proc_identify(pid);
   return who.state == 'Z' || who.state == 'X' || (start != 0 && who.start != 0 && who.start != start);
 }
 
@@ -87,8 +55,8 @@ static void sweep_one(int dir, const char *name) {
   unsigned long uid;
   long pid;
   unsigned long long start;
-  if (sscanf(name, "gorge-%lu-%ld-%llu-", &uid, &pid, &start) != 3 || uid != (unsigned long)geteuid() || pid <= 0 ||
-      !parent_dead(pid, start)) {
+  if (sscanf(name, GORGE_SIBLINGS_PREFIX "%lu-%ld-%llu-", &uid, &pid, &start) != 3 || uid != (unsigned long)geteuid() ||
+      pid <= 0 || !parent_dead(pid, start)) {
     return;
   }
   int fd = openat(dir, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
@@ -104,13 +72,13 @@ static void sweep_one(int dir, const char *name) {
 
 /* Removes what dead parents left and no orphan of theirs still uses. */
 static void sweep(void) {
-  DIR *dir = opendir(SHM_DIR);
+  DIR *dir = opendir(GORGE_SIBLINGS_DIR);
   if (dir == NULL) {
     return;
   }
   const struct dirent *entry;
   for (int i = 0; i < SWEEP_MAX && (entry = readdir(dir)) != NULL; i++) {
-    if (strncmp(entry->d_name, "gorge-", 6) == 0) {
+    if (strncmp(entry->d_name, GORGE_SIBLINGS_PREFIX, sizeof GORGE_SIBLINGS_PREFIX - 1) == 0) {
       sweep_one(dirfd(dir), entry->d_name);
     }
   }
@@ -269,7 +237,7 @@ int gorge_map_siblings(struct gorge_zone *zone, gorge_map_fill fill, int (*init)
                        uint64_t *existing_size) {
   char path[PATH_SIZE], name[FILE_NAME_MAX];
   file_name(zone, name);
-  snprintf(path, sizeof path, SHM_DIR "/%s", name);
+  snprintf(path, sizeof path, GORGE_SIBLINGS_DIR "/%s", name);
   uint64_t start = gorge_clock_us();
   for (;;) {
     int status = try_open(zone, path, fill, init, existing_size);

@@ -148,6 +148,31 @@ int gorge_zone_namespace(struct gorge_zone *zone, const char *name, size_t name_
   return GORGE_ERR_FULL;
 }
 
+void gorge_zone_namespace_use(const struct gorge_zone *zone, uint32_t ns, uint32_t uses) {
+  /* relaxed: a note for those who look on; nothing is handed over with it. */
+  __atomic_fetch_or(&zone->header->namespaces[ns % GORGE_NAMESPACES].uses, uses, __ATOMIC_RELAXED);
+}
+
+bool gorge_zone_namespace_at(const struct gorge_zone *zone, uint32_t ns, char name[GORGE_NAME_MAX + 1],
+                             uint32_t *uses) {
+  const struct gorge_zone_namespace *n = &zone->header->namespaces[ns % GORGE_NAMESPACES];
+  uint64_t words[GORGE_NAME_WORDS];
+  /* acquire: partner of the release store in write_name. */
+  uint64_t len = __atomic_load_n(&n->len, __ATOMIC_ACQUIRE);
+  if (ns >= GORGE_NAMESPACES || len == 0 || len > GORGE_NAME_MAX) {
+    return false;
+  }
+  for (int i = 0; i < GORGE_NAME_WORDS; i++) {
+    /* relaxed: covered by the acquire load of len. */
+    words[i] = __atomic_load_n(&n->name[i], __ATOMIC_RELAXED);
+  }
+  memcpy(name, words, len);
+  name[len] = '\0';
+  /* relaxed: see gorge_zone_namespace_use. */
+  *uses = (uint32_t)__atomic_load_n(&n->uses, __ATOMIC_RELAXED);
+  return true;
+}
+
 struct gorge_breaker_words *gorge_zone_breaker(const struct gorge_zone *zone, uint32_t ns) {
   return (struct gorge_breaker_words *)&zone->header->breakers[ns % GORGE_NAMESPACES];
 }

@@ -71,6 +71,11 @@ int gorge_zone_open(const char *name, size_t name_len, uint64_t size_bytes, unsi
 /* Finds or makes the namespace `name` in the zone. Returns GORGE_OK and its number, or GORGE_ERR_FULL. */
 int gorge_zone_namespace(struct gorge_zone *zone, const char *name, size_t name_len, uint32_t *ns);
 
+/* Notes how a process uses a namespace (enum gorge_namespace_uses). */
+void gorge_zone_namespace_use(const struct gorge_zone *zone, uint32_t ns, uint32_t uses);
+/* What the zone knows of the namespace with that number: its name, with a NUL, and its uses. Returns false when there is none. */
+bool gorge_zone_namespace_at(const struct gorge_zone *zone, uint32_t ns, char name[GORGE_NAME_MAX + 1], uint32_t *uses);
+
 /* The shared words of namespace `ns` (< GORGE_NAMESPACES): one cache line, for the life of the zone. */
 static inline struct gorge_words *gorge_zone_words(const struct gorge_zone *zone, uint32_t ns) {
   return &zone->words[ns % GORGE_NAMESPACES];

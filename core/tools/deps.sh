@@ -4,7 +4,7 @@
 # When nothing is missing it calls nothing but dpkg-query. Servers that it installs are not started, now or at boot.
 set -u
 
-run="gcc libc6-dev make libhiredis-dev libev-dev libxxhash-dev luajit2 libluajit2-5.1-dev lua-cjson
+run="gcc libc6-dev make libhiredis-dev libev-dev libxxhash-dev luajit2 libluajit2-5.1-dev lua-cjson lua-argparse
   nginx libnginx-mod-http-lua lua-resty-core lua-resty-lrucache redis-server lua-socket wrk procps ca-certificates"
 dev="git binutils zlib1g-dev libcmocka-dev lua-busted lua-socket luarocks util-linux
   lua-check clang-format clang-tidy cppcheck clang libclang-rt-dev spin prometheus chromium"

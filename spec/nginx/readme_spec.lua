@@ -7,6 +7,8 @@
 --   ```sh                           command by command, see COMMANDS
 --   ```lua                          a program: run by LuaJIT
 --   ```lua    spec: snippet         a piece of code that uses `cache` and `db`: run inside gorge.run and in a content handler
+--   ```sh     spec: gorge           commands of the command line, which look at the server of the quick start
+--   ```text   spec: gorge stat      what such a command prints: the same lines, other figures
 --   ```text                         what the block before it printed
 --   ```text   spec: output, l0 may be l1     the same, but another worker may have answered
 --   ```text   spec: demo            what `make demo` prints: the same lines, other figures
@@ -236,6 +238,40 @@ local function run_commands(block)
   printed[block] = table.concat(output)
 end
 
+-- The command line looks at the quick start, and at nobody else's zone of that name. What goes on for ever is ended.
+local function run_gorge(block)
+  local gorge = require "spec.cli.program"
+  for _, command in ipairs(commands_of(block.code)) do
+    local arguments = { env = {} }
+    for word in assert(command:match "^gorge (.*)$", command):gsub(" > %S+$", ""):gmatch "%S+" do
+      arguments[#arguments + 1] = word:match "^redis://" and redis.url or (word:gsub("^'(.*)'$", "%1"))
+    end
+    if command:find " my%-app" and not command:find "^gorge doctor" then
+      arguments[#arguments + 1], arguments[#arguments + 2] = "--pid", quick_start.pid
+    end
+    if command:find " %-%-watch " then
+      arguments[#arguments + 1], arguments[#arguments + 2] = "--for", 0.1
+    end
+    quick_start:get "/user/7"
+    local said = gorge.run(arguments)
+    -- Other servers may have a zone of that name, which only a doctor cannot be told from.
+    assert.is_true(said.status == 0 or command:find "^gorge doctor" and said.status == 2, command .. "\n" .. said.out .. said.err)
+  end
+end
+
+local function compare_gorge(block)
+  local function first_words(text)
+    local words = {}
+    for line in text:gmatch "[^\n]+" do
+      words[#words + 1] = line:match("^%s*(.*)$"):gsub("%s%s.*$", ""):gsub("%d.*$", "")
+    end
+    return words
+  end
+  local arguments = { "my-app", "--pid", quick_start.pid }
+  table.insert(arguments, 1, block.mark:match "^gorge (%l+)$")
+  assert.same(first_words(block.code), first_words(require("spec.cli.program").run(arguments).out))
+end
+
 -- Output -----------------------------------------------------------------------------------------------------------------
 
 local function printed_before(block)
@@ -292,6 +328,8 @@ local WAYS = {
   ["nginx location /metrics"] = { ask_location },
   ["nginx location /status"] = { ask_location },
   ["sh"] = { run_commands },
+  ["sh gorge"] = { run_gorge },
+  ["text gorge stat"] = { compare_gorge },
   ["lua"] = { run_program },
   ["lua snippet"] = { run_snippet_in_loop, run_snippet_in_nginx },
   ["text"] = { compare_output },

@@ -51,6 +51,31 @@ describe("the rock", function()
     assert.equal(0, status)
   end)
 
+  it("has a command line that needs no path, and sees what runs", function()
+    local nginx = helper.nginx {
+      lua_path = lua_path,
+      lua_cpath = lua_cpath,
+      env = { GORGE_LIBRARY = false },
+      values = { namespace = helper.unique_name "rock" },
+      http = [[init_by_lua_block { cache = require("gorge").new { namespace = "{{namespace}}", l1_size = "4m" } }]],
+      server = [[location = /set { content_by_lua_block { cache:set("answer", 42, 60) } }]],
+    }
+    assert.equal(200, nginx:get("/set").status)
+    local function gorge(...)
+      return process.run {
+        tree .. "/bin/gorge", cwd = "/", env = { LUA_PATH = false, LUA_CPATH = false, GORGE_LIBRARY = false, GORGE_BUILD = false }, ...,
+      }
+    end
+    local status, output = gorge "--version"
+    assert.same({ 0, "gorge " .. require "gorge.version" .. "\n" }, { status, output })
+    status, output = gorge("peek", nginx.opts.values.namespace, "answer")
+    assert.equal(0, status, output)
+    assert.matches("kind +number", output)
+    status, output = gorge("doctor", nginx.opts.values.namespace)
+    assert.matches("ngx_lua +0%.10%.%d+", output)
+    assert.equal(0, status, output)
+  end)
+
   it("loads and caches in nginx", function()
     local nginx = helper.nginx {
       lua_path = lua_path,
