@@ -120,6 +120,7 @@ int gorge_fetch_start(gorge_cache *cache, const struct gorge_fetch *rq, uint64_t
   uint64_t now_ms = gorge_clock_ms();
   o->lease_ms = rq->lease_ms;
   o->deadline_ms = now_ms + rq->wait_ms;
+  o->tells = (rq->flags & GORGE_FETCH_TELL) != 0;
   *op = o->id;
   if ((rq->flags & GORGE_FETCH_LOOKUP) != 0) {
     gorge_fetch_lookup(o, now_ms);
@@ -172,6 +173,11 @@ uint32_t gorge_op_wait_ms(gorge_cache *cache, uint64_t op) {
     slice = wait < slice ? (uint32_t)wait : slice;
   }
   return slice > 0 ? slice : 1;
+}
+
+int gorge_op_elsewhere(gorge_cache *cache, uint64_t op) {
+  const struct gorge_op *o = gorge_op_find(cache, op);
+  return o != NULL && (o->state == GORGE_OP_FLIGHT || o->state == GORGE_OP_PARKED);
 }
 
 int gorge_fetch_run(gorge_cache *cache, uint64_t op) {

@@ -67,6 +67,7 @@ struct gorge_op {
   bool detached;             /* the caller is gone; the op frees itself when it ends */
   bool listed;               /* in the waiting list */
   bool noted;                /* in the list of notices */
+  bool tells;                /* is noted also when it begins to wait for somebody else's fill */
   struct gorge_guard *guard; /* of the request that waits for it, or NULL */
   struct gorge_op *guard_prev, *guard_next;
 
@@ -249,6 +250,8 @@ void gorge_remote_look(gorge_cache *c);
 void gorge_remote_tick(gorge_cache *c, uint64_t now_ms);
 /* Whether this process has a way to ask Redis. */
 bool gorge_remote_reachable(const gorge_cache *c);
+/* Whether there is room on the connection for a command that can wait. */
+bool gorge_remote_room(const gorge_cache *c);
 /* Whether Redis may be asked now (reachable, breaker). */
 bool gorge_remote_allowed(gorge_cache *c, uint64_t now_ms);
 /* Sends op->request as `verb`. On a failure the breaker is told. */

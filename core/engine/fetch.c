@@ -86,6 +86,13 @@ static uint64_t callers_time(const gorge_cache *c, uint64_t now_ms) {
   return c->clock != NULL && *c->clock > now_ms ? *c->clock : now_ms;
 }
 
+static void wait_for_others(struct gorge_op *op) {
+  if (op->tells && op->wait_us == 0) {
+    gorge_op_notify(op);
+  }
+  gorge_op_waits(op);
+}
+
 void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
   gorge_cache *c = op->cache;
   if (!follows(c, now_ms)) {
@@ -112,7 +119,7 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
   gorge_cache_wake(c, &displaced);
   if (status == GORGE_BUSY) {
     if (op->state != GORGE_OP_FLIGHT) {
-      gorge_op_waits(op);
+      wait_for_others(op);
       op->state = GORGE_OP_FLIGHT;
       gorge_op_list(op);
       (void)gorge_cache_control(c); /* who wakes this worker */
@@ -227,19 +234,23 @@ static void hit(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t n
   ask(op, GORGE_L2_LOOKUP, now_ms);
 }
 
+static void wait_no_longer(struct gorge_op *op, uint64_t now_ms) {
+  gorge_count(op->cache, GORGE_COUNT_WAIT_TIMEOUTS);
+  op->l2_token = 0;
+  gorge_fill_finish_flight(op, GORGE_OK, now_ms);
+  gorge_op_end(op, GORGE_ERR_TIMEOUT);
+}
+
 /* Another node fills. A lease that is being renewed is worth waiting for; one that is overdue is not. */
 static void park(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
   gorge_cache *c = op->cache;
   bool overdue = r->remaining_ms + op->lease_ms / 3 + c->lock_sleep_ms < op->lease_ms;
   op->silent_polls = overdue ? op->silent_polls + 1 : 0;
   if (op->silent_polls > c->lock_retries || now_ms >= op->deadline_ms) {
-    gorge_count(c, GORGE_COUNT_WAIT_TIMEOUTS);
-    op->l2_token = 0;
-    gorge_fill_finish_flight(op, GORGE_OK, now_ms);
-    gorge_op_end(op, GORGE_ERR_TIMEOUT);
+    wait_no_longer(op, now_ms);
     return;
   }
-  gorge_op_waits(op);
+  wait_for_others(op);
   op->state = GORGE_OP_PARKED;
   op->next_ms = now_ms + c->lock_sleep_ms;
   gorge_op_list(op);
@@ -323,8 +334,15 @@ void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms) {
     return;
   }
   bool poked = op->flight.index != UINT32_MAX && gorge_flight_poked(op->cache->zone, &op->flight);
-  if (op->state == GORGE_OP_PARKED && (poked || now_ms >= op->next_ms)) {
+  if (op->state != GORGE_OP_PARKED || !(poked || now_ms >= op->next_ms)) {
+    return;
+  }
+  if (gorge_remote_room(op->cache)) {
     ask(op, GORGE_L2_LEASE, now_ms);
+  } else if (now_ms >= op->deadline_ms) {
+    wait_no_longer(op, now_ms);
+  } else {
+    op->next_ms = now_ms + 1; /* many wait: they must not crowd out those who have just come */
   }
 }
 

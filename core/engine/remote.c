@@ -84,6 +84,8 @@ bool gorge_remote_reachable(const gorge_cache *c) {
   return c->l2 != NULL && (c->threads || c->link != NULL);
 }
 
+bool gorge_remote_room(const gorge_cache *c) { return c->l2 == NULL || !gorge_conn_busy(gorge_l2_conn(c->l2)); }
+
 bool gorge_remote_allowed(gorge_cache *c, uint64_t now_ms) {
   return gorge_remote_reachable(c) && gorge_breaker_allow(c->breaker, &c->breaker_config, now_ms);
 }

@@ -263,7 +263,8 @@ enum gorge_op_slots {
 }; /* an operation's id modulo this differs from those of all others that are not over */
 
 enum gorge_fetch_flag {
-  GORGE_FETCH_LOOKUP = 1 /* ask Redis, take no lease, run nothing: ends with GORGE_HIT or GORGE_MISS */
+  GORGE_FETCH_LOOKUP = 1, /* ask Redis, take no lease, run nothing: ends with GORGE_HIT or GORGE_MISS */
+  GORGE_FETCH_TELL = 2    /* gorge_poll names the operation also when it begins to wait for somebody else's fill */
 };
 
 struct gorge_fetch {
@@ -308,6 +309,8 @@ int gorge_fetch_start(gorge_cache *cache, const struct gorge_fetch *rq, uint64_t
 int gorge_op_status(gorge_cache *cache, uint64_t op, struct gorge_read *out);
 /* Milliseconds after which a pending operation should be asked again even if nothing woke it. */
 uint32_t gorge_op_wait_ms(gorge_cache *cache, uint64_t op);
+/* 1 while a fetch waits for somebody else's fill: for as long as that takes, not for Redis. */
+int gorge_op_elsewhere(gorge_cache *cache, uint64_t op);
 /* After GORGE_ERR_TIMEOUT: the caller runs the loader without a lease; the result will not be stored. */
 int gorge_fetch_run(gorge_cache *cache, uint64_t op);
 /*

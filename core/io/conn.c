@@ -102,6 +102,8 @@ static bool has_transport(const struct gorge_conn *c) {
   return c->state == GORGE_CONN_CONNECTING || c->state == GORGE_CONN_HANDSHAKE || c->state == GORGE_CONN_READY;
 }
 
+bool gorge_conn_busy(const struct gorge_conn *c) { return gorge_conn_pending(c) >= (c->config.max_pending + 3) / 4; }
+
 static int may_submit(struct gorge_conn *c, uint64_t now_ms) {
   if (c->state == GORGE_CONN_CLOSED) {
     return GORGE_ERR_CLOSED;

@@ -93,6 +93,8 @@ enum gorge_conn_state gorge_conn_state(const struct gorge_conn *c);
 const char *gorge_conn_reason(const struct gorge_conn *c);
 /* Places taken: commands in flight or queued, and those given up whose reply is due. 0: nothing more will come. */
 uint32_t gorge_conn_pending(const struct gorge_conn *c);
+/* Whether a quarter of the max_pending places is taken: what can wait is to leave the others to what cannot. */
+bool gorge_conn_busy(const struct gorge_conn *c);
 /* How often READY was reached. */
 uint64_t gorge_conn_connects(const struct gorge_conn *c);
 

@@ -6,6 +6,7 @@ local check = require "gorge.arguments"
 local degraded = require "gorge.degraded"
 local fetch = require "gorge.fetch"
 local l0 = require "gorge.ffi.l0"
+local many = require "gorge.many"
 local prometheus = require "gorge.prometheus"
 local report = require "gorge.report"
 local stats = require "gorge.stats"
@@ -64,6 +65,24 @@ function Cache:fetch(key, ttl, fn, tags, opts)
     end
   end
   return fetch.fetch(self, key, ttl, fn, tags, opts, status)
+end
+
+---The same for several keys: one round to Redis for all that L0 and L1 do not have, one run of `fn` for all that are missing.
+---
+---    local users, errs = cache:fetch_many({ "user:1", "user:2" }, 3600, load_users)
+---
+---Each key is filled, waited for and can fail by itself. Yields as `fetch` does; not for keys that L0 or L1 has.
+---@param keys string[] at most 1000; one that stands twice counts once
+---@param ttl number|nil seconds, greater than 0; nil: `l1_ttl`
+---@param fn fun(missing: string[], ...): table?, any, table|number|nil returns values by key (a key without one: "no such thing"), errors by key, and
+---overrides by key or one ttl for all; or nil and an error
+---@param tags string|string[]|nil of all values
+---@param opts table|nil as for `fetch`
+---@return table<string, any>|nil values by key; nil: nothing was done, see err
+---@return table<string, any>|string errs by key; a key with neither value nor error: there is no such thing
+---@return table<string, string>|nil sources by key: "l0", "l1", "l2" or "fn"; none with an error
+function Cache:fetch_many(keys, ttl, fn, tags, opts)
+  return many.fetch_many(self, keys, ttl, fn, tags, opts)
 end
 
 ---Looks the key up in L0, L1 and Redis. Never calls a function, never waits for somebody's fill.
@@ -195,7 +214,7 @@ local function closed()
 end
 
 local CLOSED = setmetatable({
-  fetch = closed, get = closed, peek = function() end, set = closed, touch = closed, update = closed, delete = closed,
+  fetch = closed, fetch_many = closed, get = closed, peek = function() end, set = closed, touch = closed, update = closed, delete = closed,
   invalidate_tags = closed, clear = closed, stats = closed, prometheus = closed, close = function() return true end,
 }, { __index = Cache })
 CLOSED.__index = CLOSED

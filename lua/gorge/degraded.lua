@@ -4,6 +4,7 @@
 
 local check = require "gorge.arguments"
 local load = require "gorge.load"
+local many = require "gorge.many"
 local options = require "gorge.options"
 local text = require "gorge.text"
 
@@ -59,7 +60,7 @@ local _M = {}
 ---@param parsed gorge.ParsedOptions
 function _M.apply(cache, parsed)
   if parsed.cache_read_disabled then
-    cache.fetch = fetch
+    cache.fetch, cache.fetch_many = fetch, many.without_cache
   end
   if parsed.cache_delete_disabled then
     cache.delete, cache.invalidate_tags, cache.clear = delete, invalidate_tags, clear
@@ -69,7 +70,7 @@ end
 ---Takes them away: the handle is closed.
 ---@param cache gorge.Cache
 function _M.remove(cache)
-  cache.delete, cache.invalidate_tags, cache.clear = nil, nil, nil
+  cache.fetch_many, cache.delete, cache.invalidate_tags, cache.clear = nil, nil, nil, nil
 end
 
 return _M

@@ -126,7 +126,7 @@ local function look_after_calls(cache, watch)
   -- fetch and get stand in the handle itself; close takes both, and the metatable, away.
   cache.fetch, cache.get = wrapped(cache.fetch), wrapped(cache.get)
   local methods = setmetatable({}, { __index = getmetatable(cache).__index })
-  for _, name in ipairs { "set", "touch", "update", "delete", "invalidate_tags", "clear" } do
+  for _, name in ipairs { "fetch_many", "set", "touch", "update", "delete", "invalidate_tags", "clear" } do
     methods[name] = wrapped(cache[name])
   end
   setmetatable(cache, { __index = methods })

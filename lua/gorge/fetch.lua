@@ -9,15 +9,17 @@ local Engine = require "gorge.ffi.engine"
 local blocking_host = require "gorge.hosts.blocking"
 local check = require "gorge.arguments"
 local clone = require "gorge.clone"
+local flights = require "gorge.flights"
 local l0 = require "gorge.ffi.l0"
 local load = require "gorge.load"
 local options = require "gorge.options"
 local report = require "gorge.report"
+local spare = require "gorge.spare"
 local text = require "gorge.text"
 
 local decode_error_count = tonumber(C.GORGE_COUNT_DECODE_ERRORS)
 local parse_call = options.parse_call
-local running = coroutine.running
+local land = flights.land
 local look_l1 = Engine.look
 local store_l0 = l0.store
 
@@ -37,6 +39,8 @@ local LOOKUP = tonumber(C.GORGE_FETCH_LOOKUP)
 local MAX_ROUNDS = 8
 
 local _M = {}
+
+local spare_calls = {}
 
 ---A value from L0 for a call with options.
 function _M.hand_out(value, opts)
@@ -131,72 +135,10 @@ end
 ---@field engine gorge.Engine
 ---@field deadline_ms number
 
----A fill that coroutines of this worker share.
----@class gorge.Flight
----@field cache gorge.Cache
----@field key string
----@field op integer
----@field tags string packed
----@field co thread|nil who leads; nil: the main program
----@field followers table[]|nil
----@field n integer
-local Flight = {}
-Flight.__index = Flight
-
--- Flights and calls that are over, to be used again: a hit in Redis makes no garbage but its value. What a coroutine held that was ended
--- from outside does not come back.
-local MAX_SPARE = 256
-local spare_flights, spare_calls = {}, {}
-
-local function keep(list, object)
-  local n = #list
-  if n < MAX_SPARE then
-    list[n + 1] = object
-  end
-end
-
-local function take_spare(list)
-  local n = #list
-  local object = list[n]
-  list[n] = nil
-  return object
-end
-
----Tells all followers of a fill how it ended.
-local function end_flight(flight, state, value, err)
-  local flights = flight.cache.flights
-  if flights[flight.key] == flight then
-    flights[flight.key] = nil
-  end
-  for i = 1, flight.n do
-    local follower = flight.followers[i]
-    follower.state, follower.value, follower.err = state, value, err
-    follower.waiter:signal()
-  end
-  flight.n = 0
-end
-
----Ends a fill with its operation. Nobody knows of the flight then.
-local function land(engine, flight, state, value, err)
-  end_flight(flight, state, value, err)
-  engine:free(flight.op)
-  flight.cache, flight.key, flight.co, flight.followers = nil, nil, nil, nil
-  keep(spare_flights, flight)
-end
-
----The operation went away without its coroutine: who followed begins anew.
-function Flight:lost()
-  end_flight(self, "again")
-end
-
 ---Waits for the result of another coroutine of this worker.
 ---@return string state "value" (with value, err), "again" or "timeout"
 local function follow(self, call, flight)
-  local follower = { waiter = self.host.waiter() }
-  flight.n = flight.n + 1
-  flight.followers = flight.followers or {}
-  flight.followers[flight.n] = follower
-  call.engine.host.expect(call.engine) -- should the leader's coroutine be cut off, the doorbell tells
+  local follower = flights.take_part(call, flight, self.host.waiter())
   while not follower.state do
     local left_ms = call.deadline_ms - C.gorge_now_ms()
     if left_ms <= 0 then
@@ -268,11 +210,7 @@ end
 ---@return string|nil source
 local function lead(self, call, status, op)
   local engine = call.engine
-  local flight = take_spare(spare_flights) or setmetatable({ n = 0 }, Flight)
-  flight.cache, flight.key, flight.op, flight.tags, flight.co = self, call.key, op, call.tags, running()
-  self.flights[call.key] = flight
-  engine:share(op, flight)
-  engine.host.guard(engine, op)
+  local flight = flights.begin(self, call, op)
   status = engine:wait(op, status)
   if status == HIT then
     return from_l2(self, call, flight)
@@ -298,14 +236,18 @@ local function lead(self, call, status, op)
   return true
 end
 
+local function own_fill(key)
+  return "gorge: key " .. text.quote(key) .. ": fn fetches the key that it is loading"
+end
+
 ---One attempt to get a value that was not in L1 a moment ago.
 local function once(self, call)
   local status
   local engine = call.engine
   local flight = self.flights[call.key]
-  if flight and flight.co == running() then
-    return false, nil, "gorge: key " .. text.quote(call.key) .. ": fn fetches the key that it is loading"
-  elseif flight and flight.tags == call.tags and engine == self.engine and engine:joinable(flight.op) then
+  if flight and flights.is_own(flight) then
+    return false, nil, own_fill(call.key)
+  elseif flight and flights.can_share(self, call, flight) then
     local ready, why = self.host.can_wait(engine)
     if not ready then
       return false, nil, "would block: " .. why
@@ -384,7 +326,7 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   if not engine then
     return nil, err
   end
-  local call = take_spare(spare_calls) or {}
+  local call = spare.take(spare_calls) or {}
   call.key, call.fn, call.args = key, fn, args
   call.ttl_ms, call.tags = ttl_ms, packed
   call.negative_ms = negative_ms or parsed.negative_cache_ttl_ms
@@ -415,7 +357,7 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   end
   if source == "l2" then -- no loader ran, so nobody else has seen the call
     call.key, call.fn, call.args, call.engine = nil, nil, nil, nil
-    keep(spare_calls, call)
+    spare.keep(spare_calls, call)
   end
   if want_clone then
     value = clone(value)
@@ -476,5 +418,8 @@ function _M.get(self, key, opts, looked)
   return value, nil, source
 end
 
+-- For many.lua, which does the same for several keys at once.
+_M.from_l1, _M.from_l2, _M.engine_for, _M.timed_out, _M.own_fill = from_l1, from_l2, engine_for, timed_out, own_fill
+_M.MAX_ROUNDS = MAX_ROUNDS
 
 return _M

@@ -87,39 +87,61 @@ local function read_overrides(overrides)
   return nil, ttl_ms, packed, overrides.no_store
 end
 
+---@return nil
+---@return any err
 local function failed(call, op, err)
   call.engine:fail(op, type(err) == "string" and err or "gorge: fn failed: " .. text.describe(err)) -- for other workers
   return nil, err
 end
 
----Encodes and stores the value of an operation whose lease the caller holds.
-local function store(self, call, op, value, overrides)
+---Encodes the value of an operation whose lease the caller holds, and begins to store it.
+---@return any err nil: see the status
+---@return integer|nil status of the store; PENDING: to be waited for; nil: nothing is to be stored
+---@return integer|nil size bytes of the encoded value
+function _M.begin_store(self, call, op, value, overrides)
   local problem, ttl_ms, packed, no_store = read_overrides(overrides)
   if problem then
-    return failed(call, op, "gorge: key " .. text.quote(call.key) .. ": " .. problem)
+    local _, err = failed(call, op, "gorge: key " .. text.quote(call.key) .. ": " .. problem)
+    return err
   end
   local engine = call.engine
   if no_store then
     engine:skip(op)
-    return value, nil, "fn"
+    return nil
   end
   local kind, bytes, l2_kind, l2_bytes = self.codec.encode(value, engine.has_redis)
   if not kind then
-    return failed(call, op, "gorge: key " .. text.quote(call.key) .. ": " .. bytes)
+    local _, err = failed(call, op, "gorge: key " .. text.quote(call.key) .. ": " .. bytes)
+    return err
   end
   ttl_ms = ttl_ms or (type(value) == "nil" and call.negative_ms) or call.ttl_ms
   local l1_ttl_ms
   ttl_ms, l1_ttl_ms = life.of(ttl_ms, self.options.l1_ttl_ms, call.jitter)
-  local status = engine:fill(op, packed, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
-  if status == PENDING then
-    status = engine:wait(op, status)
-  end
+  return nil, engine:fill(op, packed, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes), #bytes
+end
+
+---The store is over: its status is not PENDING, and what it told is in the engine's `read`.
+function _M.end_store(self, call, value, status, size)
   if status == TOO_LARGE then
     local message = "gorge: a value is too large for L1 and is not kept there"
-    report.write(self.report, "info", message, { key = call.key, bytes = #bytes })
+    report.write(self.report, "info", message, { key = call.key, bytes = size })
   end
+  local engine = call.engine
   if engine.entered then
     l0.store(self.l0, call.key, value, engine.read)
+  end
+end
+
+---Encodes and stores the value of an operation whose lease the caller holds.
+local function store(self, call, op, value, overrides)
+  local err, status, size = _M.begin_store(self, call, op, value, overrides)
+  if type(err) ~= "nil" then
+    return nil, err
+  elseif status then
+    if status == PENDING then
+      status = call.engine:wait(op, status)
+    end
+    _M.end_store(self, call, value, status, size)
   end
   return value, nil, "fn"
 end
@@ -145,5 +167,6 @@ function _M.without_lease(_, call)
   return value, nil, "fn"
 end
 
+_M.failed = failed
 
 return _M

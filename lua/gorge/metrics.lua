@@ -4,6 +4,7 @@
 
 local C = require "gorge.ffi.lib"
 local check = require "gorge.arguments"
+local many = require "gorge.many"
 local options = require "gorge.options"
 local report = require "gorge.report"
 local text = require "gorge.text"
@@ -57,10 +58,10 @@ local function timed(cache, wrappers, fn)
   return wrapper
 end
 
-local function answered(cache, began_us, value, err, source)
+local function tell_source(cache, began_us, source)
   if source == "l0" or source == "l1" then
     tell(cache, "inc_l1_hits")
-    return value, err, source
+    return
   end
   tell(cache, "inc_l1_misses")
   if source == "l2" then
@@ -69,7 +70,24 @@ local function answered(cache, began_us, value, err, source)
   elseif cache.engine and cache.engine.has_redis then
     tell(cache, "inc_l2_misses")
   end
+end
+
+local function answered(cache, began_us, value, err, source)
+  tell_source(cache, began_us, source)
   return value, err, source
+end
+
+---The same for each key of fetch_many.
+local function answered_many(cache, began_us, values, errs, sources)
+  if values then
+    for _, source in pairs(sources) do
+      tell_source(cache, began_us, source)
+    end
+    for _ in pairs(errs) do
+      tell_source(cache, began_us, nil)
+    end
+  end
+  return values, errs, sources
 end
 
 -- The methods below are called in the caller's place: what is wrong with arguments is raised at the caller's line.
@@ -81,7 +99,7 @@ end
 ---Gives a handle the methods that tell.
 ---@param cache gorge.Cache
 function _M.attach(cache)
-  local fetch, get = cache.fetch, cache.get
+  local fetch, fetch_many, get = cache.fetch, cache.fetch_many, cache.get
   local wrappers = setmetatable({}, { __mode = "kv" })
 
   function cache.fetch(self, key, ttl, fn, tags, opts)
@@ -94,6 +112,11 @@ function _M.attach(cache)
       fn = timed(self, wrappers, fn)
     end
     return answered(self, began_us, fetch(self, key, ttl, fn, tags, opts))
+  end
+
+  function cache.fetch_many(self, keys, ttl, fn, tags, opts)
+    many.check(keys, ttl, fn, tags, opts, 2)
+    return answered_many(self, now_us(), fetch_many(self, keys, ttl, timed(self, wrappers, fn), tags, opts))
   end
 
   function cache.get(self, key, opts)

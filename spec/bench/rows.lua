@@ -45,6 +45,7 @@ local _M = {}
 
 local GORGE = { name = "gorge", subject = "gorge" }
 local GORGE_ALONE = { name = "gorge, 1 worker", subject = "gorge", workers = 1 }
+local GORGE_MANY = { name = "fetch_many of 100", subject = "gorge_many" }
 local GORGE_GET = { name = "cache:get", subject = "gorge_get" }
 local LRUCACHE = { name = "lrucache", subject = "lrucache" }
 local SHARED = { name = "ngx.shared", subject = "shared" }
@@ -235,6 +236,10 @@ l2("l2-serial", {
     { against = "cache:get" },
     { against = false, limit = 1, reference = go(25e-6), fixed = true },
   },
+})
+l2("l2-many", {
+  name = "L2 hit, 100 keys in one call", task = "one_by_one", sides = { GORGE_MANY, { name = "100 fetches", subject = "gorge" } },
+  redis_config = "server_cpulist 0",
 })
 l2("l2-http", {
   name = "L2 hit in a handler, wrk -c50", task = "http", workers = 2, metric = "rate", sides = { GORGE, RESTY_REDIS },

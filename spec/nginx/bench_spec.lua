@@ -52,10 +52,10 @@ describe("make bench", function()
   end)
 
   it("measures sets, memory, storms, tags and Redis", function()
-    local status, output, results = bench { QUICK = "1", RUNS = "1", ROWS = "memory storm tag-l1 set-full l2-serial" }
+    local status, output, results = bench { QUICK = "1", RUNS = "1", ROWS = "memory storm tag-l1 set-full l2-serial l2-many" }
     assert.equal(0, status, output)
     local rows = by_id(results)
-    for _, id in ipairs { "set-full", "memory", "storm", "tag-l1", "l2-serial" } do
+    for _, id in ipairs { "set-full", "memory", "storm", "tag-l1", "l2-serial", "l2-many" } do
       assert.is_table(rows[id], id .. output)
     end
     assert.equal(1, rows.storm.lines[2].of.median)

@@ -548,6 +548,12 @@ describe("README.md, failures", function()
     returned(alone:fetch("user:101", 60, function() return 1, nil, { tll = 1 } end))
     returned(alone:set("", 1))
     returned(alone:get(("k"):rep(8193)))
+    local many = {}
+    for i = 1, 1001 do
+      many[i] = "k" .. i
+    end
+    returned(alone:fetch_many(many, 60, print))
+    note(select(2, alone:fetch_many({ "k" }, 60, function() end)).k)
     raised(function() alone:set("k", 1, -1) end)
     raised(function() gorge.new { l1_sizee = "1m" } end)
     gorge.run(function()

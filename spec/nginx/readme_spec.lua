@@ -46,6 +46,13 @@ local SNIPPET_NEEDS = [[
   local rows = { ["user:101"] = { name = "Ada", org = 7 } }
   local db = {}
   function db:find(key) return rows[key] end
+  function db:select(_, keys)
+    local list = {}
+    for _, key in ipairs(keys) do
+      list[#list + 1] = rows[key] and { key = key, name = rows[key].name }
+    end
+    return list
+  end
   function db:update(key, row) row.org = 7 rows[key] = row end
 ]]
 

@@ -333,6 +333,19 @@ function _M:share(op, flight)
   self.shared[op % SLOTS + 1] = flight
 end
 
+---Who waits for the operation beside others, until unlisten: signal() is called when its status may have changed.
+---@param waiter { op: integer, signal: fun(self: table) }
+function _M:listen(op, waiter)
+  self.waiters[op % SLOTS + 1] = waiter
+end
+
+function _M:unlisten(op, waiter)
+  local place = op % SLOTS + 1
+  if self.waiters[place] == waiter then
+    self.waiters[place] = false
+  end
+end
+
 ---Moves on what can be moved, and signals the waiters of operations whose status changed.
 function _M:poll()
   local events, waiters, shared = self.events, self.waiters, self.shared
@@ -355,6 +368,24 @@ function _M:poll()
   self.host.kick(self)
 end
 
+---Waits until the waiter is signalled, or for so long; then it looks around.
+---@param waiter gorge.Waiter
+---@param ms number
+function _M:pause(waiter, ms)
+  if not waiter:wait(ms / 1000) then
+    local now_ms = C.gorge_now_ms()
+    if now_ms ~= self.polled_ms then -- one look a tick is enough, however many wait
+      self.polled_ms = now_ms
+      self:poll()
+    end
+  end
+end
+
+---Whether a fetch waits for somebody else's fill.
+function _M:elsewhere(op)
+  return C.gorge_op_elsewhere(self.handle, op) == 1
+end
+
 ---Waits until the operation is decided.
 ---@param op integer
 ---@param status integer as start returned it
@@ -371,12 +402,8 @@ function _M:wait(op, status)
   host.expect(self)
   repeat
     local wait_ms = C.gorge_op_wait_ms(self.handle, op) -- 0: decided meanwhile
-    if wait_ms > 0 and not waiter:wait(wait_ms / 1000) then
-      local now_ms = C.gorge_now_ms()
-      if now_ms ~= self.polled_ms then -- one look a tick is enough, however many wait
-        self.polled_ms = now_ms
-        self:poll()
-      end
+    if wait_ms > 0 then
+      self:pause(waiter, wait_ms)
     end
     status = self:status(op)
   until status ~= PENDING

@@ -1,0 +1,96 @@
+-- SPDX-License-Identifier: MIT
+-- Fills that coroutines of this worker share: the first leads, the others take part and have its result from memory.
+
+local spare = require "gorge.spare"
+
+local keep, take_spare = spare.keep, spare.take
+local running = coroutine.running
+
+local _M = {}
+
+---@class gorge.Flight
+---@field cache gorge.Cache
+---@field key string
+---@field op integer
+---@field tags string packed
+---@field co thread|nil who leads; nil: the main program
+---@field followers table[]|nil
+---@field n integer
+local Flight = {}
+Flight.__index = Flight
+
+local spares = {}
+
+---From now on coroutines of this worker that want the key take part in the operation.
+---@param cache gorge.Cache
+---@param call gorge.Call
+---@param op integer
+---@return gorge.Flight
+function _M.begin(cache, call, op)
+  local engine = call.engine
+  local flight = take_spare(spares) or setmetatable({ n = 0 }, Flight)
+  flight.cache, flight.key, flight.op, flight.tags, flight.co = cache, call.key, op, call.tags, running()
+  cache.flights[call.key] = flight
+  engine:share(op, flight)
+  engine.host.guard(engine, op)
+  return flight
+end
+
+---Tells all who take part how the fill ended.
+local function tell(flight, state, value, err)
+  local flights = flight.cache.flights
+  if flights[flight.key] == flight then
+    flights[flight.key] = nil
+  end
+  for i = 1, flight.n do
+    local follower = flight.followers[i]
+    follower.state, follower.value, follower.err = state, value, err
+    follower.waiter:signal()
+  end
+  flight.n = 0
+end
+
+---Ends a fill with its operation. Nobody knows of the flight then.
+---@param engine gorge.Engine
+---@param flight gorge.Flight
+---@param state "value"|"again"
+function _M.land(engine, flight, state, value, err)
+  tell(flight, state, value, err)
+  engine:free(flight.op)
+  flight.cache, flight.key, flight.co, flight.followers = nil, nil, nil, nil
+  keep(spares, flight)
+end
+
+---The operation went away without its coroutine: who took part begins anew.
+function Flight:lost()
+  tell(self, "again")
+end
+
+---Whether this coroutine leads the flight: it must not wait for itself.
+function _M.is_own(flight)
+  return flight.co == running()
+end
+
+---Whether another coroutine's fill is as good as one's own.
+---@param cache gorge.Cache
+---@param call gorge.Call
+---@param flight gorge.Flight
+function _M.can_share(cache, call, flight)
+  return flight.tags == call.tags and call.engine == cache.engine and call.engine:joinable(flight.op)
+end
+
+---Takes part in another coroutine's fill: its end is written into what is returned (state, value, err), and the waiter is signalled.
+---@param call gorge.Call
+---@param flight gorge.Flight
+---@param waiter { signal: fun(self: table) }
+---@return table follower
+function _M.take_part(call, flight, waiter)
+  local follower = { waiter = waiter }
+  flight.n = flight.n + 1
+  flight.followers = flight.followers or {}
+  flight.followers[flight.n] = follower
+  call.engine.host.expect(call.engine) -- should the leader's coroutine be cut off, the doorbell tells
+  return follower
+end
+
+return _M
