@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/floats.h"
+#include "base/hash.h"
 #include "engine/engine.h"
 #include "resil/histogram.h"
 #include "sync/role.h"
@@ -28,6 +30,12 @@ double gorge_now_ms(void) { return (double)gorge_clock_ms(); }
 double gorge_now_us(void) { return (double)gorge_clock_us(); }
 
 double gorge_random_unit(void) { return gorge_process_random(); }
+
+uint64_t gorge_checksum(const char *ptr, uint64_t len_bytes, uint64_t seed) { return gorge_hash(ptr, len_bytes, seed); }
+
+void gorge_settle_floats(void *bytes, const uint32_t *offsets, uint32_t ndoubles, uint32_t nfloats) {
+  gorge_floats_settle(bytes, offsets, ndoubles, nfloats);
+}
 
 /* ---- caches ---- */
 
@@ -91,6 +99,19 @@ uint32_t gorge_peek_tags(gorge_cache *cache, const char *key, uint32_t key_len, 
   uint32_t len = 0;
   gorge_key_init(cache->zone, cache->ns, key, key_len, &k);
   return gorge_l1_tags(cache->zone, &k, buf, buf_size, &len) > 0 ? len : 0;
+}
+
+int gorge_drop(gorge_cache *cache, const char *key, uint32_t key_len) {
+  if (key_len == 0 || key_len > GORGE_KEY_MAX) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  int status = gorge_cache_ready(cache, false);
+  if (status == GORGE_OK) {
+    struct gorge_key k;
+    gorge_key_init(cache->zone, cache->ns, key, key_len, &k);
+    gorge_l1_invalidate(cache->zone, &cache->process->owner, &k, 0, NULL);
+  }
+  return status;
 }
 
 void gorge_note_uses(struct gorge_view *view) {

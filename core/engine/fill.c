@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "proto/envelope.h"
 #include "resil/histogram.h"
 
 void gorge_fill_finish_flight(struct gorge_op *op, int outcome, uint64_t now_ms) {
@@ -103,8 +104,7 @@ static void observe_load(struct gorge_op *op) {
 
 bool gorge_store_valid(const gorge_cache *c, const struct gorge_store *s) {
   bool sized = (s->value != NULL || s->value_len == 0) && (!c->has_redis || s->l2_value != NULL || s->l2_len == 0);
-  bool kinds = s->kind <= GORGE_KIND_CUSTOM &&
-               (!c->has_redis || (s->l2_kind <= GORGE_KIND_CUSTOM && s->l2_kind != GORGE_KIND_BUFFER));
+  bool kinds = s->kind < GORGE_KINDS && (!c->has_redis || gorge_kind_for_redis(s->l2_kind));
   bool times = s->l1_ttl_ms > 0 && s->ttl_ms > 0; /* false for what is not a number */
   return sized && kinds && times && (s->tags == NULL || gorge_op_tags_valid(s->tags, s->tags_len));
 }

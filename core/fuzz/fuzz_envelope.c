@@ -12,7 +12,7 @@ enum { SIZE_MAX_BYTES = 1 << 16 };
 
 /* All that was decoded lies inside the bytes. */
 static void check_inside(const struct gorge_envelope *e, const char *ptr, size_t len) {
-  FUZZ_CHECK(e->ntags <= GORGE_TAGS_MAX && e->kind != GORGE_KIND_BUFFER);
+  FUZZ_CHECK(e->ntags <= GORGE_TAGS_MAX && gorge_kind_for_redis(e->kind));
   FUZZ_CHECK(e->version >= 1 && e->version <= GORGE_VERSION_MAX && e->ttl_ms >= 1 && e->ttl_ms <= GORGE_TTL_MAX_MS);
   FUZZ_CHECK(e->value >= ptr && e->value + e->value_len == ptr + len);
   for (uint32_t i = 0; i < e->ntags; i++) {

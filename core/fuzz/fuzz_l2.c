@@ -52,7 +52,7 @@ static void on_done(struct gorge_l2_request *rq, const struct gorge_l2_result *r
   FUZZ_CHECK(result->status < 0 || outcome_of(rq->verb, result->status));
   FUZZ_CHECK(result->ntags <= GORGE_TAGS_MAX && result->version <= GORGE_VERSION_MAX);
   if (result->status == GORGE_HIT) {
-    FUZZ_CHECK(result->kind != GORGE_KIND_BUFFER && result->remaining_ms > 0);
+    FUZZ_CHECK(gorge_kind_for_redis(result->kind) && result->remaining_ms > 0);
     (void)fuzz_touch(result->value, result->value_len);
     for (uint32_t i = 0; i < result->ntags; i++) {
       (void)fuzz_touch(result->tags[i].ptr, result->tags[i].len);

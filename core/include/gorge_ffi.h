@@ -57,7 +57,12 @@ enum gorge_kind {
   GORGE_KIND_BOOLEAN = 3, /* "t" or "f" */
   GORGE_KIND_JSON = 4,
   GORGE_KIND_BUFFER = 5, /* LuaJIT string.buffer: in this host's memory only, never from Redis */
-  GORGE_KIND_CUSTOM = 6
+  GORGE_KIND_CUSTOM = 6,
+  GORGE_KIND_STRUCT = 7,  /* id of the layout (8 bytes, big-endian), then the bytes of a C struct */
+  GORGE_KIND_TYPED = 8,   /* id of a schema (8 bytes), then as GORGE_KIND_BUFFER; in this host's memory only */
+  GORGE_KIND_MSGPACK = 9, /* MessagePack */
+  GORGE_KIND_PACKED = 10, /* one of the others (1 byte), then its bytes as one zstd frame that tells its size */
+  GORGE_KINDS = 11
 };
 
 /* Counters of one worker, in shared memory; written by that worker, summed by readers. */
@@ -171,6 +176,13 @@ double gorge_now_ms(void);
 double gorge_now_us(void);
 /* A random number, at least 0 and below 1, from a sequence of this process's own. Main thread. */
 double gorge_random_unit(void);
+/* XXH3-64 with a seed. */
+uint64_t gorge_checksum(const char *ptr, uint64_t len_bytes, uint64_t seed);
+/*
+ * Makes each NaN among the doubles and floats of a struct the plain one, which LuaJIT cannot take for a reference. offsets: ndoubles places of doubles, then
+ * nfloats places of floats, in bytes.
+ */
+void gorge_settle_floats(void *bytes, const uint32_t *offsets, uint32_t ndoubles, uint32_t nfloats);
 
 /* ------------------------------------------------------------------ caches */
 
@@ -249,6 +261,11 @@ int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorg
 int gorge_peek(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_read *out);
 /* Tag names of a resident entry: each one length byte and its bytes, into buf; returns the bytes written, 0 for none. */
 uint32_t gorge_peek_tags(gorge_cache *cache, const char *key, uint32_t key_len, char *buf, uint32_t buf_size);
+/*
+ * Drops the key's entry from L1, for who cannot decode it: nobody else is told, and what Redis has stays. Fills of the key that run are refused.
+ * GORGE_OK, GORGE_ERR_ARGUMENT, or why this process cannot work.
+ */
+int gorge_drop(gorge_cache *cache, const char *key, uint32_t key_len);
 /* Raises the frequency of the entries behind the L0 records that view->uses names, and empties that list. */
 void gorge_note_uses(struct gorge_view *view);
 

@@ -76,7 +76,7 @@ struct gorge_l2_result {
   uint64_t before;   /* TOUCH: the version until then */
   const char *value; /* HIT: good until done returns */
   uint32_t value_len;
-  uint32_t kind;                            /* enum gorge_kind; never GORGE_KIND_BUFFER */
+  uint32_t kind;                            /* enum gorge_kind; one of gorge_kind_for_redis */
   uint64_t remaining_ms;                    /* HIT: ttl left by the server's clock, at least 1; BUSY: of the lease */
   uint32_t ntags;                           /* HIT: tags of the envelope; LEASE: of the request */
   struct gorge_l2_tag tags[GORGE_TAGS_MAX]; /* HIT: good until done returns */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "proto/envelope.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -12,7 +11,9 @@ enum { MAGIC = 'G', FORMAT = 1 };
 _Static_assert(GORGE_TAGS_MAX == 16, "the seal's room and the layout count on it");
 _Static_assert(GORGE_TAG_MAX <= 255, "a tag's length is one byte");
 
-static bool kind_allowed(uint32_t kind) { return kind <= GORGE_KIND_CUSTOM && kind != GORGE_KIND_BUFFER; }
+bool gorge_kind_for_redis(uint32_t kind) {
+  return kind < GORGE_KINDS && kind != GORGE_KIND_BUFFER && kind != GORGE_KIND_TYPED;
+}
 
 static uint64_t checksum(const char *head, const char *seal, size_t seal_len, const char *value, size_t value_len) {
   uint64_t seed = 0;
@@ -24,7 +25,7 @@ static uint64_t checksum(const char *head, const char *seal, size_t seal_len, co
 
 int gorge_envelope_seal(struct gorge_seal *seal, uint32_t kind, uint64_t ttl_ms, uint32_t ntags,
                         const struct gorge_l2_tag *tags, const char *value, uint32_t value_len) {
-  if (!kind_allowed(kind) || ttl_ms == 0 || ntags > GORGE_TAGS_MAX) {
+  if (!gorge_kind_for_redis(kind) || ttl_ms == 0 || ntags > GORGE_TAGS_MAX) {
     return GORGE_ERR_ARGUMENT;
   }
   seal->head[0] = MAGIC;
@@ -62,7 +63,7 @@ static int decode_head(struct gorge_envelope *e, const char *ptr, size_t len, co
   e->kind = (unsigned char)ptr[3];
   e->version = gorge_bytes_get64(ptr + 4);
   e->ends_ms = gorge_bytes_get64(ptr + 12);
-  if (e->ntags > GORGE_TAGS_MAX || !kind_allowed(e->kind)) {
+  if (e->ntags > GORGE_TAGS_MAX || !gorge_kind_for_redis(e->kind)) {
     return bad(error, "a value with a damaged head");
   }
   if (e->version == 0 || e->version > GORGE_VERSION_MAX || e->ends_ms == 0 || e->ends_ms > GORGE_VERSION_MAX) {

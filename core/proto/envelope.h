@@ -6,7 +6,7 @@
  *   0           1      'G'
  *   1           1      format, 1                                        head: from the client
  *   2           1      n, at most 16
- *   3           1      kind (enum gorge_kind, never GORGE_KIND_BUFFER)
+ *   3           1      kind (enum gorge_kind, one of gorge_kind_for_redis)
  *   4           8      version                                          from the script that stores it
  *   12          8      end of its life by the server's clock, ms since 1970; a touch moves it
  *   20          8 n    nonces of the tags, in the order of their names
@@ -22,6 +22,7 @@
 #ifndef GORGE_PROTO_ENVELOPE_H
 #define GORGE_PROTO_ENVELOPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -63,6 +64,9 @@ struct gorge_seal {
   char bytes[GORGE_ENVELOPE_SEAL_MAX];
   uint32_t len;
 };
+
+/* Whether bytes of this kind may stand in Redis: those that are decoded without trust. */
+bool gorge_kind_for_redis(uint32_t kind);
 
 /*
  * Makes head and seal for a value. ttl_ms above GORGE_TTL_MAX_MS counts as that.

@@ -116,7 +116,7 @@ static void a_malformed_store_leaves_the_fill_as_it_was(void **state) {
   store.tags_len = 5;
   assert_int_equal(gorge_fetch_fill(cache, op, &store, NULL), GORGE_ERR_ARGUMENT);
   store = engine_store("k", "v");
-  store.kind = GORGE_KIND_CUSTOM + 1;
+  store.kind = GORGE_KINDS;
   assert_int_equal(gorge_fetch_fill(cache, op, &store, NULL), GORGE_ERR_ARGUMENT);
   assert_int_equal(gorge_set_start(cache, &store, &write), GORGE_ERR_ARGUMENT);
   assert_int_equal(engine_status(cache, op).status, GORGE_LEASE);

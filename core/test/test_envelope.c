@@ -130,7 +130,8 @@ static void test_what_cannot_be_sealed(void **state) {
   struct gorge_seal seal;
   struct gorge_l2_tag tag = {"x", 0};
   assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_BUFFER, 1, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_CUSTOM + 1, 1, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_TYPED, 1, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KINDS, 1, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
   assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 0, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
   assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 1, 1, &tag, "", 0), GORGE_ERR_ARGUMENT);
   tag.len = GORGE_TAG_MAX + 1;

@@ -366,8 +366,8 @@ static void test_any_bytes_round_trip(void **state) {
   }
   static const char key[] = "k\0\r\n{x}}{ \xff*";
   static const uint32_t lengths[] = {0, 1, 2, 100, 65536, BIG};
-  static const uint32_t kinds[] = {GORGE_KIND_NIL,     GORGE_KIND_STRING, GORGE_KIND_NUMBER,
-                                   GORGE_KIND_BOOLEAN, GORGE_KIND_JSON,   GORGE_KIND_CUSTOM};
+  static const uint32_t kinds[] = {GORGE_KIND_NIL,     GORGE_KIND_STRING,  GORGE_KIND_NUMBER,
+                                   GORGE_KIND_BOOLEAN, GORGE_KIND_MSGPACK, GORGE_KIND_PACKED};
   for (size_t i = 0; i < 6; i++) {
     ask(&a, GORGE_L2_SET, "", NULL);
     a.rq.key = key;

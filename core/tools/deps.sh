@@ -7,7 +7,7 @@ set -u
 run="gcc libc6-dev make libhiredis-dev libev-dev libxxhash-dev luajit2 libluajit2-5.1-dev lua-cjson lua-argparse
   nginx libnginx-mod-http-lua lua-resty-core lua-resty-lrucache redis-server lua-socket wrk procps ca-certificates"
 dev="git binutils zlib1g-dev libcmocka-dev lua-busted lua-socket luarocks util-linux
-  lua-check clang-format clang-tidy cppcheck clang libclang-rt-dev spin prometheus chromium"
+  lua-check clang-format clang-tidy cppcheck clang libclang-rt-dev spin prometheus chromium python3 python3-msgpack python3-xxhash"
 
 fail() {
   echo "deps: $*" >&2

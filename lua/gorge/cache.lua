@@ -54,7 +54,7 @@ function Cache:fetch(key, ttl, fn, tags, opts)
     if opts == nil then
       return value, nil, "l0"
     end
-    return fetch.hand_out(value, opts), nil, "l0"
+    return fetch.hand_out(self, value, opts), nil, "l0"
   end
   local status
   local view = self.view
@@ -98,7 +98,7 @@ function Cache:get(key, opts)
     if opts == nil then
       return value, nil, "l0"
     end
-    return fetch.hand_out(value, opts), nil, "l0"
+    return fetch.hand_out(self, value, opts), nil, "l0"
   end
   local status
   local view = self.view

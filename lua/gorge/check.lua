@@ -72,6 +72,23 @@ function _M.integer(least, most)
   end
 end
 
+local SIZE_UNITS = { [""] = 1, k = 1024, m = 1024 ^ 2, g = 1024 ^ 3 }
+
+---A number of bytes, or a string with k, m or g.
+function _M.size(least, most, accepts)
+  return function(value, name)
+    local bytes = value
+    if type(value) == "string" then
+      local digits, unit = value:lower():match "^(%d+)([kmg]?)$"
+      bytes = digits and #digits <= 15 and tonumber(digits) * SIZE_UNITS[unit]
+    end
+    if type(bytes) == "number" and bytes >= least and bytes <= most and floor(bytes) == bytes then
+      return bytes
+    end
+    return nil, _M.mismatch(name, accepts, value)
+  end
+end
+
 ---One of the words of `list`; a word of `later` is known but not supported by this version.
 function _M.choice(list, later)
   local words, accepts = {}, '"' .. table.concat(list, '", "') .. '"'

@@ -8,7 +8,6 @@ local C = require "gorge.ffi.lib"
 local Engine = require "gorge.ffi.engine"
 local blocking_host = require "gorge.hosts.blocking"
 local check = require "gorge.arguments"
-local clone = require "gorge.clone"
 local flights = require "gorge.flights"
 local l0 = require "gorge.ffi.l0"
 local load = require "gorge.load"
@@ -29,7 +28,6 @@ local LEASE = tonumber(C.GORGE_LEASE)
 local FAILED = tonumber(C.GORGE_FAILED)
 local MISS = tonumber(C.GORGE_MISS)
 local SPACE = tonumber(C.GORGE_SPACE)
-local BUFFER = tonumber(C.GORGE_KIND_BUFFER)
 local CUSTOM = tonumber(C.GORGE_KIND_CUSTOM)
 local TIMED_OUT = tonumber(C.GORGE_ERR_TIMEOUT)
 local CLOSED = tonumber(C.GORGE_ERR_CLOSED)
@@ -43,10 +41,10 @@ local _M = {}
 local spare_calls = {}
 
 ---A value from L0 for a call with options.
-function _M.hand_out(value, opts)
+function _M.hand_out(self, value, opts)
   local _, _, _, _, want_clone = parse_call(opts, 3)
   if want_clone then
-    return clone(value)
+    return self.codec.clone(value)
   end
   return value
 end
@@ -68,10 +66,9 @@ end
 local function take(self, key)
   local engine = self.engine
   local read, codec = engine.read, self.codec
-  local decode_tables = codec.decode_tables
   local ok, value
-  if decode_tables and read.kind == BUFFER then
-    ok, value = decode_tables(engine.buffer, read.len)
+  if read.kind == codec.memory_kind then
+    ok, value = codec.decode_memory(engine.buffer, read.len)
   else
     if read.kind == CUSTOM then -- the user's decoder may yield, and others use `read` then
       read = engine:copy_read()
@@ -80,6 +77,7 @@ local function take(self, key)
   end
   if not ok then
     _M.note_undecodable(self, key, "L1", value)
+    C.gorge_drop(engine.handle, key, #key) -- else it would be in the way of the next one
     return MISS
   end
   if engine.entered then -- the workers of a master that looked before the fork start with an empty L0
@@ -316,7 +314,7 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   end
   if status == HIT then
     if want_clone then
-      value = clone(value)
+      value = self.codec.clone(value)
     end
     return value, nil, "l1"
   end
@@ -360,7 +358,7 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
     spare.keep(spare_calls, call)
   end
   if want_clone then
-    value = clone(value)
+    value = self.codec.clone(value)
   end
   return value, err, source
 end
@@ -413,7 +411,7 @@ function _M.get(self, key, opts, looked)
     source = "l2"
   end
   if want_clone then
-    value = clone(value)
+    value = self.codec.clone(value)
   end
   return value, nil, source
 end

@@ -28,7 +28,7 @@ function _M.new(opts)
   if not engine then
     return nil, "gorge: " .. err
   end
-  local handle = cache.new(parsed, host, engine, codec.new(parsed.serializer))
+  local handle = cache.new(parsed, host, engine, codec.new(parsed.serializer, parsed.schema, parsed.compress))
   if parsed.metrics then
     metrics.attach(handle)
   end

@@ -94,6 +94,14 @@ local function failed(call, op, err)
   return nil, err
 end
 
+---What is wrong with a value that nobody encodes.
+---@return string|nil problem
+function _M.misfit(self, call, value)
+  local check = self.codec.check
+  local problem = check and check(value)
+  return problem and "gorge: key " .. text.quote(call.key) .. ": " .. problem
+end
+
 ---Encodes the value of an operation whose lease the caller holds, and begins to store it.
 ---@return any err nil: see the status
 ---@return integer|nil status of the store; PENDING: to be waited for; nil: nothing is to be stored
@@ -106,6 +114,11 @@ function _M.begin_store(self, call, op, value, overrides)
   end
   local engine = call.engine
   if no_store then
+    problem = _M.misfit(self, call, value)
+    if problem then
+      local _, err = failed(call, op, problem)
+      return err
+    end
     engine:skip(op)
     return nil
   end
@@ -159,10 +172,14 @@ function _M.with_lease(self, call, op)
 end
 
 ---Runs fn for this caller alone: nothing is stored, nobody is told.
-function _M.without_lease(_, call)
+function _M.without_lease(self, call)
   local ok, value = call_loader(call)
   if not ok then
     return nil, value
+  end
+  local problem = _M.misfit(self, call, value)
+  if problem then
+    return nil, problem
   end
   return value, nil, "fn"
 end

@@ -5,7 +5,6 @@
 local C = require "gorge.ffi.lib"
 local table_new = require "table.new"
 local check = require "gorge.arguments"
-local clone = require "gorge.clone"
 local fetch = require "gorge.fetch"
 local l0 = require "gorge.ffi.l0"
 local Many = require "gorge.many_fill"
@@ -115,7 +114,7 @@ local function new_many(self, n)
 end
 
 ---The call's private copies of the values.
-local function copy_values(values)
+local function copy_values(values, clone)
   for key, value in pairs(values) do
     values[key] = clone(value)
   end
@@ -174,7 +173,7 @@ function _M.fetch_many(self, keys, ttl, fn, tags, opts)
     end
   end
   if want_clone then
-    copy_values(many.values)
+    copy_values(many.values, self.codec.clone)
   end
   return many.values, many.errs, many.sources
 end

@@ -338,7 +338,7 @@ function Many:load(items)
       end
       self:finish(item, nil, err)
     elseif not item.op then
-      self:finish(item, value)
+      self:finish(item, value, load.misfit(self.cache, item.call, value))
     elseif self:store(item, value, all or (overrides and overrides[key])) then
       storing[#storing + 1] = item
       bytes = bytes + item.size

@@ -4,6 +4,7 @@
 local check = require "gorge.check"
 local redis_url = require "gorge.redis_url"
 local text = require "gorge.text"
+local value_options = require "gorge.value_options"
 
 local check_function = check.func
 local choice = check.choice
@@ -13,7 +14,6 @@ local floor = math.floor
 local integer = check.integer
 local is_seconds = check.is_seconds
 local is_share = check.is_share
-local lower = string.lower
 local match = string.match
 local mismatch = check.mismatch
 local next = next
@@ -85,7 +85,9 @@ _M.to_ms = check.to_ms
 ---@field cache_delete_disabled? boolean default false
 ---@field freshness_bound? number seconds, 0.1 to 3600, default 5
 ---@field disconnected_ttl? number seconds, 0 or more, default 30
----@field serializer? "auto"|"json"|"string"|gorge.Serializer default "auto"
+---@field serializer? "auto"|"json"|"msgpack"|"string"|gorge.Serializer default "auto"
+---@field schema? table|ffi.ctype* what values look like
+---@field compress? false|integer|string|{ above: integer|string, level: integer? } default false
 ---@field circuit_breaker? boolean|gorge.CircuitBreakerOptions default false
 ---@field logger? fun(level: string, message: string, fields: table?)
 ---@field metrics? gorge.Metrics
@@ -130,7 +132,9 @@ _M.to_ms = check.to_ms
 ---@field freshness_bound number
 ---@field freshness_bound_ms integer
 ---@field disconnected_ttl number
----@field serializer "auto"|"json"|"string"|gorge.Serializer
+---@field serializer "auto"|"json"|"msgpack"|"string"|gorge.Serializer
+---@field schema gorge.Schema|gorge.Layout|nil
+---@field compress false|{ above: integer, level: integer }
 ---@field circuit_breaker false|{ max_failures: integer, timeout: number, timeout_ms: integer, slow_call_ms?: integer }
 ---@field logger function|nil
 ---@field metrics table<string, function>|nil
@@ -147,19 +151,7 @@ local function check_name(value, name)
   return nil, mismatch(name, NAME_ACCEPTS, value)
 end
 
-local SIZE_UNITS = { [""] = 1, k = 1024, m = 1024 ^ 2, g = 1024 ^ 3 }
-
-local function check_size(value, name)
-  local bytes = value
-  if type(value) == "string" then
-    local digits, unit = match(lower(value), "^(%d+)([kmg]?)$")
-    bytes = digits and #digits <= 15 and tonumber(digits) * SIZE_UNITS[unit]
-  end
-  if type(bytes) == "number" and bytes >= MIN_L1_SIZE and bytes <= MAX_L1_SIZE and floor(bytes) == bytes then
-    return bytes
-  end
-  return nil, mismatch(name, 'a number of bytes or a string such as "512k", "64m" or "1g", from 2m to 1024g', value)
-end
+local check_size = check.size(MIN_L1_SIZE, MAX_L1_SIZE, 'a number of bytes or a string such as "512k", "64m" or "1g", from 2m to 1024g')
 
 -- Redis. No message of this part shows a user or a password, not even one that stands in the wrong place.
 
@@ -269,39 +261,6 @@ local function check_breaker(value, name)
   return nil, mismatch(name, "a boolean or a table { max_failures =, timeout =, slow_call = }", value)
 end
 
-local function check_serializer_name(value, name)
-  if type(value) == "string" and #value <= 32 and find(value, "^[%w_.-]+$") then
-    return value
-  end
-  return nil, mismatch(name, "1 to 32 letters, digits, '_', '-' or '.'", value)
-end
-
-local SERIALIZER_RULES = {
-  name = { check = check_serializer_name },
-  encode = { check = check_function },
-  decode = { check = check_function },
-}
-
-local check_serializer_word = choice({ "auto", "json", "string" }, { "msgpack" })
-
-local function check_serializer(value, name)
-  if type(value) == "string" then
-    return check_serializer_word(value, name)
-  elseif type(value) ~= "table" then
-    return nil, mismatch(name, 'one of "auto", "json", "string" or a table { name =, encode =, decode = }', value)
-  end
-  local out, problem = parse_table(value, name .. ".", SERIALIZER_RULES, {})
-  if not out then
-    return nil, problem
-  end
-  for _, field in ipairs { "name", "encode", "decode" } do
-    if out[field] == nil then
-      return nil, "option '" .. name .. "' needs '" .. field .. "' when it is a table"
-    end
-  end
-  return out
-end
-
 local METRICS_RULES = {}
 for _, name in ipairs {
   "inc_l1_hits", "inc_l1_misses", "inc_l2_hits", "inc_l2_misses", "inc_db_fetches", "inc_db_errors",
@@ -335,7 +294,9 @@ local RULES = {
   expiration_jitter = { check = check.share, default = 0 },
   cache_read_disabled = { check = check.boolean, default = false },
   cache_delete_disabled = { check = check.boolean, default = false },
-  serializer = { check = check_serializer, default = "auto" },
+  serializer = { check = value_options.serializer, default = "auto" },
+  schema = { check = value_options.schema },
+  compress = { check = value_options.compress, default = false },
   freshness_bound = { check = check_bound, default = 5, ms = true },
   disconnected_ttl = { check = check_disconnected, default = 30 },
   circuit_breaker = { check = check_breaker, default = false },
@@ -346,7 +307,7 @@ local RULES = {
 }
 
 local REFUSED = set {
-  "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "schema",
+  "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout",
   "origin",
 }
 
@@ -369,7 +330,8 @@ function _M.parse(opts, level)
     fail(level, "the options must be a table, got " .. describe(opts))
   end
   local out, problem = parse_table(opts, "", RULES, REFUSED)
-  if not out then
+  problem = problem or value_options.conflict(out)
+  if problem then
     fail(level, problem)
   end
   out.zone = out.zone or out.namespace

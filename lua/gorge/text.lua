@@ -53,6 +53,17 @@ function _M.describe(value)
   return "a " .. kind
 end
 
+---The path of a member of a table: `a.b`, `a["x y"]`, `a[3]`.
+---@param path string of the table; "" begins with the dot
+---@param key any
+---@return string
+function _M.member(path, key)
+  if type(key) == "string" and #key <= 64 and find(key, "^[%a_][%w_]*$") then
+    return path .. "." .. key
+  end
+  return path .. "[" .. _M.describe(key) .. "]"
+end
+
 local function is_continuation(b)
   return b ~= nil and b >= 0x80 and b <= 0xBF
 end

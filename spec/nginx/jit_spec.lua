@@ -30,7 +30,19 @@ local PREPARE = HOT .. [[
     small_l0 = small_l0 or assert(gorge.new { namespace = cache.options.namespace, l1_objects = 10 })
     cache = small_l0
   end
-  local values = { ["a string"] = "text", ["a number"] = 0.5, ["a table"] = { list = { 1, 2 } }, ["false"] = false }
+  local typed = what == "a typed table" or what:match "struct"
+  if typed then
+    schemas = schemas or { ["a typed table"] = { list = { "number" } }, ["a struct"] = require("ffi").typeof "struct { double x, y; }" }
+    typed_caches = typed_caches or {}
+    typed_caches[kind] = typed_caches[kind] or assert(gorge.new { namespace = cache.options.namespace, schema = schemas[what],
+      l1_objects = layer == "l1" and 0 or layer == "l1,l0" and 10 or nil })
+    cache = typed_caches[kind]
+  end
+  local values = { ["a string"] = "text", ["a number"] = 0.5, ["a table"] = { list = { 1, 2 } }, ["false"] = false,
+    ["a typed table"] = { list = { 1, 2 } } }
+  if what:match "struct" then
+    values[what] = schemas[what]()
+  end
   local function fail() error "not to be run" end
   local keys = {}
   for i = 1, 100 do
@@ -123,7 +135,7 @@ local DUMP = PREPARE .. [[
 ]]
 
 local SETS = { "a string", "a number", "false", "nil", "a string with a tag" }
-local KINDS = { "one key", "a string", "a number", "a table", "false", "nil", "get" }
+local KINDS = { "one key", "a string", "a number", "a table", "false", "nil", "get", "a typed table", "a struct" }
 
 describe("a hit", function()
   local n, dir
@@ -158,7 +170,7 @@ describe("a hit", function()
     end)
   end
 
-  for _, kind in ipairs { "a string", "a table", "get" } do
+  for _, kind in ipairs { "a string", "a table", "get", "a typed table", "a struct" } do
     it("in L1 that takes a place in L0 is compiled: " .. kind, function()
       trace("l1,l0 " .. kind)
     end)
@@ -173,7 +185,7 @@ describe("a hit", function()
     assert.is_nil(later:match "[^\n]*l0%.lua[^\n]*")
   end)
 
-  for _, kind in ipairs { "one key", "a string", "a table", "nil", "get" } do
+  for _, kind in ipairs { "one key", "a string", "a table", "nil", "get", "a typed table", "a struct" } do
     it("in L0 calls no C and makes no object: " .. kind, function()
       local path = dir .. "/dump"
       os.remove(path)

@@ -6,6 +6,7 @@
 --   ```nginx  spec: location /path   a location: put into a server, then asked for
 --   ```sh                           command by command, see COMMANDS
 --   ```lua                          a program: run by LuaJIT
+--   ```python                       a program that reads what the quick start has stored
 --   ```lua    spec: snippet         a piece of code that uses `cache` and `db`: run inside gorge.run and in a content handler
 --   ```sh     spec: gorge           commands of the command line, which look at the server of the quick start
 --   ```text   spec: gorge stat      what such a command prints: the same lines, other figures
@@ -38,6 +39,16 @@ end
 
 local function run_program(block)
   local status, output = helper.luajit(block.code, { cwd = helper.temp_dir() })
+  assert.equal(0, status, output)
+  printed[block] = output
+end
+
+-- The servers that a program names are those of the test.
+local function run_python(block)
+  local path = helper.temp_dir() .. "/program.py"
+  helper.write_file(path, replaced(block.code, '"redis-cli"', ('"redis-cli", "-p", "%d"'):format(redis.port)))
+  quick_start:get "/user/7" -- the blocks in between may have taken longer than its ttl
+  local status, output = process.run { "/usr/bin/python3", path }
   assert.equal(0, status, output)
   printed[block] = output
 end
@@ -338,6 +349,7 @@ local WAYS = {
   ["sh gorge"] = { run_gorge },
   ["text gorge stat"] = { compare_gorge },
   ["lua"] = { run_program },
+  ["python"] = { run_python },
   ["lua snippet"] = { run_snippet_in_loop, run_snippet_in_nginx },
   ["text"] = { compare_output },
   ["text output, l0 may be l1"] = { compare_workers_output },

@@ -34,9 +34,9 @@ local function same(a, b)
 end
 
 ---What a hit in L1 does with a table: the bytes stand in memory, others behind them.
-local function decode_tables(c, bytes)
+local function decode_memory(c, bytes)
   local memory = ffi.new("char[?]", #bytes + 8, bytes)
-  return c.decode_tables(memory, #bytes)
+  return c.decode_memory(memory, #bytes)
 end
 
 ---Encodes, decodes both forms, and also the L2 bytes as they would be read from L1.
@@ -45,7 +45,7 @@ local function round_trip(c, value)
   assert(k1, bytes1)
   local results = { { c.decode(k1, bytes1) }, { c.decode(k2, bytes2, true) }, { c.decode(k2, bytes2) } }
   if k1 == kind.BUFFER then
-    results[4] = { decode_tables(c, bytes1) }
+    results[4] = { decode_memory(c, bytes1) }
   end
   for i, result in ipairs(results) do
     assert(result[1], result[2])
@@ -77,7 +77,8 @@ end
 
 describe("codec kinds", function()
   it("are the numbers that L1 and Redis hold", function()
-    assert.same({ NIL = 0, STRING = 1, NUMBER = 2, BOOLEAN = 3, JSON = 4, BUFFER = 5, CUSTOM = 6 }, kind)
+    assert.same({ NIL = 0, STRING = 1, NUMBER = 2, BOOLEAN = 3, JSON = 4, BUFFER = 5, CUSTOM = 6, STRUCT = 7, TYPED = 8, MSGPACK = 9,
+      PACKED = 10 }, kind)
   end)
 end)
 
@@ -430,14 +431,14 @@ describe("bytes from elsewhere", function()
     local _, bytes1 = auto.encode({ a = { "long enough", 1, 2, 3 } })
     for cut = 0, #bytes1 - 1 do
       assert.is_false((auto.decode(kind.BUFFER, bytes1:sub(1, cut))))
-      assert.is_false((decode_tables(auto, bytes1:sub(1, cut))))
+      assert.is_false((decode_memory(auto, bytes1:sub(1, cut))))
     end
-    assert.is_false((decode_tables(auto, bytes1 .. bytes1))) -- more than one value
+    assert.is_false((decode_memory(auto, bytes1 .. bytes1))) -- more than one value
     for _ = 1, 300 do -- past the point where the loop is compiled
       assert.is_false((auto.decode(kind.BUFFER, "\9\255")))
       assert.is_true((auto.decode(kind.BUFFER, bytes1)))
-      assert.is_false((decode_tables(auto, "\9\255")))
-      assert.is_true((decode_tables(auto, bytes1)))
+      assert.is_false((decode_memory(auto, "\9\255")))
+      assert.is_true((decode_memory(auto, bytes1)))
     end
   end)
 

@@ -31,7 +31,7 @@ describe("options.parse", function()
           negative_cache_ttl = 60, negative_cache_ttl_ms = 60000, lock_ttl = 10, lock_ttl_ms = 10000, lock_sleep = 0.05, lock_sleep_ms = 50,
           lock_retries = 10, wait_timeout = 30, wait_timeout_ms = 30000, on_lock_timeout = "run", expiration_jitter = 0,
           cache_read_disabled = false, cache_delete_disabled = false, serializer = "auto",
-          circuit_breaker = false, host = "auto",
+          circuit_breaker = false, compress = false, host = "auto",
         }, parse(opts or nil))
       end
     end)
@@ -162,7 +162,7 @@ describe("options.parse", function()
   describe("words", function()
     it("are taken as listed", function()
       for name, words in pairs {
-        on_lock_timeout = { "run", "error" }, host = { "auto", "nginx", "loop", "blocking" }, serializer = { "auto", "json", "string" },
+        on_lock_timeout = { "run", "error" }, host = { "auto", "nginx", "loop", "blocking" }, serializer = { "auto", "json", "msgpack", "string" },
       } do
         for _, word in ipairs(words) do
           assert.equal(word, parse({ [name] = word })[name])
@@ -174,7 +174,7 @@ describe("options.parse", function()
     end)
 
     it("of later versions are refused as such", function()
-      for name, words in pairs { on_lock_timeout = { "stale" }, host = { "cqueues", "luv" }, serializer = { "msgpack" } } do
+      for name, words in pairs { on_lock_timeout = { "stale" }, host = { "cqueues", "luv" } } do
         for _, word in ipairs(words) do
           local pattern = "^gorge: option '" .. name .. "': \"" .. word .. '" is not supported by this version, it takes one of "'
           assert.matches(pattern, refusal { [name] = word })
@@ -243,7 +243,7 @@ describe("options.parse", function()
 
   describe("options of the API that this version lacks", function()
     it("are refused by name, even with their default value", function()
-      local names = { "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout", "schema",
+      local names = { "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout",
         "origin" }
       for _, name in ipairs(names) do
         for _, value in ipairs { false, 0, {} } do

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- A serializer of the user: two functions that may fail in any way, kept from doing harm.
 
+local clone = require "gorge.clone"
 local kind = require "gorge.codec.kind"
 local text = require "gorge.text"
 
@@ -57,7 +58,7 @@ function _M.new(serializer)
     return true, value
   end
 
-  return { name = name, encode = encode, decode = decode }
+  return { name = name, encode = encode, decode = decode, clone = clone }
 end
 
 return _M

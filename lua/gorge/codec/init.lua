@@ -8,17 +8,25 @@
 --   auto         table, null                 BUFFER (tables)    JSON, extended
 --   json         string, number, boolean     STRING, ...        JSON, strict
 --   json         table, null                 BUFFER (tables)    JSON, strict
+--   msgpack      string, number, boolean     STRING, ...        MSGPACK
+--   msgpack      table, null                 BUFFER (tables)    MSGPACK
 --   string       string                      STRING             STRING
 --   custom       all but nil                 CUSTOM             CUSTOM
+--   a struct     that struct                 STRUCT             STRUCT
 --
--- Where LuaJIT has no string.buffer, and for null at the top, the L1 form is JSON too. Both forms of a value decode to the same
--- value. L2 bytes may be stored in L1 as they are, with their kind.
+-- Where LuaJIT has no string.buffer, and for null at the top, the L1 form is that for L2. Both forms of a value decode to the same
+-- value. L2 bytes may be stored in L1 as they are, with their kind. With a schema BUFFER is TYPED; with compression the L2 form may be PACKED.
 
+local clone = require "gorge.clone"
 local custom = require "gorge.codec.custom"
 local json = require "gorge.codec.json"
 local kinds = require "gorge.codec.kind"
+local msgpack = require "gorge.codec.msgpack"
+local packed = require "gorge.codec.packed"
 local shape = require "gorge.codec.shape"
+local struct = require "gorge.codec.struct"
 local text = require "gorge.text"
+local typed = require "gorge.codec.typed"
 
 local byte = string.byte
 local find = string.find
@@ -31,7 +39,7 @@ local buffer_encode = has_buffer and buffer.encode or nil
 local buffer_decode = has_buffer and buffer.decode or nil
 
 local NIL, STRING, NUMBER, BOOLEAN = kinds.NIL, kinds.STRING, kinds.NUMBER, kinds.BOOLEAN
-local JSON, BUFFER = kinds.JSON, kinds.BUFFER
+local JSON, BUFFER, MSGPACK = kinds.JSON, kinds.BUFFER, kinds.MSGPACK
 
 local _M = {
   kind = kinds,
@@ -45,7 +53,10 @@ local _M = {
 ---@field name string
 ---@field encode fun(value: any, want_l2: boolean?): integer|nil, string, integer?, string?
 ---@field decode fun(kind: integer, bytes: string, from_l2: boolean?): boolean, any
----@field decode_tables nil|fun(memory: ffi.cdata*, len: integer): boolean, any the same for kind BUFFER, from memory
+---@field memory_kind integer|nil
+---@field decode_memory nil|fun(memory: ffi.cdata*, len: integer): boolean, any the same for bytes of the kind `memory_kind` in L1, where they are
+---@field check nil|fun(value: any): string|nil what is wrong with a value, if the codec of a typed cache would refuse it; `encode` does the same
+---@field clone fun(value: any): any a private copy
 ---@field plain integer|nil kind of the values whose bytes are the value: they need no decode
 
 -- encode(value, want_l2) → kind, bytes, l2_kind, l2_bytes     or nil, err
@@ -65,23 +76,24 @@ local function buffer_form(value)
   return nil, "value: " .. text.printable(bytes, 200) -- such as more bytes than a Lua string can hold
 end
 
----@param json_encode function
+---@param l2_kind integer
+---@param l2_encode fun(value: any): string|nil, string|nil
 ---@return integer|nil kind
 ---@return string bytes_or_err
 ---@return integer|nil l2_kind
 ---@return string|nil l2_bytes
-local function encode_tree(value, want_l2, json_encode)
+local function encode_tree(value, want_l2, l2_kind, l2_encode)
   if want_l2 or not buffer_encode or type(value) ~= "table" then
-    local written, err = json_encode(value)
+    local written, err = l2_encode(value)
     if not written then
       return nil, err
     elseif not buffer_encode or type(value) ~= "table" then
-      return JSON, written, JSON, written
+      return l2_kind, written, l2_kind, written
     end
     local kind, bytes = buffer_form(value)
-    return kind, bytes, JSON, written
+    return kind, bytes, l2_kind, written
   end
-  local mode = json_encode == json.encode_strict and shape.STRICT or shape.TYPES
+  local mode = l2_encode == json.encode_strict and shape.STRICT or shape.TYPES
   local good, err = shape.inspect(value, mode, json.null)
   if good == nil then
     return nil, err
@@ -102,7 +114,7 @@ local function encode_auto(value, want_l2)
   elseif kind == "nil" then
     return NIL, "", NIL, ""
   end
-  return encode_tree(value, want_l2, json.encode_extended)
+  return encode_tree(value, want_l2, JSON, json.encode_extended)
 end
 
 local function encode_json(value, want_l2)
@@ -110,7 +122,7 @@ local function encode_json(value, want_l2)
   if kind == "nil" then
     return NIL, "", NIL, ""
   elseif kind ~= "string" and kind ~= "number" and kind ~= "boolean" then
-    return encode_tree(value, want_l2, json.encode_strict)
+    return encode_tree(value, want_l2, JSON, json.encode_strict)
   end
   local written, err
   if want_l2 or kind == "number" then -- a number may be one that JSON lacks
@@ -125,6 +137,20 @@ local function encode_json(value, want_l2)
     return NUMBER, written, JSON, written
   end
   return BOOLEAN, value and "t" or "f", JSON, written
+end
+
+local function encode_msgpack(value, want_l2)
+  local kind = type(value)
+  if kind == "nil" then
+    return NIL, "", NIL, ""
+  elseif kind ~= "string" and kind ~= "number" and kind ~= "boolean" then
+    return encode_tree(value, want_l2, MSGPACK, msgpack.encode)
+  end
+  local l1_kind, bytes = encode_auto(value)
+  if want_l2 then
+    return l1_kind, bytes, MSGPACK, (msgpack.encode(value))
+  end
+  return l1_kind, bytes
 end
 
 local function encode_string(value)
@@ -201,7 +227,7 @@ local read_next = reader and reader.decode or nil
 ---@param len integer
 ---@return boolean ok
 ---@return any value
-local function decode_tables(memory, len)
+local function decode_memory(memory, len)
   reader:set(memory, len)
   local ok, value = pcall(read_next, reader)
   if ok and #reader == 0 then
@@ -218,6 +244,13 @@ local function decode_json(kind, bytes, from_l2)
   return decode_auto(kind, bytes, from_l2)
 end
 
+local function decode_msgpack(kind, bytes, from_l2)
+  if kind == MSGPACK then
+    return msgpack.decode(bytes)
+  end
+  return decode_auto(kind, bytes, from_l2)
+end
+
 local function decode_string(kind, bytes)
   if kind == STRING then
     return true, bytes
@@ -227,21 +260,39 @@ local function decode_string(kind, bytes)
   return false, "serializer 'string' cannot decode bytes of kind " .. text.describe(kind)
 end
 
+---@return gorge.Codec
+local function built_in(name, encode, decode, has_tables)
+  local from_memory = reader and has_tables
+  return {
+    name = name, plain = STRING, encode = encode, decode = decode, clone = clone,
+    memory_kind = from_memory and BUFFER or nil, decode_memory = from_memory and decode_memory or nil,
+  }
+end
+
 local BUILT_IN = {
-  auto = { name = "auto", plain = STRING, encode = encode_auto, decode = decode_auto, decode_tables = reader and decode_tables },
-  json = { name = "json", plain = STRING, encode = encode_json, decode = decode_json, decode_tables = reader and decode_tables },
-  string = { name = "string", plain = STRING, encode = encode_string, decode = decode_string },
+  auto = built_in("auto", encode_auto, decode_auto, true),
+  json = built_in("json", encode_json, decode_json, true),
+  msgpack = built_in("msgpack", encode_msgpack, decode_msgpack, true),
+  string = built_in("string", encode_string, decode_string, false),
 }
 
 ---Makes the codec of one cache. Never yields; any phase.
----@param serializer "auto"|"json"|"string"|gorge.Serializer as `options.parse` gives it
+---@param serializer "auto"|"json"|"msgpack"|"string"|gorge.Serializer as `options.parse` gives it, like all three
+---@param schema? gorge.Schema|gorge.Layout
+---@param compress? false|{ above: integer, level: integer }
 ---@return gorge.Codec
-function _M.new(serializer)
-  local codec = BUILT_IN[serializer]
-  if codec then
-    return codec
+function _M.new(serializer, schema, compress)
+  local codec
+  if schema and schema.ctype then
+    codec = struct.new(schema)
+  else
+    codec = BUILT_IN[serializer] or custom.new(serializer)
   end
-  return custom.new(serializer)
+  codec = packed.new(codec, compress)
+  if schema and not schema.ctype then
+    codec = typed.new(schema, codec)
+  end
+  return codec
 end
 
 return _M

@@ -10,4 +10,8 @@ return {
   JSON = 4, -- extended JSON of serializer "auto", strict JSON of serializer "json" (codec/json.lua)
   BUFFER = 5, -- LuaJIT string.buffer; in L1 only, because decoding it trusts the bytes
   CUSTOM = 6, -- what the encode function of a custom serializer returned
+  STRUCT = 7, -- a C struct: the id of its layout, then its bytes (codec/struct.lua)
+  TYPED = 8, -- the id of a schema, then BUFFER; in L1 only (codec/typed.lua)
+  MSGPACK = 9, -- MessagePack (codec/msgpack.lua)
+  PACKED = 10, -- a kind, then its bytes compressed (codec/packed.lua)
 }

@@ -6,7 +6,6 @@
 
 local text = require "gorge.text"
 
-local find = string.find
 local floor = math.floor
 local format = string.format
 local getmetatable = getmetatable
@@ -90,12 +89,7 @@ end
 local function path_to(depth)
   local path = "value"
   for i = 1, depth do
-    local key = keys[i]
-    if type(key) == "string" and #key <= 64 and find(key, "^[%a_][%w_]*$") then
-      path = path .. "." .. key
-    else
-      path = path .. "[" .. text.describe(key) .. "]"
-    end
+    path = text.member(path, keys[i])
   end
   return path
 end

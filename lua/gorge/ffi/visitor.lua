@@ -107,7 +107,9 @@ function Visitor:has_workers()
   return C.gorge_visit_workers(self.handle) > 0
 end
 
-local KINDS = { [0] = "nothing", "string", "number", "boolean", "json", "table", "custom" }
+local KINDS = {
+  [0] = "nothing", "string", "number", "boolean", "json", "table", "custom", "struct", "typed table", "msgpack", "compressed",
+}
 
 ---What L1 holds of a key.
 ---@param ns integer
