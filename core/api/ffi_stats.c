@@ -2,6 +2,7 @@
 /* The skin of the library, continued: statistics. */
 #include "api/stats.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "backlog/backlog.h"
@@ -47,9 +48,21 @@ int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
     const struct gorge_conn *conn = gorge_l2_conn(cache->l2);
     out->redis_state = gorge_conn_state(conn);
     out->redis_pending = gorge_conn_pending(conn);
-    strncpy(out->redis_reason, gorge_conn_reason(conn), sizeof out->redis_reason - 1);
+    if (gorge_conn_state(conn) != GORGE_CONN_READY) {
+      strncpy(out->redis_reason, gorge_conn_reason(conn), sizeof out->redis_reason - 1);
+    } else {
+      gorge_redis_trouble(cache, out->redis_reason, sizeof out->redis_reason);
+    }
   }
   return GORGE_OK;
+}
+
+int gorge_redis_trouble(const gorge_cache *cache, char *text, uint32_t size) {
+  if (!cache->troubled || size == 0) {
+    return 0;
+  }
+  snprintf(text, size, "%s", cache->trouble);
+  return 1;
 }
 
 double gorge_histogram_bound_us(uint32_t bucket) {

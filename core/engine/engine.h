@@ -126,6 +126,8 @@ struct gorge_cache {
   struct gorge_breaker_words *breaker;
   struct gorge_breaker_config breaker_config;
   uint64_t breaker_slow_us; /* 0: no answer is too slow */
+  bool troubled;            /* the last command of this process failed */
+  char trouble[128];        /* why, printable */
   uint32_t flags, lock_sleep_ms, lock_retries;
   uint64_t l1_ttl_ms;
   uint64_t freshness_bound_ms, disconnected_ttl_ms;

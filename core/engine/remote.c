@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* An op's request to Redis: breaker before, breaker and latency after, dispatch of the reply. */
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -110,12 +111,27 @@ static void tell_breaker(gorge_cache *c, int status, uint64_t took_us, uint64_t 
   }
 }
 
+/* Why a command failed, for people: what Redis said, else what is wrong with the connection. */
+static void note_trouble(gorge_cache *c, int status, const char *error) {
+  if (status >= 0) {
+    c->troubled = false;
+    return;
+  }
+  const char *reason = gorge_conn_reason(gorge_l2_conn(c->l2));
+  if (error == NULL) {
+    error = status == GORGE_ERR_DOWN && *reason != '\0' ? reason : gorge_status_text(status);
+  }
+  c->troubled = true;
+  snprintf(c->trouble, sizeof c->trouble, "%s", error);
+}
+
 static void done(struct gorge_l2_request *rq, const struct gorge_l2_result *result, uint64_t now_ms) {
   struct gorge_op *op = rq->ctx;
   gorge_cache *c = op->cache;
   op->requested = false;
   uint64_t took_us = gorge_clock_us() - op->requested_us;
   tell_breaker(c, result->status, took_us, now_ms);
+  note_trouble(c, result->status, result->error);
   if (result->status >= 0) {
     gorge_histogram_add(gorge_zone_histogram(c->zone, c->ns, c->process->owner.worker, GORGE_HIST_L2), took_us);
   }
@@ -161,6 +177,7 @@ int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   int status = gorge_l2_send(c->l2, rq, now_ms);
   if (status != GORGE_OK) {
     tell_breaker(c, status, 0, now_ms);
+    note_trouble(c, status, NULL);
     return status;
   }
   op->requested = true;

@@ -439,11 +439,16 @@ struct gorge_stats {
   uint64_t queued;     /* invalidations that wait for Redis; a clear counts as one */
   double lag_ms;       /* a hit reflects what Redis had committed so long ago; -1: nothing is known, or no Redis */
   uint64_t breaker_opens;
-  char redis_reason[128];
+  char redis_reason[128]; /* why this worker's connection is down, or its last command failed; empty: neither */
 };
 
 /* Sums over all workers of the host. */
 int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out);
+/*
+ * Why the last command of this process to Redis failed: 1, and text of at most `size` bytes, NUL-terminated, printable. 0 when it
+ * did not fail, or there was none. Does not block.
+ */
+int gorge_redis_trouble(const gorge_cache *cache, char *text, uint32_t size);
 /* Upper bound of a histogram bucket in microseconds; -1 for the last. */
 double gorge_histogram_bound_us(uint32_t bucket);
 /* Quantile q (0..1) of a histogram of gorge_stats, in microseconds. */

@@ -6,6 +6,7 @@
 #   stop     SIGSTOP at the same places, in every way of invalidating beside it       half an hour
 #   reads    10^9 reads with a checksum beside kills, stops, writes and evictions     half an hour
 #   workers  10,000 workers of nginx killed under load, twice                         half an hour
+#   reconnects  1,000 connections to Redis closed: nothing grows                      minutes
 #
 # GORGE_FAULT_SEED repeats a run of the first two; GORGE_FAULT_OP, GORGE_FAULT_FROM and GORGE_FAULT_TO pick an operation and
 # places of it. GORGE_SOAK_READS and GORGE_SOAK_KILLS are numbers to reach. What is printed is kept in $BUILD/soak, too.
@@ -36,7 +37,7 @@ run() {
   fi
 }
 
-[ "$#" -gt 0 ] || set -- kill stop reads workers
+[ "$#" -gt 0 ] || set -- kill stop reads workers reconnects
 programs="test_stepped_kill test_stepped_stop test_l1_procs"
 # shellcheck disable=SC2086
 "$MAKE" --no-print-directory -j"$JOBS" build $(printf "$BUILD/test/opt/%s " $programs) > "$BUILD/soak/make.log" 2>&1 || {
@@ -51,6 +52,10 @@ for part in "$@"; do
     workers)
       run workers env GORGE_BUILD="$BUILD" GORGE_SOAK_KILLS="${GORGE_SOAK_KILLS:-10000}" \
         luajit /usr/bin/busted -o gtest -Xoutput --plain spec/soak/worker_kills_spec.lua
+      ;;
+    reconnects)
+      run reconnects env GORGE_BUILD="$BUILD" GORGE_SOAK_RECONNECTS=1000 \
+        luajit /usr/bin/busted -o gtest -Xoutput --plain spec/fault/connection_spec.lua
       ;;
     *)
       echo "soak.sh: no such part: $part" >&2

@@ -15,6 +15,7 @@ local options = require "gorge.options"
 local report = require "gorge.report"
 local spare = require "gorge.spare"
 local text = require "gorge.text"
+local trouble = require "gorge.trouble"
 
 local decode_error_count = tonumber(C.GORGE_COUNT_DECODE_ERRORS)
 local parse_call = options.parse_call
@@ -353,6 +354,7 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   if again then -- others keep filling without a result that can be shared
     value, err, source = load.without_lease(self, call)
   end
+  trouble.look(self)
   if source == "l2" then -- no loader ran, so nobody else has seen the call
     call.key, call.fn, call.args, call.engine = nil, nil, nil, nil
     spare.keep(spare_calls, call)
@@ -405,6 +407,7 @@ function _M.get(self, key, opts, looked)
       end
     end
     engine:free(op)
+    trouble.look(self)
     if status ~= HIT then
       return nil
     end

@@ -88,7 +88,7 @@ function _M.read(cache, raw)
     workers = tonumber(raw.workers),
     breaker = BREAKER[raw.breaker],
     redis = REDIS[raw.redis_state] or "down",
-    redis_error = raw.redis_state ~= 3 and raw.redis_reason[0] ~= 0 and ffi.string(raw.redis_reason) or nil,
+    redis_error = raw.redis_reason[0] ~= 0 and ffi.string(raw.redis_reason) or nil,
     redis_pending = raw.redis_pending,
     subscribed = raw.subscribed == 1,
     queued = tonumber(raw.queued),

@@ -6,6 +6,7 @@ local C = require "gorge.ffi.lib"
 local check = require "gorge.arguments"
 local life = require "gorge.life"
 local text = require "gorge.text"
+local trouble = require "gorge.trouble"
 
 local MISS = tonumber(C.GORGE_MISS)
 local OK = tonumber(C.GORGE_OK)
@@ -39,6 +40,7 @@ local function finish(self, engine, what, op, status)
   status = engine:status(op)
   local detail = status < 0 and engine:bytes() or ""
   engine:free(op)
+  trouble.look(self)
   if status == OK then
     return true
   elseif status == MISS then

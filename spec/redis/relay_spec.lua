@@ -84,6 +84,30 @@ describe("the relay", function()
     assert.equal("closed", err)
   end)
 
+  it("closes connections in the middle of a reply", function()
+    redis:command("SET", "long", ("y"):rep(100))
+    local sock = connect()
+    relay:truncate(10)
+    assert.equal("$100", ask(sock, "GET long"))
+    local _, err, partial = sock:receive "*a"
+    assert.equal(4, #(partial or _), err) -- of 10 bytes 6 were the line
+    relay:heal()
+    assert.equal("$100", ask(connect(), "GET long"))
+  end)
+
+  it("makes other bytes of replies, and ends the connection then", function()
+    local sock = connect()
+    relay:garble()
+    sock:send "PING\r\n"
+    local bytes = sock:receive(7)
+    assert.equal(7, #bytes)
+    assert.is_nil(bytes:find "PONG")
+    relay:heal()
+    local _, err = sock:receive(1)
+    assert.equal("closed", err)
+    assert.equal("+PONG", ask(connect(), "PING"))
+  end)
+
   it("tells subscriptions from commands", function()
     local listener, sock = subscribe(), connect()
     assert.equal("+PONG", ask(sock, "PING"))

@@ -9,10 +9,8 @@ local _M = {}
 
 local given = {}
 
--- Where to look next. Processes begin at different places.
-local next_port
-
-local function first_port()
+-- Any of them: neighbours would meet those of another process that counts up.
+local function any_port()
   local file = assert(io.open("/dev/urandom", "rb"))
   local a, b = file:read(2):byte(1, 2)
   file:close()
@@ -23,8 +21,7 @@ end
 ---@return integer
 function _M.free_port()
   for _ = 1, 1000 do
-    local port = next_port or first_port()
-    next_port = port < LAST and port + 1 or FIRST
+    local port = any_port()
     local server = not given[port] and socket.bind("127.0.0.1", port)
     if server then
       server:close()

@@ -83,11 +83,16 @@ function _M.start(opts)
   return self
 end
 
---- Starts it again after kill or down, on the same port and socket, empty.
-function Redis:up()
+--- Starts it again after kill or down, on the same port and socket, and does not wait until it answers.
+function Redis:launch()
   assert(not self.process or not self.process:alive(), "redis runs already")
   self.process = process.spawn { "redis-server", self.dir .. "/redis.conf", stdout = self.dir .. "/stdout" }
   self.pid = self.process.pid
+end
+
+--- Starts it again after kill or down, on the same port and socket, empty.
+function Redis:up()
+  self:launch()
   process.wait_until(function()
     if not self.process:alive() then
       error("redis-server ended: " .. (process.read_file(self.dir .. "/redis.log") or "no log"))

@@ -7,6 +7,8 @@
 ---     relay:stall()                     -- nothing moves; what was sent arrives after heal
 ---     relay:black_hole("down")          -- what comes from Redis is lost; connections stay open, and end with heal
 ---     relay:stall("both", "pubsub")     -- only connections that have subscribed; "commands": only the others
+---     relay:truncate(10)                -- closes connections after ten more bytes from Redis
+---     relay:garble()                    -- other bytes, as many
 ---     relay:delay(0.002)                -- latency in each direction
 ---     relay:target(other.port)          -- connections go there from now on; those to the old one are closed
 ---     relay:heal()
@@ -76,7 +78,18 @@ function Relay:black_hole(direction, class)
 end
 
 function Relay:heal()
-  set(self, "pass")
+  assert(say(self, "heal") == "ok")
+end
+
+--- Closes connections in the middle of what Redis says: each after so many more bytes from there, new ones too; not those that have subscribed.
+---@param bytes integer
+function Relay:truncate(bytes)
+  assert(say(self, "truncate " .. bytes) == "ok")
+end
+
+--- Makes other bytes of what Redis says, as many.
+function Relay:garble()
+  assert(say(self, "garble") == "ok")
 end
 
 ---@param seconds number

@@ -5,6 +5,8 @@
 ---   target PORT            where connections made from now on go
 ---   CLASS MODE DIRECTION   see relay.lua; CLASS all, commands or pubsub; DIRECTION both, up or down
 ---   delay SECONDS          every byte arrives that much later, in each direction
+---   truncate BYTES         a connection is closed after so many more bytes from Redis; heal ends it
+---   garble                 what comes from Redis is made of other bytes; heal closes the connections that had some
 ---   count                  answers with the number of open connections
 local socket = require "socket"
 
@@ -13,6 +15,8 @@ local CHUNK, QUEUE_MAX, SNIFF = 65536, 1048576, 1024
 local MODES = { pass = true, stall = true, black_hole = true, cut = true }
 
 local delay = 0
+local truncate -- bytes, or nil
+local garble = false
 local modes = {
   commands = { up = "pass", down = "pass" },
   pubsub = { up = "pass", down = "pass" },
@@ -68,10 +72,30 @@ local function classify(c, data)
   end
 end
 
+-- What becomes of bytes that come from Redis.
+local function spoil(c, data)
+  if garble then
+    c.holed = true
+    data = data:gsub(".", function(byte) return string.char((byte:byte() * 167 + 41) % 256) end)
+  end
+  if truncate and c.class == "commands" then
+    local left = (c.left or truncate) - #data
+    c.left = left
+    if left <= 0 then
+      c.client:send(data:sub(1, #data + left))
+      close(c)
+    end
+  end
+  return data
+end
+
 local function receive(c, p)
   local data, err, partial = p.from:receive(CHUNK)
   data = data or partial
-  if data ~= "" then
+  if data ~= "" and p.name == "down" then
+    data = spoil(c, data)
+  end
+  if data ~= "" and connections[c] then
     if p.name == "up" then
       classify(c, data)
     end
@@ -83,7 +107,7 @@ local function receive(c, p)
       p.bytes = p.bytes + #data
     end
   end
-  if err == "closed" then
+  if err == "closed" and connections[c] then
     close(c)
   end
 end
@@ -108,6 +132,7 @@ end
 
 local function apply()
   for c in pairs(connections) do
+    c.left = nil
     local up, down = modes[c.class].up, modes[c.class].down
     if up == "cut" or (c.holed and up == "pass" and down == "pass") then
       close(c) -- bytes are missing: nobody can go on with it
@@ -142,6 +167,16 @@ local function command(line)
       n = n + 1
     end
     return tostring(n)
+  elseif word == "truncate" and tonumber(rest) then
+    truncate = tonumber(rest)
+    apply()
+    return "ok"
+  elseif word == "garble" then
+    garble = true
+    return "ok"
+  elseif word == "heal" then
+    truncate, garble = nil, false
+    return set_mode("all", "pass", "both")
   elseif word == "all" or modes[word or ""] then
     return set_mode(word, rest:match "^(%S+) (%S+)$")
   end
