@@ -16,7 +16,7 @@ LUADIR ?= $(PREFIX)/share/lua/5.1
 LIBDIR ?= $(PREFIX)/lib/lua/5.1
 BINDIR ?= $(PREFIX)/bin
 
-MODULES := base shm sync backlog l1 flight resil proto io drive engine api
+MODULES := base shm sync backlog l1 flight resil proto tls io drive engine api
 SRCS := $(sort $(wildcard $(MODULES:%=core/%/*.c)))
 # core/test: every test_*.c is a cmocka program of its own; the other files are helpers linked into each.
 TEST_SRCS := $(sort $(wildcard core/test/test_*.c))
@@ -38,7 +38,7 @@ WARNINGS := -Wall -Wextra -Werror -Wvla -Wstrict-prototypes
 GORGE_CFLAGS := -std=gnu11 $(WARNINGS) -fvisibility=hidden -fPIC -pthread
 # nodelete: a thread of the library may outlive a dlclose by the host.
 GORGE_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,defs -Wl,--no-undefined -Wl,-z,relro -Wl,-z,now
-LIBS := -lhiredis -lev -lpthread -lm
+LIBS := -lhiredis -lssl -lcrypto -lev -lpthread -lm
 
 # The library is optimized as a whole at link time. The objects hold machine code besides, which the tests link.
 LTO ?= $(if $(findstring clang,$(CC)),,-flto=auto -ffat-lto-objects)

@@ -27,6 +27,7 @@ dependencies = {
 external_dependencies = {
   HIREDIS = { header = "hiredis/hiredis.h", library = "hiredis" },
   EV = { header = "ev.h", library = "ev" },
+  OPENSSL = { header = "openssl/ssl.h", library = "ssl" },
   XXHASH = { header = "xxhash.h" },
 }
 
@@ -36,8 +37,8 @@ build = {
   install_target = "install",
   build_variables = {
     CFLAGS = "$(CFLAGS) -g",
-    CPPFLAGS = "-I$(HIREDIS_INCDIR) -I$(EV_INCDIR) -I$(XXHASH_INCDIR)",
-    LDFLAGS = "-L$(HIREDIS_LIBDIR) -L$(EV_LIBDIR)",
+    CPPFLAGS = "-I$(HIREDIS_INCDIR) -I$(EV_INCDIR) -I$(OPENSSL_INCDIR) -I$(XXHASH_INCDIR)",
+    LDFLAGS = "-L$(HIREDIS_LIBDIR) -L$(EV_LIBDIR) -L$(OPENSSL_LIBDIR)",
   },
   install_variables = {
     LUADIR = "$(LUADIR)",

@@ -171,6 +171,9 @@ static void flush(struct gorge_ev_link *l) {
     } else if (n == 0 || errno == EAGAIN) {
       ev_io_start(l->loop, &l->writable);
       return;
+    } else if (errno == EPIPE || errno == ECONNRESET) {
+      ev_io_stop(l->loop, &l->writable);
+      return; /* it has hung up: the reader finds out, after what it had to say */
     } else if (errno != EINTR) {
       give_up(l, "send", errno);
     }

@@ -86,7 +86,28 @@ static const char *problem_of(const struct gorge_config *config) {
       (config->redis_port == 0 || config->redis_port > UINT16_MAX)) {
     return "redis_port must be 1 to 65535";
   }
+  if (config->tls != GORGE_TLS_OFF && config->redis_host == NULL) {
+    return "TLS needs redis_host";
+  }
   return NULL;
+}
+
+static int set_tls(gorge_cache *c, const struct gorge_config *config, char *err, uint32_t err_size) {
+  if (config->tls == GORGE_TLS_OFF) {
+    return GORGE_OK;
+  }
+  c->tls.verify = config->tls != GORGE_TLS_UNVERIFIED;
+  if (!copy_text(config->tls_ca, &c->tls.ca) || !copy_text(config->tls_cert, &c->tls.cert) ||
+      !copy_text(config->tls_key, &c->tls.key) || !copy_text(config->tls_server_name, &c->tls.server_name) ||
+      !copy_text(config->redis_host, &c->redis.host)) {
+    return fail(GORGE_ERR_MEMORY, err, err_size, gorge_status_text(GORGE_ERR_MEMORY));
+  }
+  c->redis.tls = &c->tls;
+  if (!gorge_tls_check(&c->tls, err, err_size)) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  gorge_process_end_first();
+  return GORGE_OK;
 }
 
 static int set_redis(gorge_cache *c, const struct gorge_config *config) {
@@ -112,6 +133,11 @@ static void release(gorge_cache *c) {
   }
   free((char *)c->redis.username);
   free((char *)c->redis.password);
+  free((char *)c->redis.host);
+  free((char *)c->tls.ca);
+  free((char *)c->tls.cert);
+  free((char *)c->tls.key);
+  free((char *)c->tls.server_name);
   free(c);
 }
 
@@ -135,7 +161,10 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   c->breaker_config.timeout_ms = config->breaker_timeout_ms;
   c->breaker_slow_us = (uint64_t)config->breaker_slow_ms * 1000;
   memcpy(c->name, config->ns, strlen(config->ns) + 1);
-  int status = open_zone(c, config, err, err_size);
+  int status = set_tls(c, config, err, err_size);
+  if (status == GORGE_OK) {
+    status = open_zone(c, config, err, err_size);
+  }
   if (status == GORGE_OK) {
     status = set_redis(c, config);
     gorge_zone_namespace_use(c->zone, c->ns, c->has_redis ? GORGE_NAMESPACE_REDIS : GORGE_NAMESPACE_LOCAL);

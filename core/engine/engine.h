@@ -22,6 +22,7 @@
 #include "io/l2.h"
 #include "l1/l1.h"
 #include "resil/breaker.h"
+#include "tls/tls.h"
 
 struct gorge_ev_link;
 struct gorge_guard;
@@ -136,6 +137,7 @@ struct gorge_cache {
   bool has_redis;
   struct gorge_endpoint *endpoint;
   struct gorge_conn_config redis; /* strings are the cache's */
+  struct gorge_tls_config tls;    /* likewise; redis.tls, when there is TLS */
 
   bool closed;
 

@@ -186,3 +186,10 @@ __attribute__((destructor)) static void leave_all(void) {
   }
   self.list = NULL;
 }
+
+void gorge_process_end_first(void) {
+  static bool registered; /* inherited by a fork, as what is registered is */
+  if (!registered) {
+    registered = atexit(leave_all) == 0; /* what was registered last is called first */
+  }
+}

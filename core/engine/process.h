@@ -34,6 +34,12 @@ void gorge_process_leave(struct gorge_process *process);
 /* The control thread, started at the first call. NULL and *status when it cannot be had. */
 struct gorge_control *gorge_process_control(struct gorge_process *process, int *status);
 
+/*
+ * What runs in the process shall end before OpenSSL does, which ends when the process calls exit: sooner than this
+ * library. To be called once OpenSSL is in use.
+ */
+void gorge_process_end_first(void);
+
 /* The event loop of this process's main thread, made at the first call; NULL: out of memory. */
 struct ev_loop *gorge_process_loop(void);
 /* Runs the loop until an event or the timeout. Returns GORGE_OK or GORGE_ERR_MEMORY. */

@@ -194,6 +194,12 @@ enum gorge_config_flag {
   GORGE_CONFIG_SECOND = 4    /* another cache of this process watches the namespace's messages already */
 };
 
+enum gorge_tls_mode {
+  GORGE_TLS_OFF = 0,
+  GORGE_TLS_ON = 1,
+  GORGE_TLS_UNVERIFIED = 2 /* encrypts, and takes whoever answers for Redis */
+};
+
 struct gorge_config {
   const char *zone; /* 1..GORGE_NAME_MAX bytes, NUL-terminated, like all strings here; all are copied */
   const char *ns;
@@ -204,6 +210,12 @@ struct gorge_config {
   const char *redis_path;
   const char *username;
   const char *password;
+  uint32_t
+      tls; /* enum gorge_tls_mode; needs redis_host. The files below are read now, and again for each connection. */
+  const char *tls_ca; /* PEM file; NULL: the system's CAs */
+  const char *tls_cert;
+  const char *tls_key;
+  const char *tls_server_name; /* NULL: redis_host */
   uint32_t db;
   uint32_t connect_timeout_ms;
   uint32_t timeout_ms;

@@ -39,6 +39,7 @@ struct gorge_conn *gorge_conn_create(const struct gorge_conn_config *config) {
   c->config = *config;
   c->config.username = copy_text(config->username, &failed);
   c->config.password = copy_text(config->password, &failed);
+  c->config.host = copy_text(config->host, &failed);
   c->config.connect_timeout_ms = (uint32_t)or_default(config->connect_timeout_ms, 1000);
   c->config.timeout_ms = (uint32_t)or_default(config->timeout_ms, 500);
   c->config.max_pending = (uint32_t)or_default(config->max_pending, 4096);
@@ -86,6 +87,7 @@ void gorge_conn_destroy(struct gorge_conn *c) {
   }
   c->state = GORGE_CONN_CLOSED;
   fail_all(c, GORGE_ERR_CLOSED, 0);
+  gorge_conn_tls_close(c);
   gorge_reply_fini(&c->parser);
   gorge_pending_fini(&c->sent);
   gorge_pending_fini(&c->waiting);
@@ -93,6 +95,7 @@ void gorge_conn_destroy(struct gorge_conn *c) {
   gorge_buf_fini(&c->held);
   free_secret(c->config.username);
   free_secret(c->config.password);
+  free((char *)c->config.host);
   free(c);
 }
 
@@ -215,9 +218,17 @@ void gorge_conn_opened(struct gorge_conn *c, uint64_t now_ms) {
   c->state = GORGE_CONN_HANDSHAKE;
   c->heard_ms = now_ms;
   int status = gorge_reply_init(&c->parser, c->config.max_reply_bytes);
-  if (status == GORGE_OK) {
-    status = gorge_handshake_start(c);
+  if (status != GORGE_OK) {
+    gorge_conn_doom(c, GORGE_ERR_MEMORY, gorge_status_text(status), NULL, 0);
+  } else if (c->config.tls != NULL) {
+    gorge_conn_tls_open(c);
+  } else {
+    gorge_conn_greet(c);
   }
+}
+
+void gorge_conn_greet(struct gorge_conn *c) {
+  int status = gorge_handshake_start(c);
   if (status != GORGE_OK) {
     gorge_conn_doom(c, GORGE_ERR_MEMORY, gorge_status_text(status), NULL, 0);
   }
@@ -230,7 +241,8 @@ void gorge_conn_closed(struct gorge_conn *c, uint64_t now_ms, const char *reason
   bool was_ready = c->state == GORGE_CONN_READY;
   int status = c->doomed && c->doom_status == GORGE_ERR_PROTOCOL ? GORGE_ERR_PROTOCOL : GORGE_ERR_DOWN;
   if (!c->doomed) {
-    set_reason(c, reason != NULL ? reason : "connection closed", NULL, 0);
+    const char *when = gorge_conn_tls_pending(c) ? " in the TLS handshake" : "";
+    set_reason(c, reason != NULL ? reason : "connection closed", when, strlen(when));
   }
   if (was_ready && now_ms >= c->ready_ms + READY_HELD_MS) {
     gorge_backoff_reset(&c->backoff);
@@ -238,6 +250,7 @@ void gorge_conn_closed(struct gorge_conn *c, uint64_t now_ms, const char *reason
   c->state = GORGE_CONN_DOWN;
   c->retry_ms = now_ms + gorge_backoff_next_ms(&c->backoff);
   c->doomed = c->streaming = c->awaiting = false;
+  gorge_conn_tls_close(c);
   gorge_reply_fini(&c->parser);
   if (was_ready && c->on_lost != NULL) {
     c->on_lost(c->state_ctx, now_ms);
@@ -246,11 +259,21 @@ void gorge_conn_closed(struct gorge_conn *c, uint64_t now_ms, const char *reason
 }
 
 void gorge_conn_output(struct gorge_conn *c, const char **ptr, size_t *len) {
+  if (c->tls != NULL && !c->doomed) {
+    gorge_conn_tls_output(c, ptr, len);
+    return;
+  }
   *len = c->doomed ? 0 : gorge_buf_len(&c->out);
   *ptr = *len > 0 ? gorge_buf_ptr(&c->out) : "";
 }
 
-void gorge_conn_sent(struct gorge_conn *c, size_t len) { gorge_buf_consume(&c->out, len); }
+void gorge_conn_sent(struct gorge_conn *c, size_t len) {
+  if (c->tls != NULL) {
+    gorge_tls_sent(c->tls, len);
+  } else {
+    gorge_buf_consume(&c->out, len);
+  }
+}
 
 /* Moves what has waited behind what the ready hook has submitted. Commands given up meanwhile are never sent. */
 static void flush_waiting(struct gorge_conn *c) {
@@ -326,6 +349,15 @@ int gorge_conn_input(struct gorge_conn *c, const char *ptr, size_t len, uint64_t
     c->heard_ms = now_ms;
     c->awaiting = false;
   }
+  if (c->tls != NULL) {
+    gorge_conn_tls_input(c, ptr, len, now_ms);
+  } else {
+    gorge_conn_parse(c, ptr, len, now_ms);
+  }
+  return c->doomed ? c->doom_status : GORGE_OK;
+}
+
+void gorge_conn_parse(struct gorge_conn *c, const char *ptr, size_t len, uint64_t now_ms) {
   while (len > 0 && !c->doomed) {
     size_t taken;
     int fed = gorge_reply_feed(&c->parser, ptr, len, &taken);
@@ -344,7 +376,6 @@ int gorge_conn_input(struct gorge_conn *c, const char *ptr, size_t len, uint64_t
       protocol_error(c, status != GORGE_OK ? status : fed);
     }
   }
-  return c->doomed ? c->doom_status : GORGE_OK;
 }
 
 /* Completes what is overdue; what stays lowers c->deadline_ms. Completions may submit: only numbers below `end` count. */
@@ -381,7 +412,9 @@ bool gorge_conn_tick(struct gorge_conn *c, uint64_t now_ms) {
   }
   if (c->state == GORGE_CONN_CONNECTING || c->state == GORGE_CONN_HANDSHAKE) {
     if (now_ms >= c->connect_by_ms) {
-      gorge_conn_doom(c, GORGE_ERR_TIMEOUT, "connecting took too long", NULL, 0);
+      const char *what = gorge_conn_tls_pending(c) ? "the TLS handshake took too long: is the port one for TLS?"
+                                                   : "connecting took too long";
+      gorge_conn_doom(c, GORGE_ERR_TIMEOUT, what, NULL, 0);
     }
   } else if (c->state == GORGE_CONN_READY) {
     bool due = c->awaiting || gorge_pending_count(&c->sent) > 0;

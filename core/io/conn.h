@@ -15,6 +15,7 @@
  * When nothing at all has been received for `stall_ms` = max(2 * timeout_ms, 1000) while replies are due, the connection
  * asks to be closed. A -NOAUTH in READY closes it as well. Delays between attempts: 50 ms to 2 s with jitter, starting
  * anew once READY was held for a second.
+ * With `tls` the bytes in and out are ciphertext (tls/tls.h); the state is HANDSHAKE from the first one of them.
  *
  * Not thread-safe: one thread drives and uses it. Completions run inside input, tick, closed and destroy; they may
  * submit and cancel, but not drive and not destroy.
@@ -37,6 +38,8 @@ enum gorge_conn_state {
   GORGE_CONN_CLOSED /* for good */
 };
 
+struct gorge_tls_config;
+
 struct gorge_conn_config {
   const char *username; /* NULL: none. Copied. */
   const char *password; /* NULL: none. Copied; never in a message. */
@@ -46,6 +49,8 @@ struct gorge_conn_config {
   uint32_t max_pending;        /* commands in flight or queued, timed-out ones whose reply is due included; 0: 4096 */
   uint64_t max_reply_bytes;    /* a larger reply is a protocol error; 0: 64 MiB */
   uint64_t seed;               /* of the backoff's jitter */
+  const struct gorge_tls_config *tls; /* NULL: none. Must outlive the connection. */
+  const char *host;                   /* with tls: whom the certificate must be for, unless tls says. Copied. */
 };
 
 struct redisReply; /* hiredis's tree of a reply */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What conn.c and handshake.c share. Nobody else includes this. */
+/* What conn.c, conn_tls.c and handshake.c share. Nobody else includes this. */
 #ifndef GORGE_IO_CONN_STATE_H
 #define GORGE_IO_CONN_STATE_H
 
@@ -8,6 +8,7 @@
 #include "io/pending.h"
 #include "proto/reply.h"
 #include "resil/backoff.h"
+#include "tls/tls.h"
 
 enum gorge_handshake_step { GORGE_STEP_AUTH, GORGE_STEP_SELECT, GORGE_STEP_NAME, GORGE_STEP_PING, GORGE_STEPS_MAX };
 
@@ -26,6 +27,7 @@ struct gorge_conn {
 
   struct gorge_reply_parser parser; /* only while a transport is open */
   struct redisReply *current;       /* being delivered, else NULL */
+  struct gorge_tls *tls;            /* the session of an open transport, if it is one with TLS */
   struct gorge_buf out;             /* to be sent now */
   struct gorge_buf held;            /* commands of `waiting`, back to back */
   struct gorge_pending sent;        /* in `out` or on the wire: each reply belongs to the first place */
@@ -50,6 +52,19 @@ struct gorge_conn {
 
 /* Marks the transport to be closed, with the first reason that comes up. */
 void gorge_conn_doom(struct gorge_conn *c, int status, const char *what, const char *text, size_t text_len);
+
+/* Replies, as plain bytes; dooms the connection when something is wrong with them. */
+void gorge_conn_parse(struct gorge_conn *c, const char *ptr, size_t len, uint64_t now_ms);
+/* The transport can carry commands: the handshake with Redis begins. */
+void gorge_conn_greet(struct gorge_conn *c);
+
+/* Between the transport and the plain bytes, conn_tls.c. All doom the connection when TLS fails. */
+void gorge_conn_tls_open(struct gorge_conn *c);
+void gorge_conn_tls_input(struct gorge_conn *c, const char *ptr, size_t len, uint64_t now_ms);
+void gorge_conn_tls_output(struct gorge_conn *c, const char **ptr, size_t *len);
+void gorge_conn_tls_close(struct gorge_conn *c);
+/* Whether there is TLS, and the two sides have not agreed yet. */
+bool gorge_conn_tls_pending(const struct gorge_conn *c);
 
 /* Puts the handshake's commands into `out`. Returns GORGE_OK or GORGE_ERR_MEMORY. */
 int gorge_handshake_start(struct gorge_conn *c);

@@ -26,7 +26,8 @@ int support_tasks(void);
 struct support_redis {
   pid_t pid;
   char dir[64];
-  char path[96]; /* of its unix socket */
+  char path[96];              /* of its unix socket */
+  const char *const *options; /* further arguments; NULL: none */
 };
 
 /* Starts redis-server in a fresh folder and waits until it answers; with stop, everything is gone. Return success. */

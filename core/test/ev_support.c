@@ -64,7 +64,9 @@ void link_to(struct gorge_endpoint *endpoint, uint32_t connect_timeout_ms, uint3
                                      .timeout_ms = timeout_ms,
                                      .max_pending = 100000,
                                      .max_reply_bytes = 64 << 20,
-                                     .seed = 1};
+                                     .seed = 1,
+                                     .tls = f.tls,
+                                     .host = f.host};
   assert_non_null(endpoint);
   f.endpoint = endpoint;
   f.conn = gorge_conn_create(&config);

@@ -26,7 +26,9 @@ struct ev_fixture {
   char dir[64], path[96];
   int listener, peer; /* a server of the test's own */
   int port;
-  int tasks; /* see support_tasks */
+  int tasks;                          /* see support_tasks */
+  const struct gorge_tls_config *tls; /* of links to come */
+  const char *host;
 };
 extern struct ev_fixture f;
 

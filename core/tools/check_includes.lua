@@ -11,10 +11,11 @@ local BELOW = {
   flight = "l1 sync shm base",
   resil = "base",
   proto = "base",
-  io = "proto resil base",
-  drive = "backlog flight l1 io proto resil sync shm base",
-  engine = "backlog l1 flight drive io proto resil sync shm base",
-  api = "engine backlog l1 flight drive io proto resil sync shm base",
+  tls = "base",
+  io = "proto resil tls base",
+  drive = "backlog flight l1 io tls proto resil sync shm base",
+  engine = "backlog l1 flight drive io tls proto resil sync shm base",
+  api = "engine backlog l1 flight drive io tls proto resil sync shm base",
 }
 -- Bytes and times in, results out: no socket, no clock, no thread.
 local PURE = { base = true, resil = true, proto = true, io = true }

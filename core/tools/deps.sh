@@ -4,9 +4,13 @@
 # When nothing is missing it calls nothing but dpkg-query. Servers that it installs are not started, now or at boot.
 set -u
 
-run="gcc libc6-dev make libhiredis-dev libev-dev libxxhash-dev luajit2 libluajit2-5.1-dev lua-cjson lua-argparse
+# OpenResty's branch of LuaJIT: Debian 12 has it beside another one, Debian 13 has it alone.
+luajit="luajit libluajit-5.1-dev"
+grep -qs '^VERSION_ID="12"' /etc/os-release && luajit="luajit2 libluajit2-5.1-dev"
+
+run="gcc libc6-dev make libhiredis-dev libev-dev libssl-dev libxxhash-dev $luajit lua-cjson lua-argparse
   nginx libnginx-mod-http-lua lua-resty-core lua-resty-lrucache redis-server lua-socket wrk procps ca-certificates"
-dev="git binutils zlib1g-dev libcmocka-dev lua-busted lua-socket luarocks util-linux
+dev="git binutils zlib1g-dev libcmocka-dev lua-busted lua-socket luarocks util-linux openssl
   lua-check clang-format clang-tidy cppcheck clang libclang-rt-dev spin prometheus chromium python3 python3-msgpack python3-xxhash"
 
 fail() {

@@ -11,7 +11,7 @@ CPPCHECK_CACHE=$BUILD/lint/cppcheck
 failed=()
 mkdir -p "$CPPCHECK_CACHE"
 
-library=$(find core -path core/tools -prune -o -name '*.c' -print | grep -E '^core/(base|shm|sync|backlog|l1|flight|resil|proto|io|drive|engine|api)/' | sort)
+library=$(find core -path core/tools -prune -o -name '*.c' -print | grep -E '^core/(base|shm|sync|backlog|l1|flight|resil|proto|tls|io|drive|engine|api)/' | sort)
 others=$(find core -name '*.c' | grep -E '^core/(test|bench|fuzz|fault)/' | sort)
 headers=$(find core -name '*.h' | sort)
 lua=$(find lua spec examples core/tools rockspec -name '*.lua' -o -name '*.rockspec' 2> /dev/null | sort)

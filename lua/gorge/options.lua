@@ -4,6 +4,7 @@
 local check = require "gorge.check"
 local redis_url = require "gorge.redis_url"
 local text = require "gorge.text"
+local tls_options = require "gorge.tls_options"
 local value_options = require "gorge.value_options"
 
 local check_function = check.func
@@ -43,6 +44,7 @@ _M.to_ms = check.to_ms
 ---@field username? string
 ---@field password? string
 ---@field db? integer default 0
+---@field tls? boolean|gorge.TlsOptions default false; not with path
 ---@field connect_timeout? number seconds, default 1
 ---@field timeout? number seconds for one command, default 0.5
 ---@field max_pending? integer commands queued before new ones are refused, default 4096
@@ -101,6 +103,7 @@ _M.to_ms = check.to_ms
 ---@field username string|nil
 ---@field password string|nil never to be shown
 ---@field db integer
+---@field tls gorge.ParsedTls|false
 ---@field connect_timeout number seconds
 ---@field connect_timeout_ms integer
 ---@field timeout number seconds
@@ -204,12 +207,13 @@ local REDIS_RULES = {
   username = { check = check_secret },
   password = { check = check_secret },
   db = { check = integer(0, redis_url.MAX_DB), default = 0 },
+  tls = { check = tls_options.check, default = false },
   connect_timeout = { check = seconds(3600), default = 1, ms = true },
   timeout = { check = seconds(3600), default = 0.5, ms = true },
   max_pending = { check = integer(1, 1048576), default = 4096 },
 }
 
-local REDIS_REFUSED = set { "tls", "sentinels", "master", "cluster", "keepalive_interval" }
+local REDIS_REFUSED = set { "sentinels", "master", "cluster", "keepalive_interval" }
 
 local function check_redis(value, name)
   local out, problem
@@ -232,6 +236,8 @@ local function check_redis(value, name)
     return nil, "options 'redis.path' and 'redis." .. (out.host and "host" or "port") .. "' exclude each other"
   elseif not out.path and not out.host then
     return nil, "option 'redis' needs 'host' or 'path'"
+  elseif out.path and out.tls then
+    return nil, "options 'redis.path' and 'redis.tls' exclude each other"
   elseif out.username and not out.password then
     return nil, "option 'redis.username' needs 'redis.password' too"
   end

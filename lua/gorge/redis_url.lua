@@ -2,6 +2,7 @@
 -- Redis addresses: URL to fields and back, without ever showing a password.
 --
 --   redis://[user[:password]@]host[:port][/db]      host: a name, an IPv4 address, or an IPv6 address in brackets
+--   rediss://…                                      the same with TLS
 --   unix://[user[:password]@]/path.sock[?db=N]
 --
 -- User, password and path may be percent-encoded. A user without a password is refused: Redis has no such login, and
@@ -83,14 +84,14 @@ function _M.is_path(path)
 end
 
 ---The text of one Redis database for people: never a user or a password.
----@param redis { host?: string, port?: integer, path?: string, db: integer }
+---@param redis { host?: string, port?: integer, path?: string, db: integer, tls?: table|boolean }
 ---@return string
 function _M.display(redis)
   if redis.path then
     return "unix://" .. text.printable(redis.path, MAX_PATH) .. "?db=" .. redis.db
   end
   local host = find(redis.host, ":", 1, true) and "[" .. redis.host .. "]" or redis.host
-  return "redis://" .. host .. ":" .. redis.port .. "/" .. redis.db
+  return (redis.tls and "rediss://" or "redis://") .. host .. ":" .. redis.port .. "/" .. redis.db
 end
 
 ---@param digits string
@@ -180,25 +181,22 @@ end
 
 ---Parses a Redis URL. Never yields; any phase.
 ---@param url string
----@return { host?: string, port?: integer, path?: string, username?: string, password?: string, db: integer }|nil fields
+---@return { host?: string, port?: integer, path?: string, username?: string, password?: string, db: integer, tls?: true }|nil fields
 ---@return string|nil err says what is wrong, shows the URL without secrets
 function _M.parse(url)
   local scheme, rest = match(url, "^(%a[%w+.-]*)://(.*)$")
   scheme = scheme and lower(scheme)
-  if scheme == "rediss" then
-    return nil, "is a rediss:// URL: TLS is not supported by this version"
-  end
-  if scheme ~= "redis" and scheme ~= "unix" then
-    return nil, "must be a URL such as redis://host:6379/0 or unix:///path.sock, got " .. quote(_M.mask(url), 80)
+  if scheme ~= "redis" and scheme ~= "rediss" and scheme ~= "unix" then
+    return nil, "must be a URL such as redis://host:6379/0, rediss://host:6379/0 or unix:///path.sock, got " .. quote(_M.mask(url), 80)
   end
   local authority, tail = match(rest, "^([^/?#]*)(.*)$")
-  local out = {}
+  local out = { tls = scheme == "rediss" or nil }
   local problem
   local userinfo, address = match(authority, "^(.*)@(.*)$")
   if userinfo then
     problem = parse_userinfo(userinfo, out)
     authority = address
-  elseif find(tail, "@", 1, true) and scheme == "redis" then
+  elseif find(tail, "@", 1, true) and scheme ~= "unix" then
     problem = "has a '/', '?' or '#' in its user or password (write them as %2F, %3F, %23)"
   end
   local path, query = match(tail, "^([^?#]*)%??(.*)$")

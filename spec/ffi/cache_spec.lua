@@ -28,7 +28,7 @@ describe("gorge.new", function()
 
   it("rejects by name what this version does not have", function()
     assert.error_matches(function() gorge.new { stale_while_revalidate = true } end, "'stale_while_revalidate' is not supported by this version")
-    assert.error_matches(function() gorge.new { redis = "rediss://127.0.0.1" } end, "TLS is not supported")
+    assert.error_matches(function() gorge.new { redis = { host = "h", sentinels = {} } } end, "'redis.sentinels' is not supported by this version")
   end)
 
   it("shares one zone between caches and keeps their namespaces apart", function()

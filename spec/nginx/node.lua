@@ -65,6 +65,7 @@ function _M.nginx_options(opts)
     main = opts.main,
     workers = opts.workers,
     log_level = opts.log_level,
+    user = opts.user,
     wait = opts.wait,
     env = opts.env,
     lua_path = helper.paths.lua_path .. ";" .. helper.paths.root .. "/?.lua",

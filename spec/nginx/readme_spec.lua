@@ -10,6 +10,7 @@
 --   ```lua    spec: snippet         a piece of code that uses `cache` and `db`: run inside gorge.run and in a content handler
 --   ```sh     spec: gorge           commands of the command line, which look at the server of the quick start
 --   ```text   spec: gorge stat      what such a command prints: the same lines, other figures
+--   ```lua    spec: tls             a program that connects with TLS
 --   ```text                         what the block before it printed
 --   ```text   spec: output, l0 may be l1     the same, but another worker may have answered
 --   ```text   spec: demo            what `make demo` prints: the same lines, other figures
@@ -51,6 +52,21 @@ local function run_python(block)
   local status, output = process.run { "/usr/bin/python3", path }
   assert.equal(0, status, output)
   printed[block] = output
+end
+
+-- A program that connects with TLS: with certificates of the test's own in the places that it names.
+local function run_tls_program(block)
+  local dir = helper.temp_dir()
+  local authority = require("spec.support.certificates").authority(dir, "redis-ca")
+  local server = authority:issue("server", { alt = "DNS:redis.example" })
+  authority:issue "client"
+  local secure = helper.redis { password = "a-password", tls = { cert = server.cert, key = server.key, ca = authority.ca, clients = "yes" } }
+  local code = replaced(replaced(replaced(block.code, "/etc/my-app", dir), "10.0.0.5", "127.0.0.1"), "6380", tostring(secure.tls_port))
+  local status, output = helper.luajit(code .. [[
+    assert(cache:set("key", "value", 60))
+    assert(cache:stats().redis == "ready")
+  ]])
+  assert.equal(0, status, output)
 end
 
 local SNIPPET_NEEDS = [[
@@ -350,6 +366,7 @@ local WAYS = {
   ["text gorge stat"] = { compare_gorge },
   ["lua"] = { run_program },
   ["python"] = { run_python },
+  ["lua tls"] = { run_tls_program },
   ["lua snippet"] = { run_snippet_in_loop, run_snippet_in_nginx },
   ["text"] = { compare_output },
   ["text output, l0 may be l1"] = { compare_workers_output },

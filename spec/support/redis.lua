@@ -9,6 +9,7 @@ local _M = {}
 ---@class gorge.spec.Redis
 ---@field port integer
 ---@field unix string path of its socket
+---@field tls_port integer|nil
 ---@field url string redis://127.0.0.1:PORT/0, with the password when there is one
 ---@field unix_url string unix:///PATH
 ---@field pid integer
@@ -56,16 +57,32 @@ local function send_command(sock, ...)
 end
 
 --- Starts a server and waits until it answers.
----@param opts? { port?: integer, password?: string, config?: string } config: further lines of redis.conf
+--- config: further lines of redis.conf; tls: what it shows, and whose clients it takes (`clients` = "yes": those with a
+--- certificate of that CA).
+---@param opts? { port?: integer, password?: string, config?: string, tls?: { cert: string, key: string, ca: string, clients?: "yes"|"no" } }
 ---@return gorge.spec.Redis
 function _M.start(opts)
   opts = opts or {}
   local self = setmetatable({ opts = opts, dir = process.temp_dir() }, Redis)
   self.port = opts.port or net.free_port()
+  self.tls_port = opts.tls and net.free_port() or nil
   self.unix = self.dir .. "/redis.sock"
   local auth = opts.password and ":" .. opts.password .. "@" or ""
   self.url = ("redis://%s127.0.0.1:%d/0"):format(auth, self.port)
   self.unix_url = "unix://" .. self.unix
+  self:configure()
+  self:up()
+  return self
+end
+
+local function tls_lines(tls, port)
+  return ("tls-port %d\ntls-cert-file %s\ntls-key-file %s\ntls-ca-cert-file %s\ntls-auth-clients %s"):format(port, tls.cert,
+    tls.key, tls.ca, tls.clients or "no")
+end
+
+--- Writes the configuration that `up` starts it with, from `opts` as they are now.
+function Redis:configure()
+  local opts = self.opts
   process.write_file(self.dir .. "/redis.conf", table.concat({
     "bind 127.0.0.1",
     "port " .. self.port,
@@ -77,10 +94,9 @@ function _M.start(opts)
     'save ""',
     "appendonly no",
     opts.password and "requirepass " .. opts.password or "",
+    opts.tls and tls_lines(opts.tls, self.tls_port) or "",
     opts.config or "",
   }, "\n") .. "\n")
-  self:up()
-  return self
 end
 
 --- Starts it again after kill or down, on the same port and socket, and does not wait until it answers.

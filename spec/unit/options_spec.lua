@@ -287,18 +287,18 @@ describe("option redis", function()
 
   it("may be a URL", function()
     assert.same({
-      host = "127.0.0.1", port = 6379, db = 2, connect_timeout = 1, connect_timeout_ms = 1000, timeout = 0.5, timeout_ms = 500,
+      host = "127.0.0.1", port = 6379, db = 2, tls = false, connect_timeout = 1, connect_timeout_ms = 1000, timeout = 0.5, timeout_ms = 500,
       max_pending = 4096, display = "redis://127.0.0.1:6379/2",
     }, redis "redis://127.0.0.1:6379/2")
     assert.same({
-      path = "/run/redis.sock", db = 0, connect_timeout = 1, connect_timeout_ms = 1000, timeout = 0.5, timeout_ms = 500,
+      path = "/run/redis.sock", db = 0, tls = false, connect_timeout = 1, connect_timeout_ms = 1000, timeout = 0.5, timeout_ms = 500,
       max_pending = 4096, display = "unix:///run/redis.sock?db=0",
     }, redis "unix:///run/redis.sock")
   end)
 
   it("may be a table", function()
     assert.same({
-      host = "::1", port = 7000, username = "u", password = "p", db = 3, connect_timeout = 0.2, connect_timeout_ms = 200, timeout = 2,
+      host = "::1", port = 7000, username = "u", password = "p", db = 3, tls = false, connect_timeout = 0.2, connect_timeout_ms = 200, timeout = 2,
       timeout_ms = 2000, max_pending = 10, display = "redis://[::1]:7000/3",
     }, redis { host = "::1", port = 7000, username = "u", password = "p", db = 3, connect_timeout = 0.2, timeout = 2, max_pending = 10 })
     assert.equal(6379, redis({ host = "cache.example" }).port)
@@ -306,8 +306,31 @@ describe("option redis", function()
     assert.equal("/tmp/r.sock", redis({ path = "/tmp/r.sock", password = "p" }).path)
   end)
 
+  it("may ask for TLS", function()
+    assert.same({ verify = true }, redis("rediss://h").tls)
+    assert.equal("rediss://h:6379/0", redis("rediss://h").display)
+    assert.same({ verify = true }, redis({ host = "h", tls = true }).tls)
+    assert.same({ verify = true }, redis({ host = "h", tls = {} }).tls)
+    assert.is_false(redis({ host = "h", tls = false }).tls)
+    assert.equal("redis://h:6379/0", redis({ host = "h", tls = false }).display)
+    assert.is_false(redis({ path = "/r.sock", tls = false }).tls)
+    local all = { ca = "/ca.pem", cert = "/cert.pem", key = "/key.pem", server_name = "redis.example", verify = false }
+    assert.same(all, redis({ host = "h", tls = all }).tls)
+  end)
+
   it("names what is wrong in a table", function()
     local cases = {
+      { { path = "/x", tls = true }, "^gorge: options 'redis.path' and 'redis.tls' exclude each other$" },
+      { { host = "h", tls = 1 }, "^gorge: option 'redis.tls' must be a boolean or a table { ca =, .* }, got a number$" },
+      { { host = "h", tls = { cert = "/c" } }, "^gorge: options 'redis.tls.cert' and 'redis.tls.key' need each other$" },
+      { { host = "h", tls = { key = "/k" } }, "^gorge: options 'redis.tls.cert' and 'redis.tls.key' need each other$" },
+      { { host = "h", tls = { ca = "ca.pem" } }, "^gorge: option 'redis.tls.ca' must be the absolute path of a PEM file, of at most 1023 bytes$" },
+      { { host = "h", tls = { ca = "/" .. ("x"):rep(1023) } }, "^gorge: option 'redis.tls.ca' must be the absolute path" },
+      { { host = "h", tls = { ca = "/a\0b" } }, "^gorge: option 'redis.tls.ca' must be the absolute path" },
+      { { host = "h", tls = { ca = true } }, "^gorge: option 'redis.tls.ca' must be the absolute path" },
+      { { host = "h", tls = { server_name = "a b" } }, "^gorge: option 'redis.tls.server_name' must be a host name, .* got \"a b\"$" },
+      { { host = "h", tls = { verify = "no" } }, "^gorge: option 'redis.tls.verify' must be a boolean, got \"no\"$" },
+      { { host = "h", tls = { verfiy = false } }, "^gorge: unknown option 'redis.tls.verfiy', did you mean 'redis.tls.verify'%?$" },
       { {}, "^gorge: option 'redis' needs 'host' or 'path'$" },
       { { path = "/x", host = "h" }, "^gorge: options 'redis.path' and 'redis.host' exclude each other$" },
       { { path = "/x", port = 1 }, "^gorge: options 'redis.path' and 'redis.port' exclude each other$" },
@@ -333,12 +356,11 @@ describe("option redis", function()
       { false, "^gorge: option 'redis' must be a URL string or a table, got a boolean$" },
       { "", "^gorge: option 'redis' must be a URL such as redis://" },
       { "127.0.0.1:6379", "^gorge: option 'redis' must be a URL such as .* got \"127.0.0.1:6379\"$" },
-      { "rediss://h", "^gorge: option 'redis' is a rediss:// URL: TLS is not supported by this version$" },
     }
     for _, case in ipairs(cases) do
       assert.matches(case[2], refusal { redis = case[1] })
     end
-    for _, name in ipairs { "tls", "sentinels", "master", "cluster", "keepalive_interval" } do
+    for _, name in ipairs { "sentinels", "master", "cluster", "keepalive_interval" } do
       assert.equal("gorge: option 'redis." .. name .. "' is not supported by this version", refusal { redis = { host = "h", [name] = 1 } })
     end
   end)
@@ -355,7 +377,9 @@ describe("option redis", function()
       { host = "h", username = "u", password = secret .. ("x"):rep(2000) },
       { password = secret },
       "redis://u:" .. secret .. "@h:bad",
-      "rediss://u:" .. secret .. "@h",
+      "rediss://u:" .. secret .. "@h:0",
+      { host = "h", tls = { cert = secret, key = "/k" } },
+      { host = "h", tls = { cert = "/c", key = "-----BEGIN PRIVATE KEY-----\n" .. secret } },
       "http://u:" .. secret .. "@h",
       "u:" .. secret .. "@h",
     }

@@ -20,6 +20,8 @@ describe("redis_url.parse", function()
       ["redis://u%3As:p:q@h"] = { host = "h", port = 6379, db = 0, username = "u:s", password = "p:q" },
       ["redis://u:p@q@h"] = { host = "h", port = 6379, db = 0, username = "u", password = "p@q" },
       ["redis://:%00%ff@[::1]:2"] = { host = "::1", port = 2, db = 0, password = "\0\255" },
+      ["rediss://h"] = { host = "h", port = 6379, db = 0, tls = true },
+      ["RedisS://u:p@[::1]:7000/3"] = { host = "::1", port = 7000, db = 3, username = "u", password = "p", tls = true },
       ["unix:///run/redis.sock"] = { path = "/run/redis.sock", db = 0 },
       ["unix:///run/a%20b.sock?db=4"] = { path = "/run/a b.sock", db = 4 },
       ["unix:///run/a@b:c.sock"] = { path = "/run/a@b:c.sock", db = 0 },
@@ -39,8 +41,10 @@ describe("redis_url.parse", function()
       { "localhost:6379", '^must be a URL such as .* got "localhost:6379"$' },
       { "http://h", "^must be a URL such as" },
       { "redis:h", "^must be a URL such as" },
-      { "rediss://h", "^is a rediss:// URL: TLS is not supported by this version$" },
-      { "RedisS://u:p@h", "TLS is not supported by this version$" },
+      { "rediss://", "^has no host" },
+      { "rediss://h/x", "^needs a database number" },
+      { "rediss://h?ca=/x", "^takes no query" },
+      { "rediss://secret@h", "^names a user without a password" },
       { "redis://", "^has no host" },
       { "redis:///0", "^has no host" },
       { "redis://:6379", "^has no host" },
@@ -104,7 +108,7 @@ describe("redis_url.parse", function()
       "redis://user:s3cret@h:bad", "redis://:s3cret@h:0", "redis://s3cret@h", "redis://user:s3c%zzret@h", "redis://user:s3cret@",
       "redis://user:s3cret/x@h", "redis://user:x/s3cret@h", "redis://user:x?s3cret@h:1", "redis://user:#s3cret@h", "redis://user:x@s3cret@h:0",
       "redis://h:s3cret", "redis://:s3cret", "redis://h?password=s3cret", "unix:///a?password=s3cret", "unix://u:s3cret@x/a", "http://u:s3cret@h",
-      "u:s3cret@h", "s3cret@h", "rediss://u:s3cret@h", "redis:u:s3cret@h", "redis://u:a://s3cret@h:0", "redis://h/0#s3cret",
+      "u:s3cret@h", "s3cret@h", "rediss://u:s3cret@h:0", "rediss://u:x/s3cret@h", "redis:u:s3cret@h", "redis://u:a://s3cret@h:0", "redis://h/0#s3cret",
     }
     for _, url in ipairs(urls) do
       local got, err = redis_url.parse(url)
@@ -129,6 +133,7 @@ describe("redis_url.display", function()
   it("names the database without a login", function()
     assert.equal("redis://h:1/2", redis_url.display { host = "h", port = 1, db = 2, username = "u", password = "pw" })
     assert.equal("redis://[::1]:1/0", redis_url.display { host = "::1", port = 1, db = 0 })
+    assert.equal("rediss://h:1/2", redis_url.display { host = "h", port = 1, db = 2, tls = {} })
     assert.equal("unix:///a\\x0a?db=3", redis_url.display { path = "/a\n", db = 3, password = "pw" })
   end)
 end)

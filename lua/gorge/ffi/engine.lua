@@ -41,6 +41,14 @@ local function text(value)
   return value and ffi.cast("const char *", value) or nil
 end
 
+---@param config ffi.cdata* struct gorge_config
+---@param tls gorge.ParsedTls
+local function set_tls(config, tls)
+  config.tls = tls.verify and C.GORGE_TLS_ON or C.GORGE_TLS_UNVERIFIED
+  config.tls_ca, config.tls_cert, config.tls_key = text(tls.ca), text(tls.cert), text(tls.key)
+  config.tls_server_name = text(tls.server_name)
+end
+
 ---@param options gorge.ParsedOptions
 ---@param host gorge.Host
 ---@param flags integer enum gorge_config_flag
@@ -61,6 +69,9 @@ function _M.new(options, host, flags)
     config.redis_port = redis.port or 0
     config.username, config.password = text(redis.username), text(redis.password)
     config.db = redis.db
+    if redis.tls then
+      set_tls(config, redis.tls)
+    end
     config.connect_timeout_ms, config.timeout_ms = redis.connect_timeout_ms, redis.timeout_ms
     config.max_pending = redis.max_pending
   end
