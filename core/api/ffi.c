@@ -83,7 +83,7 @@ int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorg
   uint64_t now_ms = cache->clock != NULL ? *cache->clock : gorge_clock_ms();
   int status = gorge_l1_get(&cache->reader, key, key_len, now_ms, out);
   if (status != GORGE_SPACE) {
-    gorge_count_main(cache, status == GORGE_HIT ? GORGE_COUNT_L1_HITS : GORGE_COUNT_L1_MISSES);
+    gorge_count_main(cache, status != GORGE_MISS ? GORGE_COUNT_L1_HITS : GORGE_COUNT_L1_MISSES);
   }
   return status;
 }
@@ -91,7 +91,19 @@ int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorg
 int gorge_peek(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_read *out) {
   struct gorge_key k;
   gorge_key_init(cache->zone, cache->ns, key, key_len, &k);
-  return gorge_l1_read(cache->zone, &k, gorge_clock_ms(), false, out);
+  int status = gorge_l1_look(cache->zone, &k, gorge_cache_now(cache), false, true, out);
+  return status == GORGE_DUE ? GORGE_HIT : status;
+}
+
+int gorge_stale(gorge_cache *cache, const char *key, uint32_t key_len, double stale_ms, struct gorge_read *out) {
+  struct gorge_key k;
+  uint64_t now_ms = gorge_cache_now(cache);
+  gorge_key_init(cache->zone, cache->ns, key, key_len, &k);
+  int status = gorge_l1_look(cache->zone, &k, now_ms, true, true, out);
+  if (status == GORGE_STALE && (double)now_ms - out->life.ends_ms > stale_ms) {
+    return GORGE_MISS;
+  }
+  return status == GORGE_DUE ? GORGE_HIT : status;
 }
 
 uint32_t gorge_peek_tags(gorge_cache *cache, const char *key, uint32_t key_len, char *buf, uint32_t buf_size) {
@@ -143,6 +155,8 @@ int gorge_fetch_start(gorge_cache *cache, const struct gorge_fetch *rq, uint64_t
   o->deadline_ms = now_ms + rq->wait_ms;
   o->tells = (rq->flags & GORGE_FETCH_TELL) != 0;
   *op = o->id;
+  o->stale = (rq->flags & GORGE_FETCH_STALE) != 0;
+  o->stale_ms = rq->stale_ms > 0 ? gorge_whole_ms(rq->stale_ms) : 0;
   if ((rq->flags & GORGE_FETCH_LOOKUP) != 0) {
     gorge_fetch_lookup(o, now_ms);
   } else {
@@ -176,8 +190,8 @@ int gorge_op_status(gorge_cache *cache, uint64_t op, struct gorge_read *out) {
   *out = o->read;
   out->buf = buf;
   out->buf_size = buf_size;
-  if (o->status == GORGE_HIT) {
-    return hand(out, o->value.ptr, o->value.len, GORGE_HIT);
+  if (o->status == GORGE_HIT || o->status == GORGE_STALE) {
+    return hand(out, o->value.ptr, o->value.len, o->status);
   }
   return hand(out, o->error, o->error_len, o->status);
 }

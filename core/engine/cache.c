@@ -157,6 +157,7 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   c->l1_ttl_ms = gorge_whole_ms(config->l1_ttl_ms);
   c->freshness_bound_ms = gorge_whole_ms(config->freshness_bound_ms);
   c->disconnected_ttl_ms = config->disconnected_ttl_ms > 0 ? gorge_whole_ms(config->disconnected_ttl_ms) : 0;
+  c->early_beta = config->early_beta > 0 ? config->early_beta : 0;
   c->breaker_config.max_failures = config->breaker_max_failures;
   c->breaker_config.timeout_ms = config->breaker_timeout_ms;
   c->breaker_slow_us = (uint64_t)config->breaker_slow_ms * 1000;

@@ -18,6 +18,7 @@
 #define GORGE_ENGINE_ENGINE_H
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "engine/process.h"
 #include "io/l2.h"
 #include "l1/l1.h"
@@ -56,6 +57,12 @@ struct gorge_op_before {
 
 enum { GORGE_OP_FEW = 160 };
 
+/* How long a value lives from the moment it is stored. */
+struct gorge_span {
+  uint64_t l1_ms, ttl_ms;
+  struct gorge_extra_life life;
+};
+
 struct gorge_op {
   uint64_t id; /* slot in the table in the low bits, a serial number above; never 0 */
   gorge_cache *cache;
@@ -65,6 +72,8 @@ struct gorge_op {
   enum gorge_op_state state;
   int status;
   bool lookup_only;
+  bool stale;                /* a look-up that takes what has expired, */
+  uint64_t stale_ms;         /* but not longer ago than this */
   bool detached;             /* the caller is gone; the op frees itself when it ends */
   bool listed;               /* in the waiting list */
   bool noted;                /* in the list of notices */
@@ -109,7 +118,7 @@ struct gorge_op {
   struct gorge_blob store;    /* for L1 */
   struct gorge_blob l2_store; /* for Redis; ptr may be that of store */
   uint32_t store_kind;
-  uint64_t l1_ttl_ms, ttl_ms;
+  struct gorge_span span;
 
   /* the result */
   struct gorge_blob value;
@@ -132,6 +141,7 @@ struct gorge_cache {
   uint32_t flags, lock_sleep_ms, lock_retries;
   uint64_t l1_ttl_ms;
   uint64_t freshness_bound_ms, disconnected_ttl_ms;
+  double early_beta;
   char name[GORGE_NAME_MAX + 1];
 
   bool has_redis;
@@ -194,6 +204,15 @@ static inline void gorge_count_main(gorge_cache *c, enum gorge_counter counter) 
   __atomic_store_n(&c->counters[counter], n + 1, __ATOMIC_RELAXED);
 }
 
+/*
+ * The time that a look of gorge_get went by, when it is ahead of ours: what has ended for it must not be found by what follows it, or it is
+ * sent round for nothing until it gives up. The kernel's coarse clock is up to a tick behind that of nginx.
+ */
+static inline uint64_t gorge_cache_now(const gorge_cache *c) {
+  uint64_t now_ms = gorge_clock_ms();
+  return c->clock != NULL && *c->clock > now_ms ? *c->clock : now_ms;
+}
+
 /* How long what is stored now may live in L1: without contact to Redis, not longer than can be answered for. */
 static inline uint64_t gorge_l1_life(const gorge_cache *c, uint64_t life_ms) {
   /* relaxed: see set_life in drive/control_contact.c */
@@ -207,6 +226,15 @@ void gorge_cache_wake(gorge_cache *c, const struct gorge_worker_set *set);
 
 /* Whole milliseconds of a time above 0: at least 1, a hundred years at most. */
 uint64_t gorge_whole_ms(double ms);
+
+/* --- life.c --- */
+/* Gives an entry that is stored now its life in L1; a value from Redis that has expired did so `past_ms` ago. */
+void gorge_cache_life(const gorge_cache *c, const struct gorge_span *span, uint64_t past_ms, uint64_t now_ms,
+                      struct gorge_entry *entry);
+/* How many load times before the end of its life readers begin to draw whether to refresh a value; 0: they do not. */
+double gorge_cache_early(const gorge_cache *c);
+/* The times of a store. */
+struct gorge_span gorge_store_span(const struct gorge_store *store);
 
 /* --- op.c --- */
 /* A new op with copies of key and packed tags. Returns GORGE_OK, GORGE_ERR_ARGUMENT (key or tags malformed), GORGE_ERR_MEMORY or GORGE_ERR_FULL. */

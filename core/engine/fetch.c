@@ -78,14 +78,6 @@ static bool follows(const gorge_cache *c, uint64_t now_ms) {
          __atomic_load_n(&gorge_zone_journal(c->zone, c->ns)->tried, __ATOMIC_ACQUIRE) != 0;
 }
 
-/*
- * The time that the caller's look went by, when it is ahead of ours: what has ended for it must not be found here, or it is sent round
- * for nothing until it gives up. The kernel's coarse clock is up to a tick behind that of nginx.
- */
-static uint64_t callers_time(const gorge_cache *c, uint64_t now_ms) {
-  return c->clock != NULL && *c->clock > now_ms ? *c->clock : now_ms;
-}
-
 static void wait_for_others(struct gorge_op *op) {
   if (op->tells && op->wait_us == 0) {
     gorge_op_notify(op);
@@ -134,7 +126,7 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
   }
   /* A fill may have ended between the caller's miss and this flight: its value is in L1 by now. */
   struct gorge_read read = {.buf = NULL};
-  int found = gorge_l1_read(c->zone, &op->key, callers_time(c, now_ms), false, &read);
+  int found = gorge_l1_read(c->zone, &op->key, gorge_cache_now(c), false, &read);
   if (found == GORGE_HIT || found == GORGE_SPACE) {
     gorge_fill_finish_flight(op, GORGE_OK, now_ms);
     gorge_op_end(op, GORGE_OK);
@@ -183,26 +175,33 @@ static int adopt_tags(struct gorge_op *op, const struct gorge_l2_result *r) {
 
 static void deliver(struct gorge_op *op, const struct gorge_l2_result *r, bool keep, uint64_t now_ms) {
   gorge_cache *c = op->cache;
-  gorge_count(c, GORGE_COUNT_L2_HITS);
+  uint64_t past_ms = r->status == GORGE_STALE ? r->life.stale_ms - r->kept_ms : 0;
+  if (r->status == GORGE_HIT) {
+    gorge_count(c, GORGE_COUNT_L2_HITS);
+  }
   if (gorge_blob_copy(&op->value, r->value, r->value_len) != GORGE_OK) {
     gorge_fill_finish_flight(op, GORGE_OK, now_ms);
     gorge_op_end(op, GORGE_ERR_MEMORY);
     return;
   }
-  uint64_t life = gorge_l1_life(c, r->remaining_ms < c->l1_ttl_ms ? r->remaining_ms : c->l1_ttl_ms);
+  struct gorge_span span = {
+      .l1_ms = r->remaining_ms < c->l1_ttl_ms ? r->remaining_ms : c->l1_ttl_ms,
+      .ttl_ms = r->remaining_ms,
+      .life = r->life,
+  };
+  struct gorge_entry entry = {
+      .value = r->value,
+      .value_len = r->value_len,
+      .kind = r->kind,
+      .version = r->version,
+      .ntags = op->ntags,
+      .tags = op->tags,
+  };
+  gorge_cache_life(c, &span, past_ms, now_ms, &entry);
   op->read.kind = r->kind;
   op->read.version = r->version;
-  op->read.expires_ms = (double)(now_ms + life);
+  op->read.expires_ms = (double)entry.expires_ms;
   if (keep) {
-    struct gorge_entry entry = {
-        .value = r->value,
-        .value_len = r->value_len,
-        .kind = r->kind,
-        .version = r->version,
-        .expires_ms = now_ms + life,
-        .ntags = op->ntags,
-        .tags = op->tags,
-    };
     int status = gorge_l1_insert(c->zone, &c->process->owner, &op->key, &entry, &op->snapshot, now_ms, &op->read);
     keep = status == GORGE_STORED;
   }
@@ -210,7 +209,7 @@ static void deliver(struct gorge_op *op, const struct gorge_l2_result *r, bool k
     gorge_op_not_kept(op, r->version);
   }
   gorge_fill_finish_flight(op, GORGE_OK, now_ms);
-  gorge_op_end(op, GORGE_HIT);
+  gorge_op_end(op, r->status == GORGE_STALE && r->life.stale_ms - r->kept_ms > op->stale_ms ? GORGE_MISS : r->status);
 }
 
 static void hit(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
@@ -269,12 +268,15 @@ void gorge_fetch_reply(struct gorge_op *op, const struct gorge_l2_result *r, uin
     return;
   }
   switch (r->status) {
+    case GORGE_STALE:
     case GORGE_HIT: hit(op, r, now_ms); break;
     case GORGE_MISS:
       if (r->error != NULL) {
         gorge_count(op->cache, GORGE_COUNT_DECODE_ERRORS);
       }
-      gorge_count(op->cache, GORGE_COUNT_L2_MISSES);
+      if (!op->stale) { /* the miss was counted before */
+        gorge_count(op->cache, GORGE_COUNT_L2_MISSES);
+      }
       op->rejected_version = r->version;
       ask(op, GORGE_L2_LEASE, now_ms);
       break;

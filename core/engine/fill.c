@@ -47,10 +47,10 @@ static int keep(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
       .value_len = op->store.len,
       .kind = op->read.kind,
       .version = version,
-      .expires_ms = now_ms + gorge_l1_life(c, op->l1_ttl_ms),
       .ntags = op->ntags,
       .tags = op->tags,
   };
+  gorge_cache_life(c, &op->span, 0, now_ms, &entry);
   int status = gorge_l1_insert(c->zone, &c->process->owner, &op->key, &entry, &op->snapshot, now_ms, &op->read);
   op->read.version = version;
   return status == GORGE_BUSY ? GORGE_REFUSED : status;
@@ -120,8 +120,7 @@ int gorge_op_take_store(struct gorge_op *op, const struct gorge_store *store) {
   }
   op->read.kind = store->kind;
   op->store_kind = store->l2_kind;
-  op->l1_ttl_ms = gorge_whole_ms(store->l1_ttl_ms);
-  op->ttl_ms = gorge_whole_ms(store->ttl_ms);
+  op->span = gorge_store_span(store);
   return status;
 }
 
@@ -153,7 +152,7 @@ static int take_late_tags(struct gorge_op *op, const struct gorge_store *store) 
 static void store_here(struct gorge_op *op, const struct gorge_store *store, uint64_t now_ms) {
   op->store = (struct gorge_blob){(char *)(uintptr_t)store->value, store->value_len};
   op->read.kind = store->kind;
-  op->l1_ttl_ms = gorge_whole_ms(store->l1_ttl_ms);
+  op->span = gorge_store_span(store);
   publish(op, 0, false, now_ms);
   op->store = (struct gorge_blob){NULL, 0};
 }

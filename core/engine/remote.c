@@ -166,7 +166,9 @@ int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   rq->value = op->l2_store.ptr;
   rq->value_len = op->l2_store.len;
   rq->kind = op->store_kind;
-  rq->ttl_ms = op->ttl_ms;
+  rq->ttl_ms = op->span.ttl_ms;
+  rq->life = op->span.life;
+  rq->stale = op->stale;
   rq->token = op->l2_token;
   rq->previous = op->previous;
   rq->lease_ms = op->lease_ms;

@@ -15,17 +15,26 @@ static void guess_tags(struct gorge_op *op) {
   }
 }
 
+static struct gorge_touch touch_of(const struct gorge_op *op, uint64_t now_ms) {
+  const gorge_cache *c = op->cache;
+  return (struct gorge_touch){
+      .expires_ms = now_ms + gorge_l1_life(c, op->span.l1_ms),
+      .whole_ms = now_ms + op->span.ttl_ms,
+      .latest_ms = now_ms + gorge_l1_life(c, 2 * GORGE_TTL_MAX_MS),
+      .early = gorge_cache_early(c),
+  };
+}
+
 void gorge_touch(struct gorge_op *op, uint64_t ttl_ms, uint64_t l1_ttl_ms, uint64_t now_ms) {
   gorge_cache *c = op->cache;
   op->verb = GORGE_L2_TOUCH;
-  op->ttl_ms = ttl_ms;
-  op->l1_ttl_ms = l1_ttl_ms;
+  op->span = (struct gorge_span){.l1_ms = l1_ttl_ms, .ttl_ms = ttl_ms};
   gorge_count(c, GORGE_COUNT_TOUCHES);
   if (c->has_redis) {
     guess_tags(op);
   }
-  int status =
-      gorge_l1_touch(c->zone, &c->process->owner, &op->key, 0, 0, now_ms + gorge_l1_life(c, l1_ttl_ms), now_ms);
+  struct gorge_touch touch = touch_of(op, now_ms);
+  int status = gorge_l1_touch(c->zone, &c->process->owner, &op->key, &touch, gorge_cache_now(c));
   op->touched = status == GORGE_OK;
   if (!c->has_redis) {
     gorge_op_end(op, status);
@@ -47,8 +56,10 @@ int gorge_touch_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint
     return GORGE_OK;
   }
   gorge_key_init(c->zone, c->ns, op->bytes, op->key.len, &op->key);
-  if (gorge_l1_touch(c->zone, &c->process->owner, &op->key, r->before, r->version,
-                     now_ms + gorge_l1_life(c, op->l1_ttl_ms), now_ms) != GORGE_OK) {
+  struct gorge_touch touch = touch_of(op, now_ms);
+  touch.only = r->before;
+  touch.version = r->version;
+  if (gorge_l1_touch(c->zone, &c->process->owner, &op->key, &touch, now_ms) != GORGE_OK) {
     gorge_l1_invalidate(c->zone, &c->process->owner, &op->key, r->version, NULL);
   }
   return GORGE_OK;

@@ -55,7 +55,7 @@ void gorge_update_read(struct gorge_op *op, uint64_t now_ms) {
   gorge_l1_snapshot(c->zone, &op->key, op->tags, op->ntags, &op->snapshot);
   op->verb = GORGE_L2_UPDATE;
   if (!c->has_redis) {
-    read_here(op, now_ms);
+    read_here(op, gorge_cache_now(c));
     return;
   }
   int status = gorge_remote_reachable(c) ? GORGE_ERR_BREAKER : GORGE_ERR_DOWN;
@@ -126,10 +126,10 @@ static void commit_here(struct gorge_op *op, uint64_t now_ms) {
       .value = op->store.ptr,
       .value_len = op->store.len,
       .kind = op->store_kind,
-      .expires_ms = now_ms + gorge_l1_life(c, op->l1_ttl_ms),
       .ntags = op->ntags,
       .tags = op->tags,
   };
+  gorge_cache_life(c, &op->span, 0, now_ms, &entry);
   int status =
       gorge_l1_exchange(c->zone, &c->process->owner, &op->key, &entry, &op->snapshot, &exchange, now_ms, &op->read);
   end_with(op, status == GORGE_BUSY ? GORGE_REFUSED : status);

@@ -27,10 +27,10 @@ static void insert(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
       .value_len = op->store.len,
       .kind = op->read.kind,
       .version = version,
-      .expires_ms = now_ms + gorge_l1_life(c, op->l1_ttl_ms),
       .ntags = op->ntags,
       .tags = op->tags,
   };
+  gorge_cache_life(c, &op->span, 0, now_ms, &entry);
   if (gorge_l1_insert(c->zone, &c->process->owner, &op->key, &entry, &op->snapshot, now_ms, &op->read) !=
       GORGE_STORED) {
     op->read.slot = NULL;
@@ -50,10 +50,11 @@ int gorge_write_put(gorge_cache *c, const struct gorge_store *store, uint64_t no
       .value = store->value,
       .value_len = store->value_len,
       .kind = store->kind,
-      .expires_ms = now_ms + gorge_whole_ms(store->l1_ttl_ms),
       .ntags = gorge_tags_unpack(store->tags, store->tags_len, tags),
       .tags = tags,
   };
+  struct gorge_span span = gorge_store_span(store);
+  gorge_cache_life(c, &span, 0, now_ms, &entry);
   gorge_count_main(c, GORGE_COUNT_SETS);
   gorge_key_init(c->zone, c->ns, store->key, store->key_len, &key);
   (void)gorge_l1_set(c->zone, &c->process->owner, &key, &entry, now_ms, NULL);

@@ -225,7 +225,8 @@ static void exchange(struct fault_scene *s, struct fault_victim *v) {
       gorge_l1_exchange(s->l1.zone, &v->l1.owner, &v->key, &v->entry, &v->snapshot, &exchange, s->l1.now_ms, NULL);
 }
 static void touch(struct fault_scene *s, struct fault_victim *v) {
-  v->status = gorge_l1_touch(s->l1.zone, &v->l1.owner, &v->key, 0, 0, UINT64_MAX - 1, s->l1.now_ms);
+  const struct gorge_touch touch = {.expires_ms = UINT64_MAX - 1};
+  v->status = gorge_l1_touch(s->l1.zone, &v->l1.owner, &v->key, &touch, s->l1.now_ms);
 }
 static void delete (struct fault_scene *s, struct fault_victim *v) {
   gorge_l1_invalidate(s->l1.zone, &v->l1.owner, &v->key, 0, &v->snapshot);

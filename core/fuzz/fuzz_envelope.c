@@ -49,7 +49,7 @@ static size_t build(struct fuzz_input *in, char *out, uint32_t *ntags) {
   }
   const char *value = (const char *)in->ptr;
   uint32_t value_len = (uint32_t)(in->len < SIZE_MAX_BYTES / 2 ? in->len : SIZE_MAX_BYTES / 2);
-  if (gorge_envelope_seal(&seal, kind, ttl_ms, n, tags, value, value_len) != GORGE_OK) {
+  if (gorge_envelope_seal(&seal, kind, ttl_ms, NULL, n, tags, value, value_len) != GORGE_OK) {
     return 0;
   }
   char *at = out;

@@ -131,7 +131,7 @@ static void answer_value(struct scene *s, struct fuzz_input *in) {
   size_t len;
   uint32_t ntags = (uint32_t)fuzz_number(in, 1) % 3;
   const char *value = fuzz_bytes(in, fuzz_number(in, 1), &len);
-  FUZZ_CHECK(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 60000, ntags, tags, value, (uint32_t)len) == GORGE_OK);
+  FUZZ_CHECK(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 60000, NULL, ntags, tags, value, (uint32_t)len) == GORGE_OK);
   memcpy(at, seal.head, GORGE_ENVELOPE_HEAD);
   gorge_bytes_put64(at + 4, (uint64_t)SERVER_MS * 1000000);
   gorge_bytes_put64(at + 12, (uint64_t)SERVER_MS * 1000);

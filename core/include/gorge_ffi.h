@@ -34,6 +34,8 @@ enum gorge_status {
   GORGE_TOO_LARGE = 9, /* the value does not fit into L1 */
   GORGE_STORED = 10,   /* the write reached every layer it should */
   GORGE_SPACE = 11,    /* the caller's buffer is too small; the size needed is delivered */
+  GORGE_DUE = 12,      /* value delivered; it is time to refresh it */
+  GORGE_STALE = 13,    /* a value delivered that has expired */
   /* failures */
   GORGE_ERR_ARGUMENT = -1,
   GORGE_ERR_MEMORY = -2,
@@ -100,6 +102,7 @@ enum gorge_counter {
   GORGE_COUNT_UPDATES,          /* attempts, lost races included */
   GORGE_COUNT_UPDATE_CONFLICTS, /* and those that began anew because somebody else had changed the value */
   GORGE_COUNT_REPLAYED,         /* invalidations that Redis was told of later */
+  GORGE_COUNT_STALE_SERVED,     /* answers with values that had expired */
   GORGE_COUNTERS = 64
 };
 
@@ -123,6 +126,16 @@ struct gorge_words {
   uint64_t reserved[3];
 };
 
+/* More of the life of a value than its end. Milliseconds; points in time are of CLOCK_MONOTONIC. 0: none, or not known. */
+struct gorge_life {
+  double ends_ms;    /* end of its life in L1 */
+  double keeps_ms;   /* until then it may be served as stale, if that is later */
+  double refresh_ms; /* from then on it is due for a refresh */
+  double whole_ms;   /* end of its life in all layers */
+  double load_ms;    /* how long the loader took */
+  uint32_t failures; /* of refreshes since it was stored */
+};
+
 /* What a read or a store of L1 tells: the value, and what an L0 record needs to validate itself. */
 struct gorge_read {
   char *buf;         /* in: the caller's buffer */
@@ -130,11 +143,13 @@ struct gorge_read {
   uint32_t len;      /* bytes of the value in buf; with GORGE_SPACE the bytes needed */
   uint32_t kind;     /* enum gorge_kind */
   uint32_t ntags;
-  double expires_ms;    /* end of life in L1 */
-  uint64_t version;     /* 0: not from Redis */
-  const uint64_t *slot; /* the index word of the entry, or NULL when it is not in L1 */
-  uint64_t word;        /* its value when read, frequency bits (45 and 46; both set: the maximum) cleared */
-  uint64_t global;      /* the global word, as loaded before everything else */
+  double
+      expires_ms; /* from then on L1 must be asked again: end of life there, or an earlier time when a refresh is due */
+  uint64_t version;       /* 0: not from Redis */
+  const uint64_t *slot;   /* the index word of the entry, or NULL when it is not in L1 */
+  uint64_t word;          /* its value when read, frequency bits (45 and 46; both set: the maximum) cleared */
+  uint64_t global;        /* the global word, as loaded before everything else */
+  struct gorge_life life; /* with GORGE_DUE, GORGE_STALE, and by gorge_peek */
 };
 
 /* One worker's record of a decoded value (L0); the array belongs to Lua. */
@@ -228,6 +243,8 @@ struct gorge_config {
   double l1_ttl_ms;           /* longest life in L1 of what comes from Redis; above 0, a hundred years at most */
   double freshness_bound_ms;  /* with Redis: how far a hit may lag behind; above 0 */
   double disconnected_ttl_ms; /* with Redis: longest age of a hit without contact; 0: none then */
+  double
+      early_beta; /* 0: no early refresh; else values are due ahead of their end, by the time that their loader took */
 };
 
 typedef struct gorge_cache gorge_cache;
@@ -265,12 +282,17 @@ void gorge_observe(gorge_cache *cache, int histogram, double us);
 /* ------------------------------------------------------------------ L1 */
 
 /*
- * Looks into L1. GORGE_HIT, GORGE_MISS or GORGE_SPACE. Counts as a use. Takes no lock. What the buffer holds after out->len bytes, up to its
+ * Looks into L1. GORGE_HIT, GORGE_DUE, GORGE_MISS or GORGE_SPACE. Counts as a use. Takes no lock. What the buffer holds after out->len bytes, up to its
  * size, is of no account.
  */
 int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_read *out);
-/* The same, without counting as a use or in the statistics. */
+/* The same, without counting as a use or in the statistics, and also for a value that has expired and is kept: GORGE_STALE. */
 int gorge_peek(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_read *out);
+/*
+ * For who could not get a newer value: GORGE_STALE with one that expired at most stale_ms ago and was not invalidated, or GORGE_HIT with one
+ * that has not expired; else GORGE_MISS or GORGE_SPACE. Counts as a use.
+ */
+int gorge_stale(gorge_cache *cache, const char *key, uint32_t key_len, double stale_ms, struct gorge_read *out);
 /* Tag names of a resident entry: each one length byte and its bytes, into buf; returns the bytes written, 0 for none. */
 uint32_t gorge_peek_tags(gorge_cache *cache, const char *key, uint32_t key_len, char *buf, uint32_t buf_size);
 /*
@@ -293,7 +315,8 @@ enum gorge_op_slots {
 
 enum gorge_fetch_flag {
   GORGE_FETCH_LOOKUP = 1, /* ask Redis, take no lease, run nothing: ends with GORGE_HIT or GORGE_MISS */
-  GORGE_FETCH_TELL = 2    /* gorge_poll names the operation also when it begins to wait for somebody else's fill */
+  GORGE_FETCH_TELL = 2,   /* gorge_poll names the operation also when it begins to wait for somebody else's fill */
+  GORGE_FETCH_STALE = 4   /* with LOOKUP: also for a value that has expired, see stale_ms: ends with GORGE_STALE then */
 };
 
 struct gorge_fetch {
@@ -304,6 +327,7 @@ struct gorge_fetch {
   uint32_t lease_ms; /* lock_ttl; not 0 */
   uint32_t wait_ms;  /* wait_timeout */
   uint32_t flags;    /* enum gorge_fetch_flag */
+  double stale_ms;   /* GORGE_FETCH_STALE: not a value that expired longer ago */
 };
 
 struct gorge_store {
@@ -319,6 +343,9 @@ struct gorge_store {
   uint32_t l2_kind;
   double l1_ttl_ms; /* both above 0; less than 1 counts as 1, more than a hundred years as that */
   double ttl_ms;
+  double stale_ms;   /* how long it is kept after its end, to be served as stale */
+  double refresh_ms; /* how long before its end it is due for a refresh */
+  double load_ms;    /* how long the loader took */
 };
 
 /*

@@ -10,6 +10,7 @@
  *           names). HIT when every tag's nonce is the current one, else MISS (result.version tells the rejected version, if
  *           any; a damaged value is a MISS with result.error saying why). The request's tags are a hint which nonces will be
  *           needed: what decides are the tags of the envelope.
+ *           With `stale` it also tells of a value that is past its ttl and kept: STALE.
  *  LEASE    HIT with a value of a version higher than rejected_version and live tags; or LEASE (token stored for lease_ms;
  *           result.tag_nonces are the current nonces of the request's tags, made if absent); or BUSY with the remaining
  *           lease in remaining_ms, leaving a mark that somebody waits. `previous` (not 0): a lease with that token is
@@ -71,14 +72,16 @@ struct gorge_l2_before {
 };
 
 struct gorge_l2_result {
-  int status;        /* GORGE_HIT, MISS, LEASE, BUSY, STORED, REFUSED, OK, or a failure */
+  int status;        /* GORGE_HIT, STALE, MISS, LEASE, BUSY, STORED, REFUSED, OK, or a failure */
   uint64_t version;  /* of the value, of the write, or of what LOOKUP rejected; else 0 */
   uint64_t before;   /* TOUCH: the version until then */
-  const char *value; /* HIT: good until done returns */
+  const char *value; /* HIT, and so below: or STALE: good until done returns */
   uint32_t value_len;
-  uint32_t kind;                            /* enum gorge_kind; one of gorge_kind_for_redis */
-  uint64_t remaining_ms;                    /* HIT: ttl left by the server's clock, at least 1; BUSY: of the lease */
-  uint32_t ntags;                           /* HIT: tags of the envelope; LEASE: of the request */
+  uint32_t kind;                /* enum gorge_kind; one of gorge_kind_for_redis */
+  uint64_t remaining_ms;        /* HIT: ttl left by the server's clock, at least 1; BUSY: of the lease; STALE: 0 */
+  uint64_t kept_ms;             /* HIT: what is left until it is not kept any more, ttl included */
+  struct gorge_extra_life life; /* HIT: of the envelope */
+  uint32_t ntags;               /* HIT: tags of the envelope; LEASE: of the request */
   struct gorge_l2_tag tags[GORGE_TAGS_MAX]; /* HIT: good until done returns */
   uint64_t tag_nonces[GORGE_TAGS_MAX];      /* LEASE: of the request's tags, same order; HIT: of the envelope's */
   const char *error; /* text of Redis, printable, NUL-terminated, cut to 200 bytes; MISS: what was damaged; else NULL */
@@ -101,9 +104,11 @@ struct gorge_l2_request {
   const char *value; /* FILL, SET, UPDATE: with its tags at least 4 KiB below the connection's max_reply_bytes */
   uint32_t value_len;
   uint32_t kind;
-  uint64_t ttl_ms;          /* FILL, SET, UPDATE, TOUCH: not 0; above 100 years counts as that */
-  uint64_t token, previous; /* token: not 0 where a lease is concerned, and for UPDATE */
-  uint64_t lease_ms;        /* LEASE, RENEW, UPDATE: not 0 */
+  uint64_t ttl_ms;              /* FILL, SET, UPDATE, TOUCH: not 0; above 100 years counts as that */
+  struct gorge_extra_life life; /* FILL, SET, UPDATE */
+  bool stale;                   /* LOOKUP */
+  uint64_t token, previous;     /* token: not 0 where a lease is concerned, and for UPDATE */
+  uint64_t lease_ms;            /* LEASE, RENEW, UPDATE: not 0 */
   uint64_t rejected_version;
   uint64_t deadline_ms; /* 0: the connection's default */
   /* May send this or another request, and cancel others. */

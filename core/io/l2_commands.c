@@ -241,8 +241,12 @@ static void add_script_keys(struct gorge_l2 *l2, const struct gorge_l2_request *
   add_count(l2, count_at);
 }
 
-static void add_ttl(struct gorge_l2 *l2, uint64_t ttl_ms) {
-  ttl_ms = ttl_ms < GORGE_TTL_MAX_MS ? ttl_ms : GORGE_TTL_MAX_MS;
+/* How long a value is kept; TOUCH finds out itself for how long it is after its ttl. */
+static void add_ttl(struct gorge_l2 *l2, const struct gorge_l2_request *rq) {
+  uint64_t ttl_ms = rq->ttl_ms < GORGE_TTL_MAX_MS ? rq->ttl_ms : GORGE_TTL_MAX_MS;
+  if (rq->verb != GORGE_L2_TOUCH) {
+    ttl_ms += rq->life.stale_ms < GORGE_TTL_MAX_MS ? rq->life.stale_ms : GORGE_TTL_MAX_MS;
+  }
   add_number(l2, ttl_ms);
   add_number(l2, ttl_ms + GORGE_SCRIPT_TAG_MARGIN_MS);
 }
@@ -258,7 +262,7 @@ static int add_fill_arguments(struct gorge_l2 *l2, const struct gorge_l2_request
   add(l2, l2->seal.head, sizeof l2->seal.head);
   add(l2, l2->seal.bytes, l2->seal.len);
   add(l2, rq->value, rq->value_len);
-  add_ttl(l2, rq->ttl_ms);
+  add_ttl(l2, rq);
   if (rq->tag_nonces != NULL || rq->ntags == 0) {
     add_eights(l2, rq->tag_nonces, rq->ntags);
     add_tell(l2, rq);
@@ -275,7 +279,7 @@ static int add_set_arguments(struct gorge_l2 *l2, const struct gorge_l2_request 
   add(l2, l2->seal.head, sizeof l2->seal.head);
   add(l2, l2->seal.bytes, l2->seal.len);
   add(l2, rq->value, rq->value_len);
-  add_ttl(l2, rq->ttl_ms);
+  add_ttl(l2, rq);
   int status = add_fresh_nonces(l2, rq->ntags);
   add_tell(l2, rq);
   return status;
@@ -307,7 +311,7 @@ static void add_touch_arguments(struct gorge_l2 *l2, const struct gorge_l2_reque
   struct gorge_l2_tag found[GORGE_TAGS_MAX];
   const struct gorge_l2_tag *tags;
   uint32_t ntags = tags_of(rq, found, &tags);
-  add_ttl(l2, rq->ttl_ms);
+  add_ttl(l2, rq);
   size_t len = 0;
   for (uint32_t i = 0; i < ntags && has_scratch(l2, len + 1 + tags[i].len); i++) {
     char *at = l2->scratch + l2->scratch_used + len;
@@ -368,7 +372,8 @@ int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
   enum gorge_script script = script_of(rq);
   bool epochs = script == GORGE_SCRIPT_EPOCH || script == GORGE_SCRIPT_CLEAR;
   if (!epochs && stores_value(rq->verb)) {
-    int sealed = gorge_envelope_seal(&l2->seal, rq->kind, rq->ttl_ms, rq->ntags, rq->tags, rq->value, rq->value_len);
+    int sealed =
+        gorge_envelope_seal(&l2->seal, rq->kind, rq->ttl_ms, &rq->life, rq->ntags, rq->tags, rq->value, rq->value_len);
     if (sealed != GORGE_OK) {
       return sealed;
     }

@@ -42,6 +42,8 @@ static void clear(struct gorge_l2_result *r, int status) {
   r->value_len = 0;
   r->kind = 0;
   r->remaining_ms = 0;
+  r->kept_ms = 0;
+  r->life = (struct gorge_extra_life){0};
   r->ntags = 0;
   r->error = NULL;
 }
@@ -101,18 +103,21 @@ static void reject(struct gorge_l2_request *rq, uint64_t version, const char *er
 
 static void finish_hit(struct gorge_l2_request *rq, const struct gorge_envelope *e, uint64_t now_ms) {
   struct gorge_l2_result result;
-  uint64_t remaining = remaining_of(rq, e, now_ms);
-  if (remaining == 0) {
+  uint64_t kept = remaining_of(rq, e, now_ms);
+  uint64_t remaining = kept > e->life.stale_ms ? kept - e->life.stale_ms : 0;
+  if (remaining == 0 && !(rq->stale && kept > 0)) {
     /* Without the server's clock the value may be good: LEASE will tell, so do not call it rejected. */
     reject(rq, rq->l2->clock_known || rq->verb == GORGE_L2_LEASE ? e->version : 0, NULL, now_ms);
     return;
   }
-  clear(&result, GORGE_HIT);
+  clear(&result, remaining > 0 ? GORGE_HIT : GORGE_STALE);
   result.version = e->version;
   result.value = e->value;
   result.value_len = e->value_len;
   result.kind = e->kind;
   result.remaining_ms = remaining;
+  result.kept_ms = kept;
+  result.life = e->life;
   result.ntags = e->ntags;
   for (uint32_t i = 0; i < e->ntags; i++) {
     result.tags[i] = e->tags[i];

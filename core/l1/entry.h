@@ -10,8 +10,13 @@
  *           key
  *           value
  *           if V  version, low and high unit
- *           if X  units of what begins here:16 | tags:8 | 0, then for each tag: generation, low and high unit; cell
+ *           if X  units of what begins here:16 | tags:8 | L | 0:7
+ *                 if L  life: end, end as stale, time of refresh, end in all layers: low units; their bits 32 to 39; load time:24 | failures:8
+ *                 then for each tag: generation, low and high unit; cell
  *                 then for each tag: its length in one byte, its name
+ *
+ * With a life, what stands in the head as expiry is the time from which on a reader has to look at the life: when the entry is due for a
+ * refresh, if that is before its end. Other entries pay nothing for it.
  *
  * Nothing of an entry changes after it was published. A pad record has kind 15 and nothing else.
  *
@@ -30,6 +35,7 @@ enum {
   GORGE_KIND_PAD = 15,
   GORGE_HEAD_VALUE_MAX = (1 << 24) - 1, /* bytes */
   GORGE_TAG_RECORD_UNITS = 3,
+  GORGE_LIFE_UNITS = 6,
   GORGE_F_MAX = 15,
 
   GORGE_HEAD_NS_BIT = 13,
@@ -37,7 +43,9 @@ enum {
   GORGE_HEAD_F_BIT = 22,
   GORGE_HEAD_AGE_BIT = 26,
   GORGE_HEAD_VERSION_BIT = 30,
-  GORGE_HEAD_EXTRA_BIT = 31
+  GORGE_HEAD_EXTRA_BIT = 31,
+
+  GORGE_EXTRA_LIFE_BIT = 24
 };
 
 _Static_assert(GORGE_KEY_MAX <= 1 << GORGE_HEAD_NS_BIT, "a key's length fits");
@@ -104,9 +112,14 @@ static inline void gorge_head_set_check(struct gorge_head *h, uint64_t offset) {
 /* The unit that begins what follows value and version. */
 static inline uint32_t gorge_extra_units(uint32_t unit) { return unit & 0xffff; }
 static inline uint32_t gorge_extra_tags(uint32_t unit) { return unit >> 16 & 0xff; }
+static inline bool gorge_extra_life(uint32_t unit) { return (unit >> GORGE_EXTRA_LIFE_BIT & 1) != 0; }
+/* Where the records of the tags begin, in units from that unit on. */
+static inline uint32_t gorge_extra_records_at(uint32_t unit) {
+  return 1 + (gorge_extra_life(unit) ? GORGE_LIFE_UNITS : 0);
+}
 
-/* Units of an entry with tags, of which what comes before them takes `units`. */
-uint32_t gorge_entry_units_tagged(uint32_t units, const uint32_t *at, uint64_t limit);
+/* Units of an entry with tags or a life, of which what comes before them takes `units`. */
+uint32_t gorge_entry_units_extra(uint32_t units, const uint32_t *at, uint64_t limit);
 
 /*
  * Units of the whole entry at `at`, of which `limit` may be read; 0: not an entry that fits there.
@@ -116,7 +129,7 @@ static inline uint32_t gorge_entry_units(const struct gorge_head *h, const uint3
   if (gorge_head_kind(h) == GORGE_KIND_PAD || units > limit) {
     return 0;
   }
-  return gorge_head_extra(h) ? gorge_entry_units_tagged(units, at, limit) : units;
+  return gorge_head_extra(h) ? gorge_entry_units_extra(units, at, limit) : units;
 }
 
 /* Version of the entry; 0: none. The entry was range-checked. */
@@ -128,7 +141,16 @@ static inline uint64_t gorge_entry_version(const struct gorge_head *h, const uin
   return gorge_relaxed_load32(&at[-2]) | (uint64_t)gorge_relaxed_load32(&at[-1]) << 32;
 }
 
-/* What an entry will take. Returns its units, and in *extra_units those of its tags; 0: the lengths are out of range. */
+/*
+ * The life of an entry, of which `limit` units may be read. One that has none ends when its head says so. Returns false when it does not
+ * fit there.
+ */
+bool gorge_entry_life(const struct gorge_head *h, const uint32_t *at, uint64_t limit, struct gorge_life *out);
+/* Of an entry that was range-checked: the end of its life, and of the time in which it may be served as stale. */
+uint64_t gorge_entry_ends(const struct gorge_head *h, const uint32_t *at);
+uint64_t gorge_entry_keeps(const struct gorge_head *h, const uint32_t *at);
+
+/* What an entry will take. Returns its units, and in *extra_units those of tags and life; 0: the lengths are out of range. */
 uint32_t gorge_entry_plan(const struct gorge_key *key, const struct gorge_entry *entry, uint32_t *extra_units);
 
 /* The header of an entry to be written, but for f and the check of its offset. */

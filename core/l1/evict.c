@@ -45,7 +45,8 @@ uint32_t gorge_evict_first_frequency(const struct gorge_shard *v, uint64_t hash)
 
 static bool tags_changed(const struct gorge_shard *v, const struct gorge_head *head, const uint32_t *at) {
   const uint32_t *extra = at + gorge_head_extra_at(head);
-  uint32_t n = gorge_extra_tags(gorge_relaxed_load32(extra++));
+  uint32_t first = gorge_relaxed_load32(extra), n = gorge_extra_tags(first);
+  extra += gorge_extra_records_at(first);
   for (uint32_t i = 0; i < n; i++, extra += GORGE_TAG_RECORD_UNITS) {
     uint64_t generation = gorge_relaxed_load32(&extra[0]) | (uint64_t)gorge_relaxed_load32(&extra[1]) << 32;
     if (gorge_stamps_generation(v->zone, gorge_relaxed_load32(&extra[2])) != generation) {
@@ -131,7 +132,8 @@ INLINE enum found look_at(struct gorge_shard *v, struct gorge_resident *r) {
   }
   /* relaxed: under the lock; readers change only the frequency. */
   r->word = __atomic_load_n(r->slot, __ATOMIC_RELAXED);
-  bool expired = gorge_head_expires(&r->head) <= v->now_ms;
+  bool expired = gorge_head_expires(&r->head) <= v->now_ms &&
+                 (!gorge_head_extra(&r->head) || gorge_entry_keeps(&r->head, gorge_shard_unit(v, r->at)) <= v->now_ms);
   if (expired || gorge_evict_invalid(v, &r->head, gorge_shard_unit(v, r->at))) {
     unlink_entry(v, r->slot);
     note_dead(v, r->ring);

@@ -60,12 +60,24 @@ struct gorge_snapshot {
 struct gorge_entry {
   const char *value;
   uint32_t value_len;
-  uint32_t kind;       /* enum gorge_kind */
-  uint64_t version;    /* 0: not from Redis */
-  uint64_t expires_ms; /* CLOCK_MONOTONIC */
-  uint32_t ntags;      /* the snapshot's tags, same order */
+  uint32_t kind;          /* enum gorge_kind */
+  uint64_t version;       /* 0: not from Redis */
+  uint64_t expires_ms;    /* CLOCK_MONOTONIC */
+  uint64_t due_ms;        /* from then on readers are told GORGE_DUE; 0: never */
+  struct gorge_life life; /* but for its end; all 0: the entry has none */
+  uint32_t ntags;         /* the snapshot's tags, same order */
   const struct gorge_tag *tags;
 };
+
+/* When an entry is due: at its time of refresh, or `early` load times before its whole life is over. 0: never. */
+static inline uint64_t gorge_life_due(const struct gorge_life *life, double early) {
+  double due = life->refresh_ms, before = early * life->load_ms;
+  if (before > 0) {
+    double from = life->whole_ms > before + 1 ? life->whole_ms - before : 1;
+    due = due == 0 || from < due ? from : due;
+  }
+  return (uint64_t)due;
+}
 
 struct gorge_l1_usage {
   uint64_t entries, bytes_used, bytes_total;
@@ -101,6 +113,13 @@ int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, ui
                   struct gorge_read *out);
 
 /*
+ * The same, and tells the entry's age, with out->life: GORGE_HIT, GORGE_DUE (its end has not come, but it is time to refresh it), or, for who
+ * takes it, GORGE_STALE: past its end, within the time for which it is kept. Nobody is ever shown what was invalidated.
+ */
+int gorge_l1_look(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use, bool stale,
+                  struct gorge_read *out);
+
+/*
  * The same for who reads all the time: what a read of a namespace would find out and check anew each time. Belongs to the caller; nothing
  * of it changes while the zone exists. Any thread of the process may read through it.
  */
@@ -114,7 +133,7 @@ struct gorge_l1_reader {
 };
 
 void gorge_l1_reader_init(const struct gorge_zone *zone, uint32_t ns, struct gorge_l1_reader *out);
-/* gorge_key_init and gorge_l1_read in one, with use. len is 1..GORGE_KEY_MAX. */
+/* gorge_key_init and gorge_l1_look in one, with use, without what is stale. len is 1..GORGE_KEY_MAX. */
 int gorge_l1_get(const struct gorge_l1_reader *reader, const char *ptr, uint32_t len, uint64_t now_ms,
                  struct gorge_read *out);
 
@@ -159,11 +178,27 @@ int gorge_l1_exchange(struct gorge_zone *zone, const struct gorge_owner *owner, 
 
 /*
  * Gives the entry of a key another end of life, and, if `version` is not 0, another version: the entry is written anew, so that records
- * of L0 lose it. `only` not 0: the entry must have that version. Returns GORGE_OK, GORGE_MISS (no such entry), GORGE_BUSY (the
- * lock was not to be had, or others change the entry all the time: nothing has changed) or GORGE_ERR_MEMORY.
+ * of L0 lose it. `only` not 0: the entry must have that version. What else it has of a life keeps its distance from the end; it is not kept
+ * as stale beyond `latest_ms`. Returns GORGE_OK, GORGE_MISS (no such entry), GORGE_BUSY (the lock was not to be had, or others change the
+ * entry all the time: nothing has changed) or GORGE_ERR_MEMORY.
  */
-int gorge_l1_touch(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key, uint64_t only,
-                   uint64_t version, uint64_t expires_ms, uint64_t now_ms);
+struct gorge_touch {
+  uint64_t only, version;
+  uint64_t expires_ms;
+  uint64_t whole_ms;  /* end of its life in all layers */
+  uint64_t latest_ms; /* no life in L1 may be longer */
+  double early; /* it is due so many times its load time before the end of its life in all layers; 0: not for that */
+};
+int gorge_l1_touch(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                   const struct gorge_touch *touch, uint64_t now_ms);
+
+/*
+ * Puts off when an entry is due, in the same way: `word` is that of the read that found it due. `failures` is what its life says from then
+ * on. Of all who found it due one is answered GORGE_OK; `out` (may be NULL) then tells the slot and word that it has now. Else as
+ * gorge_l1_touch; GORGE_MISS also when another entry stands there.
+ */
+int gorge_l1_defer(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key, uint64_t word,
+                   uint64_t due_ms, uint32_t failures, uint64_t now_ms, struct gorge_read *out);
 
 /*
  * What a caller sets, without a version: gorge_l1_invalidate with version 0 and the insert that belongs to it, in one turn of the

@@ -106,7 +106,9 @@ static __attribute__((noinline)) bool tags_current(const struct gorge_zone *zone
   if (gorge_entry_units(&head, entry, limit) == 0) {
     return false;
   }
-  *ntags = gorge_extra_tags(gorge_relaxed_load32(&entry[at++]));
+  uint32_t first = gorge_relaxed_load32(&entry[at]);
+  *ntags = gorge_extra_tags(first);
+  at += gorge_extra_records_at(first);
   /* Range-checked again: the word may have changed since. */
   if (*ntags > GORGE_TAGS_MAX || at + *ntags * GORGE_TAG_RECORD_UNITS > limit) {
     return false;
@@ -128,13 +130,37 @@ HOT bool epoch_current(const struct gorge_words *words, const struct probe *p, c
   return gorge_head_ns_epoch(&p->head) == (uint8_t)epoch && gorge_global_epoch(key->global) == epoch;
 }
 
-/* Copies what the entry says. Returns GORGE_HIT, GORGE_SPACE or GORGE_MISS, to be believed when the probe is valid. */
+/* What an entry's life says of a moment: GORGE_HIT, GORGE_DUE, GORGE_STALE, or GORGE_MISS when it is over. */
+static __attribute__((noinline)) int age_at(struct gorge_head head, const uint32_t *entry, uint64_t limit,
+                                            uint64_t now_ms, struct gorge_life *life) {
+  double now = (double)now_ms;
+  if (!gorge_entry_life(&head, entry, limit, life)) {
+    return GORGE_MISS;
+  }
+  if (now < life->ends_ms) {
+    return gorge_head_expires(&head) > now_ms ? GORGE_HIT : GORGE_DUE;
+  }
+  return now < life->keeps_ms ? GORGE_STALE : GORGE_MISS;
+}
+
+/*
+ * Copies what the entry says. Returns GORGE_HIT, GORGE_SPACE or GORGE_MISS, to be believed when the probe is valid. `age` NULL: an entry
+ * whose life has to be looked at counts as a miss; else it receives what age_at says, other than GORGE_MISS.
+ */
 HOT int copy(const struct gorge_shard *v, const struct gorge_words *words, const struct probe *p,
-             const struct gorge_key *key, uint64_t now_ms, struct gorge_read *out) {
+             const struct gorge_key *key, uint64_t now_ms, struct gorge_read *out, int *age) {
   const struct gorge_head *head = &p->head;
   uint64_t expires = gorge_head_expires(head);
   uint32_t len = gorge_head_value_len(head);
-  if (gorge_head_extra_at(head) > p->limit || expires <= now_ms) {
+  if (gorge_head_extra_at(head) > p->limit) {
+    return GORGE_MISS;
+  }
+  if (age != NULL) {
+    *age = age_at(*head, p->at, p->limit, now_ms, &out->life);
+    if (*age == GORGE_MISS) {
+      return GORGE_MISS;
+    }
+  } else if (expires <= now_ms) {
     return GORGE_MISS;
   }
   out->len = len;
@@ -172,9 +198,9 @@ static int miss(struct gorge_read *out) {
   return GORGE_MISS;
 }
 
-/* A whole read of a key of shard v. */
-HOT int read_key(const struct gorge_shard *v, const struct gorge_words *words, const struct gorge_key *key,
-                 uint64_t now_ms, bool use, struct gorge_read *out) {
+/* A whole read of a key of shard v. `stale`: also of an entry that has expired; *age tells. */
+static int read_key(const struct gorge_shard *v, const struct gorge_words *words, const struct gorge_key *key,
+                    uint64_t now_ms, bool use, bool stale, struct gorge_read *out, int *age) {
   struct probe p;
   out->global = key->global;
   /* acquire: partner of set_fresh in drive/control_contact.c; who may read L1 once more sees all that was heard by then. */
@@ -189,9 +215,9 @@ HOT int read_key(const struct gorge_shard *v, const struct gorge_words *words, c
     if (verdict == CHANGED) {
       continue;
     }
-    int status = copy(v, words, &p, key, now_ms, out);
+    int status = copy(v, words, &p, key, now_ms, out, age);
     verdict = judge(v, &p);
-    if (verdict == VALID && status != GORGE_MISS) {
+    if (verdict == VALID && status != GORGE_MISS && (stale || *age != GORGE_STALE)) {
       out->slot = p.slot;
       out->word = gorge_slot_identity(p.word);
       if (use) {
@@ -206,14 +232,27 @@ HOT int read_key(const struct gorge_shard *v, const struct gorge_words *words, c
   return miss(out);
 }
 
-int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use,
-                  struct gorge_read *out) {
+static int read_aged(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use, bool stale,
+                     struct gorge_read *out, int *age) {
   struct gorge_shard v;
   if (!gorge_shard_of(zone, key->hash, &v)) {
     out->global = key->global;
     return miss(out);
   }
-  return read_key(&v, gorge_zone_words(zone, key->ns), key, now_ms, use, out);
+  return read_key(&v, gorge_zone_words(zone, key->ns), key, now_ms, use, stale, out, age);
+}
+
+int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use,
+                  struct gorge_read *out) {
+  int age;
+  return read_aged(zone, key, now_ms, use, false, out, &age);
+}
+
+int gorge_l1_look(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use, bool stale,
+                  struct gorge_read *out) {
+  int age;
+  int status = read_aged(zone, key, now_ms, use, stale, out, &age);
+  return status == GORGE_HIT ? age : status;
 }
 
 void gorge_l1_reader_init(const struct gorge_zone *zone, uint32_t ns, struct gorge_l1_reader *out) {
@@ -237,7 +276,7 @@ void gorge_l1_reader_init(const struct gorge_zone *zone, uint32_t ns, struct gor
 static __attribute__((noinline)) int look_again(const struct gorge_l1_reader *reader, const char *ptr, uint32_t len,
                                                 uint64_t hash, uint64_t now_ms, struct gorge_read *out) {
   struct gorge_key key = {.ptr = ptr, .len = len, .ns = reader->ns, .hash = hash, .global = out->global};
-  return gorge_l1_read(reader->zone, &key, now_ms, true, out);
+  return gorge_l1_look(reader->zone, &key, now_ms, true, false, out);
 }
 
 /* The shard of a hash, as gorge_shard_of finds it. */
@@ -256,7 +295,7 @@ HOT struct gorge_shard shard_of(const struct gorge_l1_reader *reader, uint64_t h
 
 /*
  * The read that nearly all are: the first slot with the fingerprint leads to the key, the entry is good, nobody is in the way. One
- * line of code without loops keeps its state in registers. What is different in any way is left to gorge_l1_read.
+ * line of code without loops keeps its state in registers. What is different in any way is left to gorge_l1_look.
  */
 int gorge_l1_get(const struct gorge_l1_reader *reader, const char *ptr, uint32_t len, uint64_t now_ms,
                  struct gorge_read *out) {
@@ -283,7 +322,7 @@ int gorge_l1_get(const struct gorge_l1_reader *reader, const char *ptr, uint32_t
   }
   struct probe p;
   if (probe_slot(&v, &key, &bucket[gorge_match_first(match)], &p)) {
-    int status = copy(&v, words, &p, &key, now_ms, out);
+    int status = copy(&v, words, &p, &key, now_ms, out, NULL);
     if (status != GORGE_MISS && judge(&v, &p) == VALID) {
       out->slot = p.slot;
       out->word = gorge_slot_identity(p.word);
@@ -310,7 +349,7 @@ static uint32_t copy_names(const struct probe *p, char *buf, uint32_t size, uint
     return 0;
   }
   uint32_t first = gorge_relaxed_load32(&p->at[at]), n = gorge_extra_tags(first), used = 0;
-  uint32_t skip = 1 + n * GORGE_TAG_RECORD_UNITS, units = gorge_extra_units(first);
+  uint32_t skip = gorge_extra_records_at(first) + n * GORGE_TAG_RECORD_UNITS, units = gorge_extra_units(first);
   if (n > GORGE_TAGS_MAX || units < skip || at + units > p->limit || (units - skip) * GORGE_L1_UNIT > sizeof names) {
     return 0;
   }

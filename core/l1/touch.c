@@ -16,6 +16,14 @@ struct copy {
   uint32_t ntags;
 };
 
+/* What is to become of an entry: a touch, or being due later. */
+struct change {
+  const struct gorge_touch *touch; /* or NULL */
+  uint64_t word;                   /* that of the only entry that may be put off */
+  uint64_t due_ms;
+  uint32_t failures;
+};
+
 static int read_value(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, struct copy *c) {
   int status = gorge_l1_read(zone, key, now_ms, false, &c->read);
   while (status == GORGE_SPACE) {
@@ -59,43 +67,80 @@ static int read_all(const struct gorge_zone *zone, const struct gorge_key *key, 
   return status == GORGE_HIT && c->read.word != word ? GORGE_REFUSED : status;
 }
 
-static int attempt(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key, uint64_t only,
-                   uint64_t version, uint64_t expires_ms, uint64_t now_ms, struct copy *c) {
+/* A life of the same lengths, from another end on. */
+static void move_life(struct gorge_entry *entry, const struct gorge_life *old, const struct gorge_touch *touch) {
+  double ends = (double)touch->expires_ms, whole = (double)touch->whole_ms, latest = (double)touch->latest_ms;
+  struct gorge_life *life = &entry->life;
+  *life = (struct gorge_life){.whole_ms = whole, .load_ms = old->load_ms};
+  entry->expires_ms = touch->expires_ms;
+  if (old->keeps_ms > 0) {
+    life->keeps_ms = ends + (old->keeps_ms - old->ends_ms);
+    life->keeps_ms = life->keeps_ms < latest ? life->keeps_ms : latest;
+  }
+  if (old->refresh_ms > 0) {
+    double ahead = old->whole_ms - old->refresh_ms;
+    life->refresh_ms = whole > ahead ? whole - ahead : 1;
+  }
+  entry->due_ms = gorge_life_due(life, touch->early);
+}
+
+static int attempt(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                   const struct change *change, uint64_t now_ms, struct copy *c, struct gorge_read *out) {
+  const struct gorge_touch *touch = change->touch;
   struct gorge_snapshot s;
   int status = read_all(zone, key, now_ms, c, &s);
   if (status != GORGE_HIT) {
     return status;
   }
-  if (only != 0 && c->read.version != only) {
+  if (touch != NULL ? touch->only != 0 && c->read.version != touch->only : c->read.word != change->word) {
     return GORGE_MISS;
   }
   struct gorge_entry entry = {
       .value = c->read.buf,
       .value_len = c->read.len,
       .kind = c->read.kind,
-      .version = version != 0 ? version : c->read.version,
-      .expires_ms = expires_ms,
+      .version = touch != NULL && touch->version != 0 ? touch->version : c->read.version,
+      .expires_ms = (uint64_t)c->read.life.ends_ms,
+      .due_ms = change->due_ms,
+      .life = c->read.life,
       .ntags = c->ntags,
       .tags = c->tags,
   };
+  if (touch != NULL) {
+    move_life(&entry, &c->read.life, touch);
+  } else {
+    entry.life.failures = change->failures;
+  }
   struct gorge_exchange exchange = {.word = c->read.word};
-  return gorge_l1_exchange(zone, owner, key, &entry, &s, &exchange, now_ms, NULL);
+  return gorge_l1_exchange(zone, owner, key, &entry, &s, &exchange, now_ms, out);
 }
 
-int gorge_l1_touch(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key, uint64_t only,
-                   uint64_t version, uint64_t expires_ms, uint64_t now_ms) {
+static int apply(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                 const struct change *change, uint64_t now_ms, struct gorge_read *out) {
   struct copy c = {.read = {.buf = malloc(FIRST_BYTES), .buf_size = FIRST_BYTES}};
   int status = c.read.buf == NULL ? GORGE_ERR_MEMORY : GORGE_REFUSED;
   for (int i = 0; i < ATTEMPTS && status == GORGE_REFUSED; i++) {
     struct gorge_key now;
     gorge_key_init(zone, key->ns, key->ptr, key->len, &now);
-    status = attempt(zone, owner, &now, only, version, expires_ms, now_ms, &c);
+    status = attempt(zone, owner, &now, change, now_ms, &c, out);
   }
   free(c.read.buf);
   switch (status) {
     case GORGE_STORED: return GORGE_OK;
     case GORGE_REFUSED: return GORGE_BUSY;
-    case GORGE_TOO_LARGE: return GORGE_MISS; /* cannot be: it was stored before */
+    case GORGE_TOO_LARGE: return GORGE_MISS; /* cannot be, but for one whose life has grown: it was stored before */
     default: return status;
   }
+}
+
+int gorge_l1_touch(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key,
+                   const struct gorge_touch *touch, uint64_t now_ms) {
+  struct change change = {.touch = touch};
+  return apply(zone, owner, key, &change, now_ms, NULL);
+}
+
+int gorge_l1_defer(struct gorge_zone *zone, const struct gorge_owner *owner, const struct gorge_key *key, uint64_t word,
+                   uint64_t due_ms, uint32_t failures, uint64_t now_ms, struct gorge_read *out) {
+  struct change change = {.word = word, .due_ms = due_ms, .failures = failures};
+  return apply(zone, owner, key, &change, now_ms, out);
 }

@@ -91,7 +91,7 @@ static bool accepted(const struct gorge_shard *v, const struct insert *in, const
   const struct gorge_snapshot *s = in->snapshot;
   uint64_t version = in->entry->version;
   uint64_t changes = gorge_stamps_changes(v->zone, s->cell);
-  bool visible = r != NULL && gorge_head_expires(&r->head) > v->now_ms &&
+  bool visible = r != NULL && gorge_entry_ends(&r->head, gorge_shard_unit(v, r->at)) > v->now_ms &&
                  !gorge_evict_invalid(v, &r->head, gorge_shard_unit(v, r->at));
   if ((uint32_t)(changes >> 32) != s->hard || gorge_global_epoch(in->key->global) != s->epoch ||
       !gorge_stamps_current(v->zone, in->key->ns, s)) {

@@ -211,13 +211,18 @@ static const char delete_script[] = SAME_EPOCH NEXT_VERSION TELL_FOR_GOOD
 
 /*
  * KEYS: value, counter, journal, tags... ARGV: ttl, ttl of tags, packed tags, channel, key
- * The tags are what the client believes the value to carry. Returns {0}: no such value; {2, begin of the value}: it carries other
- * tags; {1, version it had, version it has}. A shorter life is news for those who have a copy, and makes a new version.
+ * The tags are what the client believes the value to carry. Returns {0}: no such value, or it has expired; {2, begin of the value}: it carries
+ * other tags; {1, version it had, version it has}. A shorter life is news for those who have a copy, and makes a new version. What it may
+ * be served for as stale comes after the new ttl, too.
  */
 static const char touch_script[] = SAME_EPOCH NEXT_VERSION TELL_FOR_GOOD
     "local v = redis.call('GETRANGE', KEYS[1], 0, 4351)\n"
     "if #v < 36 or string.sub(v, 1, 2) ~= 'G\1' then return {0} end\n"
-    "local n, at = #KEYS - 3, 37 + 8 * string.byte(v, 3)\n"
+    "local n, at, stale = #KEYS - 3, 37 + 8 * string.byte(v, 3), 0\n"
+    "if string.byte(v, 4) >= 16 and #v >= at + 23 then\n"
+    "  stale = struct.unpack('>I8', v, at)\n"
+    "  at = at + 24\n"
+    "end\n"
     "if string.byte(v, 3) ~= n or string.sub(v, at, at + #ARGV[3] - 1) ~= ARGV[3] then return {2, v} end\n"
     "for i = 1, n do\n"
     "  local tag = redis.call('GET', KEYS[i + 3])\n"
@@ -226,13 +231,14 @@ static const char touch_script[] = SAME_EPOCH NEXT_VERSION TELL_FOR_GOOD
     "local t = redis.call('TIME')\n"
     "local now = math.floor((t[1] * 1000000 + t[2]) / 1000)\n"
     "local before, expires = struct.unpack('>I8I8', v, 5)\n"
-    "local version, ends = before, now + ARGV[1]\n"
-    "if expires <= now then return {0} end\n"
+    "local version, life, tags = before, ARGV[1] + stale, ARGV[2] + stale\n"
+    "local ends = now + life\n"
+    "if expires - stale <= now then return {0} end\n"
     "if ends < expires then version = next_version(KEYS[2]) end\n"
     "redis.call('SETRANGE', KEYS[1], 4, struct.pack('>I8I8', version, ends))\n"
-    "redis.call('PEXPIRE', KEYS[1], ARGV[1])\n"
+    "redis.call('PEXPIRE', KEYS[1], string.format('%.0f', life))\n"
     "for i = 4, #KEYS do\n"
-    "  if redis.call('PTTL', KEYS[i]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[i], ARGV[2]) end\n"
+    "  if redis.call('PTTL', KEYS[i]) < tags then redis.call('PEXPIRE', KEYS[i], string.format('%.0f', tags)) end\n"
     "end\n"
     "if version > before then tell_for_good(KEYS[3], ARGV[4], 1, version, 0, ARGV[5]) end\n"
     "return {1, before, version}\n";

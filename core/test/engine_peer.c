@@ -173,7 +173,7 @@ static void build(struct wire_text *t, uint64_t version, const char *value, cons
   uint32_t n = split(tags, list);
   struct gorge_seal seal;
   char eight[8];
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 60000, n, list, value, (uint32_t)strlen(value)),
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 60000, NULL, n, list, value, (uint32_t)strlen(value)),
                    GORGE_OK);
   wire_add(t, seal.head, sizeof seal.head);
   gorge_bytes_put64(eight, version);

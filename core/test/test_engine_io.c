@@ -300,7 +300,7 @@ static void a_request_that_cannot_be_sent_says_nothing(void **state) {
   struct gorge_op *o;
   assert_int_equal(gorge_op_create(c, "k", 1, NULL, 0, &o), GORGE_OK);
   o->l2_store = (struct gorge_blob){(char *)store.l2_value, store.l2_len};
-  o->ttl_ms = 1;
+  o->span.ttl_ms = 1;
   o->store_kind = GORGE_KIND_STRING;
   assert_int_equal(gorge_remote_send(o, GORGE_L2_SET, gorge_clock_ms()), GORGE_ERR_ARGUMENT);
   o->l2_store = (struct gorge_blob){NULL, 0};

@@ -44,7 +44,7 @@ static const uint64_t two_nonces[] = {0x1122334455667788, UINT64_MAX};
 
 static char *sample(size_t *len) {
   struct gorge_seal seal;
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_JSON, 60000, 2, two_tags, "{\"a\":1}", 7), GORGE_OK);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_JSON, 60000, NULL, 2, two_tags, "{\"a\":1}", 7), GORGE_OK);
   return assemble(&seal, 2, two_nonces, "{\"a\":1}", 7, len);
 }
 
@@ -111,14 +111,15 @@ static void test_extremes_round_trip(void **state) {
   struct gorge_envelope e;
   const char *error;
   size_t len;
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_NIL, UINT64_MAX, GORGE_TAGS_MAX, tags, NULL, 0), GORGE_OK);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_NIL, UINT64_MAX, NULL, GORGE_TAGS_MAX, tags, NULL, 0),
+                   GORGE_OK);
   char *bytes = assemble(&seal, GORGE_TAGS_MAX, nonces, NULL, 0, &len);
   assert_int_equal(gorge_envelope_decode(&e, bytes, len, &error), GORGE_OK);
   assert_int_equal(e.ntags, GORGE_TAGS_MAX);
   assert_int_equal(e.value_len, 0);
   assert_true(e.ttl_ms == GORGE_TTL_MAX_MS);
   free(bytes);
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 1, 0, NULL, "", 0), GORGE_OK);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 1, NULL, 0, NULL, "", 0), GORGE_OK);
   bytes = assemble(&seal, 0, NULL, NULL, 0, &len);
   assert_int_equal(len, GORGE_ENVELOPE_MIN);
   assert_int_equal(gorge_envelope_decode(&e, bytes, len, &error), GORGE_OK);
@@ -129,14 +130,14 @@ static void test_what_cannot_be_sealed(void **state) {
   (void)state;
   struct gorge_seal seal;
   struct gorge_l2_tag tag = {"x", 0};
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_BUFFER, 1, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_TYPED, 1, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KINDS, 1, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 0, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 1, 1, &tag, "", 0), GORGE_ERR_ARGUMENT);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_BUFFER, 1, NULL, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_TYPED, 1, NULL, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KINDS, 1, NULL, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 0, NULL, 0, NULL, "", 0), GORGE_ERR_ARGUMENT);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 1, NULL, 1, &tag, "", 0), GORGE_ERR_ARGUMENT);
   tag.len = GORGE_TAG_MAX + 1;
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 1, 1, &tag, "", 0), GORGE_ERR_ARGUMENT);
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 1, 17, &tag, "", 0), GORGE_ERR_ARGUMENT);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 1, NULL, 1, &tag, "", 0), GORGE_ERR_ARGUMENT);
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 1, NULL, 17, &tag, "", 0), GORGE_ERR_ARGUMENT);
 }
 
 static void assert_malformed(const char *bytes, size_t len) {

@@ -14,7 +14,8 @@ enum { SIZE = GORGE_ZONE_SIZE_MIN };
 
 static int touch(const struct l1 *l1, const char *name, uint64_t only, uint64_t version, uint64_t life_ms) {
   struct gorge_key key = l1_key(l1, name, strlen(name));
-  return gorge_l1_touch(l1->zone, &l1->owner, &key, only, version, l1->now_ms + life_ms, l1->now_ms);
+  struct gorge_touch t = {.only = only, .version = version, .expires_ms = l1->now_ms + life_ms};
+  return gorge_l1_touch(l1->zone, &l1->owner, &key, &t, l1->now_ms);
 }
 
 static struct gorge_read read_of(const struct l1 *l1, const char *name) {

@@ -166,8 +166,9 @@ static void put64(char *out, uint64_t v) {
 static void add_envelope(struct wire_text *t, uint64_t version, uint32_t ntags, const char *value) {
   struct gorge_seal seal;
   char bytes[1024];
-  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_STRING, 60000, ntags, tags_ab, value, (uint32_t)strlen(value)),
-                   GORGE_OK);
+  assert_int_equal(
+      gorge_envelope_seal(&seal, GORGE_KIND_STRING, 60000, NULL, ntags, tags_ab, value, (uint32_t)strlen(value)),
+      GORGE_OK);
   size_t at = 20;
   memcpy(bytes, seal.head, 4);
   put64(bytes + 4, version);

@@ -19,6 +19,7 @@ local tonumber = tonumber
 local type = type
 
 local HIT = tonumber(C.GORGE_HIT)
+local STALE = tonumber(C.GORGE_STALE)
 
 local Cache = {}
 Cache.__index = Cache
@@ -44,10 +45,10 @@ Cache.__index = Cache
 ---@param ttl number|nil seconds, greater than 0; nil: `l1_ttl`
 ---@param fn fun(key: string, ...): any, any, table|number|nil returns value, or nil for "no such thing" (kept for `negative_cache_ttl`), or nil and an error
 ---@param tags string|string[]|nil at most 16, each 1 to 255 bytes
----@param opts table|nil overrides for this call: negative_cache_ttl, lock_ttl, on_lock_timeout, expiration_jitter, args, clone, blocking
+---@param opts table|nil overrides for this call: negative_cache_ttl, lock_ttl, on_lock_timeout, expiration_jitter, stale_if_error, args, clone, blocking
 ---@return any value nil: there is no such thing, or an error
 ---@return any err nil unless something failed; what `fn` returned as its error comes back as it is
----@return string|nil source "l0", "l1", "l2" or "fn"; nil with an error
+---@return string|nil source "l0", "l1", "l2", "fn", or "stale": past its end, since fn failed; nil with an error
 function Cache:fetch(key, ttl, fn, tags, opts)
   local hit, value = look_l0(self, key)
   if hit then
@@ -111,21 +112,25 @@ function Cache:get(key, opts)
   return fetch.get(self, key, opts, status)
 end
 
----What L1 holds of a key. Never waits, does not count as a use. Every phase.
+---What L1 holds of a key, a value included that has expired and is kept (`stale`). Never waits, does not count as a use. Every phase.
 ---@param key string
 ---@return { ttl: number, stale: boolean, negative: boolean, tags: string[], size: integer, source: string }|nil ttl in seconds, size in bytes of the stored value
 function Cache:peek(key)
   check.key_type(key, 3)
   local engine = self.engine
-  if not engine or check.key_problem(key) or engine:peek(key) ~= engine.HIT then
+  if not engine or check.key_problem(key) then
+    return nil
+  end
+  local status = engine:peek(key)
+  if status ~= HIT and status ~= STALE then
     return nil
   end
   local read = engine.read
   local size, kind = read.len, read.kind
-  local ttl = (read.expires_ms - C.gorge_now_ms()) / 1000
+  local ttl = (read.life.ends_ms - C.gorge_now_ms()) / 1000
   return {
-    ttl = ttl > 0 and ttl or 0,
-    stale = false,
+    ttl = status == HIT and ttl > 0 and ttl or 0,
+    stale = status == STALE,
     negative = kind == C.GORGE_KIND_NIL,
     tags = engine:peek_tags(key),
     size = size,

@@ -43,6 +43,17 @@ function _M.seconds(max)
   end
 end
 
+---The same, or 0.
+function _M.seconds_or_none(max)
+  local accepts = "a number of seconds from 0 to " .. max
+  return function(value, name)
+    if value == 0 or _M.is_seconds(value, max) then
+      return value
+    end
+    return nil, _M.mismatch(name, accepts, value)
+  end
+end
+
 function _M.boolean(value, name)
   if type(value) == "boolean" then
     return value
@@ -184,7 +195,7 @@ function _M.parse_table(opts, prefix, rules, refused)
     end
     out[name] = value
     if rule.ms and value ~= nil then
-      out[name .. "_ms"] = _M.to_ms(value)
+      out[name .. "_ms"] = value == 0 and 0 or _M.to_ms(value)
     end
   end
   return out

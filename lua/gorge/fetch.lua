@@ -14,6 +14,7 @@ local load = require "gorge.load"
 local options = require "gorge.options"
 local report = require "gorge.report"
 local spare = require "gorge.spare"
+local stale = require "gorge.stale"
 local text = require "gorge.text"
 local trouble = require "gorge.trouble"
 
@@ -128,14 +129,16 @@ end
 ---@field tags string packed
 ---@field negative_ms number
 ---@field lock_ms integer
----@field on_timeout "run"|"error"
+---@field on_timeout "run"|"stale"|"error"
+---@field stale_ms integer how long ago a value may have expired that is served when fn fails
+---@field failed boolean|nil fn failed, or was waited for in vain
 ---@field args table|nil
 ---@field jitter number expiration_jitter
 ---@field engine gorge.Engine
 ---@field deadline_ms number
 
 ---Waits for the result of another coroutine of this worker.
----@return string state "value" (with value, err), "again" or "timeout"
+---@return string state "value" (with value, err, source), "again" or "timeout"
 local function follow(self, call, flight)
   local follower = flights.take_part(call, flight, self.host.waiter())
   while not follower.state do
@@ -147,11 +150,27 @@ local function follow(self, call, flight)
       call.engine:poll()
     end
   end
-  return follower.state, follower.value, follower.err
+  return follower.state, follower.value, follower.err, follower.source
 end
 
 local function timed_out(call)
+  call.failed = true
   return nil, "gorge: key " .. text.quote(call.key) .. ": waited " .. call.wait_ms / 1000 .. " s for somebody else's fill"
+end
+
+---A wait for somebody else's fill was in vain: what `on_lock_timeout` says, unless that is to run fn.
+---@return boolean done
+---@return any value
+---@return any err
+---@return string|nil source
+local function give_up_waiting(self, call)
+  if call.on_timeout == "error" then
+    return true, timed_out(call)
+  elseif call.on_timeout == "stale" then
+    local found, value, source = stale.find(self, call)
+    return found, value, nil, source
+  end
+  return false
 end
 
 ---Follows, and says what to do then.
@@ -160,13 +179,17 @@ end
 ---@return any err
 ---@return string|nil source
 local function join(self, call, flight)
-  local state, value, err = follow(self, call, flight)
+  local state, value, err, source = follow(self, call, flight)
   if state == "value" then
-    return false, value, err, err == nil and "l0" or nil
+    call.failed = err ~= nil
+    return false, value, err, err == nil and (source or "l0") or nil
   elseif state == "again" then
     return true
-  elseif call.on_timeout == "error" then
-    return false, timed_out(call)
+  end
+  local done
+  done, value, err, source = give_up_waiting(self, call)
+  if done then
+    return false, value, err, source
   end
   return false, load.without_lease(self, call)
 end
@@ -219,16 +242,16 @@ local function lead(self, call, status, op)
     return false, value, err, source
   elseif status == FAILED then
     local err = engine:bytes()
-    land(engine, flight, "value", nil, err)
-    return false, nil, err
-  elseif status == TIMED_OUT and call.on_timeout == "error" then
-    local _, err = timed_out(call)
+    call.failed = true
     land(engine, flight, "value", nil, err)
     return false, nil, err
   elseif status == TIMED_OUT then
-    engine:run(op)
-    local value, err, source = load.with_lease(self, call, op)
-    land(engine, flight, "value", value, err)
+    local done, value, err, source = give_up_waiting(self, call)
+    if not done then
+      engine:run(op)
+      value, err, source = load.with_lease(self, call, op)
+    end
+    land(engine, flight, "value", value, err, done and source or nil)
     return false, value, err, source
   end
   land(engine, flight, "again")
@@ -303,7 +326,7 @@ end
 function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   check.key_type(key, 3)
   local parsed = self.options
-  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter = parse_call(opts, 2)
+  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter, stale_ms = parse_call(opts, 2)
   local ttl_ms = check.ttl_ms(ttl, parsed.l1_ttl_ms, 3)
   local problem = check.key_problem(key)
   if problem then
@@ -333,6 +356,8 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   call.wait_ms = parsed.wait_timeout_ms
   call.on_timeout = on_timeout or parsed.on_lock_timeout
   call.jitter = jitter or parsed.expiration_jitter
+  call.stale_ms = stale_ms or parsed.stale_if_error_ms
+  call.failed = nil
   call.engine = engine
   call.deadline_ms = C.gorge_now_ms() + parsed.wait_timeout_ms
   local again, source = true, nil
@@ -358,6 +383,8 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   if source == "l2" then -- no loader ran, so nobody else has seen the call
     call.key, call.fn, call.args, call.engine = nil, nil, nil, nil
     spare.keep(spare_calls, call)
+  elseif err ~= nil and call.failed and call.stale_ms > 0 then
+    value, err, source = stale.instead(self, call, err)
   end
   if want_clone then
     value = self.codec.clone(value)

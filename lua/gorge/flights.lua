@@ -37,14 +37,15 @@ function _M.begin(cache, call, op)
 end
 
 ---Tells all who take part how the fill ended.
-local function tell(flight, state, value, err)
+---@param source string|nil of the value, if it is not news
+local function tell(flight, state, value, err, source)
   local flights = flight.cache.flights
   if flights[flight.key] == flight then
     flights[flight.key] = nil
   end
   for i = 1, flight.n do
     local follower = flight.followers[i]
-    follower.state, follower.value, follower.err = state, value, err
+    follower.state, follower.value, follower.err, follower.source = state, value, err, source
     follower.waiter:signal()
   end
   flight.n = 0
@@ -54,8 +55,8 @@ end
 ---@param engine gorge.Engine
 ---@param flight gorge.Flight
 ---@param state "value"|"again"
-function _M.land(engine, flight, state, value, err)
-  tell(flight, state, value, err)
+function _M.land(engine, flight, state, value, err, source)
+  tell(flight, state, value, err, source)
   engine:free(flight.op)
   flight.cache, flight.key, flight.co, flight.followers = nil, nil, nil, nil
   keep(spares, flight)
@@ -79,7 +80,7 @@ function _M.can_share(cache, call, flight)
   return flight.tags == call.tags and call.engine == cache.engine and call.engine:joinable(flight.op)
 end
 
----Takes part in another coroutine's fill: its end is written into what is returned (state, value, err), and the waiter is signalled.
+---Takes part in another coroutine's fill: its end is written into what is returned (state, value, err, source), and the waiter is signalled.
 ---@param call gorge.Call
 ---@param flight gorge.Flight
 ---@param waiter { signal: fun(self: table) }

@@ -46,8 +46,10 @@ local function call_loader(call)
     ok, value, err, overrides = _M.protected(call.fn, call.key)
   end
   if not ok then
+    call.failed = true
     return false, value
   elseif type(value) == "nil" and err ~= nil then
+    call.failed = true
     return false, err
   end
   return true, value, overrides
@@ -90,6 +92,7 @@ end
 ---@return nil
 ---@return any err
 local function failed(call, op, err)
+  call.failed = true
   call.engine:fail(op, type(err) == "string" and err or "gorge: fn failed: " .. text.describe(err)) -- for other workers
   return nil, err
 end
@@ -130,6 +133,7 @@ function _M.begin_store(self, call, op, value, overrides)
   ttl_ms = ttl_ms or (type(value) == "nil" and call.negative_ms) or call.ttl_ms
   local l1_ttl_ms
   ttl_ms, l1_ttl_ms = life.of(ttl_ms, self.options.l1_ttl_ms, call.jitter)
+  engine:prepare(call.stale_ms, 0, 0)
   return nil, engine:fill(op, packed, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes), #bytes
 end
 

@@ -9,6 +9,7 @@ local fetch = require "gorge.fetch"
 local l0 = require "gorge.ffi.l0"
 local Many = require "gorge.many_fill"
 local options = require "gorge.options"
+local stale = require "gorge.stale"
 local text = require "gorge.text"
 
 local look_l0, look_l1 = l0.look, fetch.look
@@ -89,6 +90,18 @@ local function fill(many, missing)
   return true
 end
 
+---Values past their end instead of errors.
+---@param many gorge.Many
+local function take_stale(many)
+  local values, errs, sources = many.values, many.errs, many.sources
+  for key in pairs(many.failed) do
+    if errs[key] ~= nil then
+      local call = setmetatable({ key = key }, many.call)
+      values[key], errs[key], sources[key] = stale.instead(many.cache, call, errs[key])
+    end
+  end
+end
+
 ---@param keys any
 ---@param level integer as in error(), counted from the caller of this function
 ---@return string|nil problem too many of them
@@ -110,7 +123,7 @@ end
 
 ---@return gorge.Many
 local function new_many(self, n)
-  return setmetatable({ cache = self, values = table_new(0, n), errs = {}, sources = table_new(0, n) }, Many)
+  return setmetatable({ cache = self, values = table_new(0, n), errs = {}, sources = table_new(0, n), failed = {} }, Many)
 end
 
 ---The call's private copies of the values.
@@ -138,7 +151,7 @@ function _M.fetch_many(self, keys, ttl, fn, tags, opts)
     return nil, problem
   end
   local parsed = self.options
-  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter = parse_call(opts)
+  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter, stale_ms = parse_call(opts)
   local many = new_many(self, #keys)
   local missing = look(many, keys)
   if not missing then
@@ -161,6 +174,7 @@ function _M.fetch_many(self, keys, ttl, fn, tags, opts)
       on_timeout = on_timeout or parsed.on_lock_timeout,
       args = args,
       jitter = jitter or parsed.expiration_jitter,
+      stale_ms = stale_ms or parsed.stale_if_error_ms,
       engine = engine,
       deadline_ms = C.gorge_now_ms() + parsed.wait_timeout_ms,
     }
@@ -170,6 +184,8 @@ function _M.fetch_many(self, keys, ttl, fn, tags, opts)
     many.waiter:release()
     if not done then
       return nil, "closed"
+    elseif many.call.stale_ms > 0 then
+      take_stale(many)
     end
   end
   if want_clone then

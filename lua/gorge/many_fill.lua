@@ -9,6 +9,7 @@ local table_new = require "table.new"
 local fetch = require "gorge.fetch"
 local flights = require "gorge.flights"
 local load = require "gorge.load"
+local stale = require "gorge.stale"
 local text = require "gorge.text"
 
 local type = type
@@ -51,6 +52,7 @@ end
 ---@field values table<string, any>
 ---@field errs table<string, any>
 ---@field sources table<string, string>
+---@field failed table<string, boolean> keys whose errs are those of the loader, or of a wait for one
 ---@field waiter gorge.Waiter|nil signalled for each of its operations
 ---@field again string[] keys for another round
 local Many = {}
@@ -58,10 +60,24 @@ Many.__index = Many
 
 function Many:answer(key, value, err, source)
   if err ~= nil then
-    self.errs[key] = err
+    self.errs[key], self.failed[key] = err, true
   else
     self.values[key], self.sources[key] = value, source
   end
+end
+
+---A value past its end, when `on_lock_timeout` asks for that after a wait in vain and there is one.
+---@return boolean
+function Many:answer_stale(item)
+  if item.call.on_timeout ~= "stale" then
+    return false
+  end
+  local found, value, source = stale.find(self.cache, item.call)
+  if found then
+    self:land(item, "value", value, nil, source)
+    self:answer(item.call.key, value, nil, source)
+  end
+  return found
 end
 
 ---An item waits no longer for its operation or for another coroutine.
@@ -73,9 +89,9 @@ function Many:leave(item)
 end
 
 ---Ends the item's operation, tells who takes part in it.
-function Many:land(item, state, value, err)
+function Many:land(item, state, value, err, source)
   if item.op then
-    flights.land(self.call.engine, item.flight, state, value, err)
+    flights.land(self.call.engine, item.flight, state, value, err, source)
     item.op, item.flight = nil, nil
   end
 end
@@ -99,11 +115,13 @@ function Many:begin(key, items, loads)
   local item = setmetatable({ call = call, elsewhere = false }, Item)
   local flight = cache.flights[key]
   if flight and flights.is_own(flight) then
-    return self:answer(key, nil, fetch.own_fill(key))
+    self.errs[key] = fetch.own_fill(key)
+    return
   elseif flight and flights.can_share(cache, call, flight) then
     local ready, why = cache.host.can_wait(engine)
     if not ready then
-      return self:answer(key, nil, "would block: " .. why)
+      self.errs[key] = "would block: " .. why
+      return
     end
     item.waiter = self.waiter
     item.follower, item.elsewhere = flights.take_part(call, flight, item), true
@@ -118,7 +136,8 @@ function Many:begin(key, items, loads)
     local ready, why = engine.host.can_wait(engine)
     if not ready then
       engine:free(op)
-      return self:answer(key, nil, "would block: " .. why)
+      self.errs[key] = "would block: " .. why
+      return
     end
   end
   item.op, item.flight = op, flights.begin(cache, call, op)
@@ -141,6 +160,8 @@ function Many:conclude(item, status, loads)
     else
       self:answer(call.key, value, err, source)
     end
+    return
+  elseif status == TIMED_OUT and self:answer_stale(item) then
     return
   elseif status == TIMED_OUT and call.on_timeout ~= "error" then
     status = engine:run(item.op)
@@ -170,13 +191,13 @@ function Many:conclude_follower(item, loads)
   local key = call.key
   self:leave(item)
   if follower.state == "value" then
-    self:answer(key, follower.value, follower.err, "l0")
+    self:answer(key, follower.value, follower.err, follower.source or "l0")
   elseif follower.state == "again" then
     self.again[#self.again + 1] = key
   elseif call.on_timeout == "error" then
     local _, err = fetch.timed_out(call)
     self:answer(key, nil, err)
-  else
+  elseif not self:answer_stale(item) then
     loads[#loads + 1] = item
   end
 end

@@ -81,7 +81,8 @@ _M.to_ms = check.to_ms
 ---@field lock_sleep? number seconds, default 0.05
 ---@field lock_retries? integer default 10
 ---@field wait_timeout? number seconds, default 30
----@field on_lock_timeout? "run"|"error" default "run"
+---@field on_lock_timeout? "run"|"stale"|"error" default "run"
+---@field stale_if_error? number seconds, 0 or more, default 0
 ---@field expiration_jitter? number 0 to 1, default 0
 ---@field cache_read_disabled? boolean default false
 ---@field cache_delete_disabled? boolean default false
@@ -128,7 +129,9 @@ _M.to_ms = check.to_ms
 ---@field lock_retries integer
 ---@field wait_timeout number
 ---@field wait_timeout_ms integer
----@field on_lock_timeout "run"|"error"
+---@field on_lock_timeout "run"|"stale"|"error"
+---@field stale_if_error number
+---@field stale_if_error_ms integer 0: values are not kept beyond their end
 ---@field expiration_jitter number
 ---@field cache_read_disabled boolean
 ---@field cache_delete_disabled boolean
@@ -191,13 +194,6 @@ local function check_bound(value, name)
     return value
   end
   return nil, mismatch(name, "a number of seconds from " .. MIN_BOUND .. " to " .. MAX_BOUND, value)
-end
-
-local function check_disconnected(value, name)
-  if value == 0 or is_seconds(value, MAX_TTL) then
-    return value
-  end
-  return nil, mismatch(name, "a number of seconds from 0 to " .. MAX_TTL, value)
 end
 
 local REDIS_RULES = {
@@ -282,7 +278,7 @@ local function check_metrics(value, name)
   return nil, mismatch(name, "a table of functions", value)
 end
 
-local check_timeout_choice = choice({ "run", "error" }, { "stale" })
+local check_timeout_choice = choice({ "run", "stale", "error" }, {})
 
 local RULES = {
   namespace = { check = check_name, default = "gorge" },
@@ -298,13 +294,14 @@ local RULES = {
   wait_timeout = { check = seconds(MAX_WAIT), default = 30, ms = true },
   on_lock_timeout = { check = check_timeout_choice, default = "run" },
   expiration_jitter = { check = check.share, default = 0 },
+  stale_if_error = { check = check.seconds_or_none(MAX_TTL), default = 0, ms = true },
   cache_read_disabled = { check = check.boolean, default = false },
   cache_delete_disabled = { check = check.boolean, default = false },
   serializer = { check = value_options.serializer, default = "auto" },
   schema = { check = value_options.schema },
   compress = { check = value_options.compress, default = false },
   freshness_bound = { check = check_bound, default = 5, ms = true },
-  disconnected_ttl = { check = check_disconnected, default = 30 },
+  disconnected_ttl = { check = check.seconds_or_none(MAX_TTL), default = 30 },
   circuit_breaker = { check = check_breaker, default = false },
   logger = { check = check_function },
   metrics = { check = check_metrics },
@@ -313,7 +310,7 @@ local RULES = {
 }
 
 local REFUSED = set {
-  "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout",
+  "stale_while_revalidate", "stale_ttl", "early_refresh", "soft_timeout", "refresh_timeout",
   "origin",
 }
 
@@ -344,8 +341,10 @@ function _M.parse(opts, level)
   return out
 end
 
-local CALL_KNOWN = set { "negative_cache_ttl", "lock_ttl", "on_lock_timeout", "args", "clone", "blocking", "expiration_jitter" }
-local CALL_REFUSED = set { "stale_ttl", "stale_if_error", "soft_timeout" }
+local CALL_KNOWN = set {
+  "negative_cache_ttl", "lock_ttl", "on_lock_timeout", "args", "clone", "blocking", "expiration_jitter", "stale_if_error",
+}
+local CALL_REFUSED = set { "stale_ttl", "soft_timeout" }
 
 ---What is wrong with the options of one call; the slow half of `parse_call`.
 ---@return string problem
@@ -384,11 +383,12 @@ end
 ---@param level? integer default 2
 ---@return integer|nil negative_cache_ttl_ms
 ---@return integer|nil lock_ttl_ms
----@return "run"|"error"|nil on_lock_timeout
+---@return "run"|"stale"|"error"|nil on_lock_timeout
 ---@return table|nil args arguments for `fn` after the key: `unpack(args, 1, args.n or #args)`
 ---@return boolean|nil clone
 ---@return boolean|nil blocking
 ---@return number|nil expiration_jitter
+---@return integer|nil stale_if_error_ms
 function _M.parse_call(opts, level)
   if opts == nil then
     return
@@ -397,7 +397,7 @@ function _M.parse_call(opts, level)
   if type(opts) ~= "table" then
     fail(level, "the options of a call must be a table, got " .. describe(opts))
   end
-  local negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter
+  local negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms
   for name, value in next, opts do
     if name == "args" and is_args(value) then
       args = value
@@ -409,15 +409,17 @@ function _M.parse_call(opts, level)
       negative_ms = to_ms(value)
     elseif name == "lock_ttl" and is_seconds(value, MAX_LEASE) then
       lock_ms = to_ms(value)
-    elseif name == "on_lock_timeout" and (value == "run" or value == "error") then
+    elseif name == "on_lock_timeout" and (value == "run" or value == "stale" or value == "error") then
       on_timeout = value
     elseif name == "expiration_jitter" and is_share(value) then
       jitter = value
+    elseif name == "stale_if_error" and (value == 0 or is_seconds(value, MAX_TTL)) then
+      stale_ms = value == 0 and 0 or to_ms(value)
     else
       fail(level, call_problem(name, value))
     end
   end
-  return negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter
+  return negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms
 end
 
 return _M

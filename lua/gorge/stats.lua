@@ -41,6 +41,7 @@ _M.COUNTERS = {
   { "updates", "Attempts to change a value in one step." },
   { "update_conflicts", "Such attempts that began anew because somebody else had changed the value." },
   { "replayed", "Invalidations that Redis was told of later." },
+  { "stale_served", "Answers with values that had expired." },
 }
 
 _M.HISTOGRAMS = { "l2_latency", "load_latency", "wait_latency" }

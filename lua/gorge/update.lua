@@ -87,6 +87,7 @@ local function attempt(self, call, op, status)
   local ttl_ms = call.ttl_ms or (type(value) == "nil" and options.negative_cache_ttl_ms) or options.l1_ttl_ms
   local l1_ttl_ms
   ttl_ms, l1_ttl_ms = life.of(ttl_ms, options.l1_ttl_ms, options.expiration_jitter)
+  engine:prepare(options.stale_if_error_ms, 0, 0)
   status = engine:update(op, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
   if status == PENDING then
     status = engine:wait(op, status)

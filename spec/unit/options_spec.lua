@@ -30,6 +30,7 @@ describe("options.parse", function()
           freshness_bound = 5, freshness_bound_ms = 5000, disconnected_ttl = 30,
           negative_cache_ttl = 60, negative_cache_ttl_ms = 60000, lock_ttl = 10, lock_ttl_ms = 10000, lock_sleep = 0.05, lock_sleep_ms = 50,
           lock_retries = 10, wait_timeout = 30, wait_timeout_ms = 30000, on_lock_timeout = "run", expiration_jitter = 0,
+          stale_if_error = 0, stale_if_error_ms = 0,
           cache_read_disabled = false, cache_delete_disabled = false, serializer = "auto",
           circuit_breaker = false, compress = false, host = "auto",
         }, parse(opts or nil))
@@ -162,7 +163,7 @@ describe("options.parse", function()
   describe("words", function()
     it("are taken as listed", function()
       for name, words in pairs {
-        on_lock_timeout = { "run", "error" }, host = { "auto", "nginx", "loop", "blocking" }, serializer = { "auto", "json", "msgpack", "string" },
+        on_lock_timeout = { "run", "stale", "error" }, host = { "auto", "nginx", "loop", "blocking" }, serializer = { "auto", "json", "msgpack", "string" },
       } do
         for _, word in ipairs(words) do
           assert.equal(word, parse({ [name] = word })[name])
@@ -174,7 +175,7 @@ describe("options.parse", function()
     end)
 
     it("of later versions are refused as such", function()
-      for name, words in pairs { on_lock_timeout = { "stale" }, host = { "cqueues", "luv" } } do
+      for name, words in pairs { host = { "cqueues", "luv" } } do
         for _, word in ipairs(words) do
           local pattern = "^gorge: option '" .. name .. "': \"" .. word .. '" is not supported by this version, it takes one of "'
           assert.matches(pattern, refusal { [name] = word })
@@ -243,7 +244,7 @@ describe("options.parse", function()
 
   describe("options of the API that this version lacks", function()
     it("are refused by name, even with their default value", function()
-      local names = { "stale_while_revalidate", "stale_ttl", "stale_if_error", "early_refresh", "soft_timeout", "refresh_timeout",
+      local names = { "stale_while_revalidate", "stale_ttl", "early_refresh", "soft_timeout", "refresh_timeout",
         "origin" }
       for _, name in ipairs(names) do
         for _, value in ipairs { false, 0, {} } do
@@ -405,16 +406,17 @@ describe("options.parse_call", function()
 
   it("overrides nothing without options", function()
     assert.equal(0, select("#", call(nil)))
-    assert.same({ n = 7 }, { n = select("#", call {}), call {} })
+    assert.same({ n = 8 }, { n = select("#", call {}), call {} })
   end)
 
   it("gives each override in its place", function()
     local args = { 1, 2 }
-    local negative_ms, lock_ms, on_timeout, got, clone, blocking, jitter = call {
+    local negative_ms, lock_ms, on_timeout, got, clone, blocking, jitter, stale_ms = call {
       negative_cache_ttl = 0.25, lock_ttl = 3, on_lock_timeout = "error", args = args, clone = true, blocking = false,
-      expiration_jitter = 0.5,
+      expiration_jitter = 0.5, stale_if_error = 1.5,
     }
-    assert.same({ 250, 3000, "error", true, false, 0.5 }, { negative_ms, lock_ms, on_timeout, clone, blocking, jitter })
+    assert.same({ 250, 3000, "error", true, false, 0.5, 1500 }, { negative_ms, lock_ms, on_timeout, clone, blocking, jitter, stale_ms })
+    assert.equal(0, (select(8, call { stale_if_error = 0 })))
     assert.equal(args, got)
     assert.equal("run", (select(3, call { on_lock_timeout = "run" })))
   end)
@@ -438,12 +440,12 @@ describe("options.parse_call", function()
       { { negative_cache_ttl = 0 / 0 }, "^gorge: option 'negative_cache_ttl' must be .* got nan$" },
       { { lock_ttl = "1" }, "^gorge: option 'lock_ttl' must be a number of seconds greater than 0 and at most 3600, got \"1\"$" },
       { { lock_ttl = 3601 }, "^gorge: option 'lock_ttl' must be" },
-      { { on_lock_timeout = "wait" }, "^gorge: option 'on_lock_timeout' must be one of \"run\", \"error\", got \"wait\"$" },
-      { { on_lock_timeout = "stale" }, "^gorge: option 'on_lock_timeout': \"stale\" is not supported by this version" },
+      { { on_lock_timeout = "wait" }, "^gorge: option 'on_lock_timeout' must be one of \"run\", \"stale\", \"error\", got \"wait\"$" },
       { { clone = 1 }, "^gorge: option 'clone' must be a boolean, got 1$" },
       { { blocking = "yes" }, "^gorge: option 'blocking' must be a boolean, got \"yes\"$" },
       { { stale_ttl = 1 }, "^gorge: option 'stale_ttl' is not supported by this version$" },
-      { { stale_if_error = 1 }, "^gorge: option 'stale_if_error' is not supported by this version$" },
+      { { stale_if_error = -1 }, "^gorge: option 'stale_if_error' must be a number of seconds from 0 to 315360000, got %-1$" },
+      { { stale_if_error = 0 / 0 }, "^gorge: option 'stale_if_error' must be a number of seconds from 0 to 315360000, got nan$" },
       { { soft_timeout = 1 }, "^gorge: option 'soft_timeout' is not supported by this version$" },
       { { expiration_jitter = -0.1 }, "^gorge: option 'expiration_jitter' must be a number from 0 to 1, got %-0.1$" },
       { { expiration_jitter = 0 / 0 }, "^gorge: option 'expiration_jitter' must be a number from 0 to 1, got nan$" },
@@ -474,7 +476,7 @@ describe("options.parse_call", function()
   end)
 
   it("creates no garbage", function()
-    local opts = { negative_cache_ttl = 0.25, lock_ttl = 3, on_lock_timeout = "run", args = { 1 }, clone = true, blocking = true }
+    local opts = { negative_cache_ttl = 0.25, lock_ttl = 3, on_lock_timeout = "run", args = { 1 }, clone = true, blocking = true, stale_if_error = 1 }
     local function run(count)
       for _ = 1, count do
         call(opts)

@@ -177,6 +177,18 @@ function _M:peek(key)
   return status
 end
 
+---Looks into L1 for a value that expired at most `stale_ms` ago.
+---@return integer status GORGE_STALE, GORGE_HIT, GORGE_MISS or a failure
+function _M:stale(key, stale_ms)
+  local read = self.read
+  local status = C.gorge_stale(self.handle, key, #key, stale_ms, read)
+  while status == SPACE do
+    self:grow(read.len + 4096)
+    status = C.gorge_stale(self.handle, key, #key, stale_ms, read)
+  end
+  return status
+end
+
 ---A copy of `read`, for who may yield before using it.
 function _M:copy_read()
   return ffi_new("struct gorge_read", self.read)
@@ -218,15 +230,25 @@ function _M:status(op)
 end
 
 ---@param flags integer enum gorge_fetch_flag
+---@param stale_ms number|nil with GORGE_FETCH_STALE
 ---@return integer op 0 when status is a failure
 ---@return integer status
-function _M:start_fetch(key, tags, lease_ms, wait_ms, flags)
+function _M:start_fetch(key, tags, lease_ms, wait_ms, flags, stale_ms)
   local rq, out = self.fetch, self.op_out
   rq.key, rq.key_len = key, #key
   rq.tags, rq.tags_len = tags, #tags
-  rq.lease_ms, rq.wait_ms, rq.flags = lease_ms, wait_ms, flags
+  rq.lease_ms, rq.wait_ms, rq.flags, rq.stale_ms = lease_ms, wait_ms, flags, stale_ms or 0
   local status = C.gorge_fetch_start(self.handle, rq, out)
   return tonumber(out[0]), status
+end
+
+---More of the life of what is stored next than its ttl, in milliseconds; 0: none.
+---@param stale_ms number how long it is kept after its end
+---@param refresh_ms number how long before its end it is due for a refresh
+---@param load_ms number how long its loader took
+function _M:prepare(stale_ms, refresh_ms, load_ms)
+  local store = self.store
+  store.stale_ms, store.refresh_ms, store.load_ms = stale_ms, refresh_ms, load_ms
 end
 
 local function set_store(store, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
@@ -236,7 +258,7 @@ local function set_store(store, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_byte
   store.ttl_ms, store.l1_ttl_ms = ttl_ms, l1_ttl_ms
 end
 
----The loader's value, encoded.
+---The loader's value, encoded. Its life beyond the ttl is that of the last `prepare`, as for all that store.
 ---@param tags string|nil packed; nil: those of the fetch
 ---@return integer status
 function _M:fill(op, tags, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
