@@ -82,8 +82,20 @@ static void run_server(const struct support_redis *r, pid_t parent) {
   dup2(null, 0);
   dup2(null, 1);
   dup2(null, 2);
-  const char *argv[32] = {"redis-server", "--port", "0",     "--unixsocket", r->path,       "--save", "",
-                          "--appendonly", "no",     "--dir", r->dir,         "--daemonize", "no"};
+  const char *server = getenv("REDIS_SERVER");
+  const char *argv[32] = {server != NULL ? server : "redis-server",
+                          "--port",
+                          "0",
+                          "--unixsocket",
+                          r->path,
+                          "--save",
+                          "",
+                          "--appendonly",
+                          "no",
+                          "--dir",
+                          r->dir,
+                          "--daemonize",
+                          "no"};
   for (int i = 0, n = 13; r->options != NULL && r->options[i] != NULL && n < 31; i++) {
     argv[n++] = r->options[i];
   }

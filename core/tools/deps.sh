@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Installs the Debian packages that are missing: deps.sh GROUP...   Groups: run (build, use, demo), dev (tests, lint).
+# Installs the Debian packages that are missing: deps.sh GROUP...   Groups: run (build, use, demo), dev (tests, lint), valkey (the
+# tests with that instead of Redis), trixie (a Debian 13 to test in).
 # When nothing is missing it calls nothing but dpkg-query. Servers that it installs are not started, now or at boot.
 set -u
 
@@ -12,6 +13,8 @@ run="gcc libc6-dev make libhiredis-dev libev-dev libssl-dev libxxhash-dev $luaji
   nginx libnginx-mod-http-lua lua-resty-core lua-resty-lrucache redis-server lua-socket wrk procps ca-certificates"
 dev="git binutils zlib1g-dev libcmocka-dev lua-busted lua-socket luarocks util-linux openssl
   lua-check clang-format clang-tidy cppcheck clang libclang-rt-dev spin prometheus chromium python3 python3-msgpack python3-xxhash"
+valkey="valkey-server"
+trixie="debootstrap util-linux"
 
 fail() {
   echo "deps: $*" >&2
@@ -25,6 +28,8 @@ for group in "$@"; do
   case $group in
     run) wanted="$wanted $run" ;;
     dev) wanted="$wanted $dev" ;;
+    valkey) wanted="$wanted $valkey" ;;
+    trixie) wanted="$wanted $trixie" ;;
     *) echo "deps: no such group: $group" >&2; exit 2 ;;
   esac
 done
@@ -55,7 +60,7 @@ trap drop_policy EXIT
 trap 'exit 130' INT TERM
 if ! [ -e "$policy" ]; then
   own_policy=yes
-  printf '%s\n' '#!/bin/sh' 'case "$*" in *nginx* | *redis* | *prometheus*) exit 101 ;; esac' 'exit 0' | $as_root tee "$policy" > /dev/null
+  printf '%s\n' '#!/bin/sh' 'case "$*" in *nginx* | *redis* | *valkey* | *prometheus*) exit 101 ;; esac' 'exit 0' | $as_root tee "$policy" > /dev/null
   $as_root chmod 755 "$policy"
 fi
 
@@ -83,7 +88,7 @@ if ! install; then
 fi
 drop_policy
 
-for service in nginx redis-server prometheus; do
+for service in nginx redis-server valkey-server prometheus; do
   case " $missing " in
     *" $service "*)
       if [ -d /run/systemd/system ]; then

@@ -48,8 +48,8 @@ count() {
 # The tests that a group announces and that are neither reported OK nor skipped have failed, reached or not.
 count_cmocka() {
   awk '
-    /\[==========\] Running [0-9]+ test/ { match($0, /Running [0-9]+/); n += substr($0, RSTART + 8, RLENGTH - 8); on = 1 }
-    /\[==========\] [0-9]+ test\(s\) run/ { on = 0 }
+    /\[==========\] (.*: )?Running [0-9]+ test/ { match($0, /Running [0-9]+/); n += substr($0, RSTART + 8, RLENGTH - 8); on = 1 }
+    /\[==========\] (.*: )?[0-9]+ test\(s\) run/ { on = 0 }
     on && /\[       OK \] / { ok++ }
     on && /\[  SKIPPED \] / { skip++ }
     END { print ok + 0, n - ok - skip, skip + 0 }' "$1"

@@ -4,6 +4,8 @@ local socket = require "socket"
 local process = require "spec.support.process"
 local net = require "spec.support.net"
 
+local SERVER = os.getenv "REDIS_SERVER" or "redis-server" -- another that speaks its protocol, such as valkey-server
+
 local _M = {}
 
 ---@class gorge.spec.Redis
@@ -102,7 +104,7 @@ end
 --- Starts it again after kill or down, on the same port and socket, and does not wait until it answers.
 function Redis:launch()
   assert(not self.process or not self.process:alive(), "redis runs already")
-  self.process = process.spawn { "redis-server", self.dir .. "/redis.conf", stdout = self.dir .. "/stdout" }
+  self.process = process.spawn { SERVER, self.dir .. "/redis.conf", stdout = self.dir .. "/stdout" }
   self.pid = self.process.pid
 end
 
