@@ -197,6 +197,20 @@ static void test_the_chain_must_hold(void **state) {
   assert_memory_equal(verdict("server", &c, "redis.test"), unknown, sizeof unknown - 1);
 }
 
+static void test_the_systems_cas_are_known(void **state) {
+  (void)state;
+  struct gorge_tls_config c = {.verify = true};
+  unsetenv("SSL_CERT_FILE");
+  setenv("SSL_CERT_DIR", files.dir, 1);
+  assert_string_equal(verdict("server", &c, "redis.test"), "");
+  setenv("SSL_CERT_DIR", "/nowhere", 1);
+  assert_true(verdict("server", &c, "redis.test")[0] != '\0');
+  setenv("SSL_CERT_FILE", config().ca, 1);
+  assert_string_equal(verdict("server", &c, "redis.test"), "");
+  unsetenv("SSL_CERT_FILE");
+  unsetenv("SSL_CERT_DIR");
+}
+
 static void test_nothing_is_verified_when_so_told(void **state) {
   (void)state;
   struct gorge_tls_config c = {.verify = false};
@@ -420,6 +434,7 @@ int main(void) {
       TEST(test_the_name_must_be_right),
       TEST(test_the_name_is_told_to_the_server),
       TEST(test_the_chain_must_hold),
+      TEST(test_the_systems_cas_are_known),
       TEST(test_nothing_is_verified_when_so_told),
       TEST(test_a_client_certificate_is_shown_when_asked_for),
       TEST(test_nothing_older_than_1_2_is_spoken),

@@ -106,6 +106,8 @@ bool tls_files_make(struct tls_files *f) {
               issue(f, "server", alt, 0, ca, key) && issue(f, "wildcard", "DNS:*.redis.test", 0, ca, key) &&
               issue(f, "expired", alt, -3, ca, key) && issue(f, "future", alt, 3, ca, key) &&
               issue(f, "stranger", alt, 0, other, other_key) && issue(f, "client", NULL, 0, ca, key);
+  snprintf(f->indexed, sizeof f->indexed, "%08lx.0", X509_subject_name_hash(ca));
+  good = good && symlink("ca.pem", tls_file(f, f->indexed)) == 0;
   X509_free(ca);
   X509_free(other);
   EVP_PKEY_free(key);
@@ -119,6 +121,7 @@ void tls_files_remove(struct tls_files *f) {
     unlink(named(f, names[i], "key"));
   }
   unlink(tls_file(f, "locked.key"));
+  unlink(tls_file(f, f->indexed));
   rmdir(f->dir);
 }
 

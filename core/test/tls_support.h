@@ -12,6 +12,7 @@ enum { TLS_PATH_MAX = 128 };
 /* A folder with two CAs and certificates of the first one, each FILE.pem with its FILE.key. */
 struct tls_files {
   char dir[64];
+  char indexed[16]; /* a link to ca.pem, of a name by which OpenSSL finds a CA in a folder */
 };
 /*
  * ca, other (a CA of the same name with another key); server (DNS:redis.test, IP:127.0.0.1, IP:::1), wildcard

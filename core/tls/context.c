@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "tls/context.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/x509err.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -32,9 +34,32 @@ static bool refuse(const char *option, const char *path, const char *what, char 
   return false;
 }
 
+/* Whether the folder finds a CA by its name, as the file names of c_rehash tell. */
+static bool indexed(const char *path) {
+  bool found = false;
+  DIR *folder = opendir(path);
+  for (struct dirent *e = NULL; folder != NULL && !found && (e = readdir(folder)) != NULL;) {
+    found = strspn(e->d_name, "0123456789abcdef") == 8 && strcmp(e->d_name + 8, ".0") == 0;
+  }
+  if (folder != NULL) {
+    closedir(folder);
+  }
+  return found;
+}
+
+/* Those of the system are hundreds: to read them all would hold the caller up for a tenth of a second. */
+static bool load_system(SSL_CTX *context) {
+  const char *folder = secure_getenv(X509_get_default_cert_dir_env());
+  bool file = secure_getenv(X509_get_default_cert_file_env()) != NULL;
+  if (!file && indexed(folder != NULL ? folder : X509_get_default_cert_dir())) {
+    return SSL_CTX_set_default_verify_dir(context) == 1;
+  }
+  return SSL_CTX_set_default_verify_paths(context) == 1;
+}
+
 static bool load_ca(SSL_CTX *context, const char *path, char *reason, size_t size) {
   if (path == NULL) {
-    if (SSL_CTX_set_default_verify_paths(context) == 1) {
+    if (load_system(context)) {
       return true;
     }
     gorge_tls_say(reason, size, "the system's CAs cannot be read", NULL);
