@@ -73,7 +73,7 @@ static void look_at_descriptor(struct search *s, int dir, long pid, const char *
   struct gorge_found *found = &s->out[s->count++];
   memset(found, 0, sizeof *found);
   memcpy(found->name, name, sizeof name);
-  snprintf(found->path, sizeof found->path, "/proc/%ld/fd/%.20s", pid, number);
+  snprintf(found->path, sizeof found->path, "/proc/%ld/fd/%.10s", pid, number);
   found->device = st.st_dev;
   found->inode = st.st_ino;
   found->pid = (uint32_t)pid;
