@@ -33,7 +33,6 @@ make_system() {
   mirror=$(sources | awk 'NR == 1 { print $2 }') && [ -n "$mirror" ] || exit 2
   echo "trixie: making Debian 13 in $root"
   rm -rf "$root.new"
-  mkdir -p "$TRIXIE"
   debootstrap --variant=minbase trixie "$root.new" "$mirror" > "$TRIXIE/debootstrap.log" 2>&1 || {
     tail -n 20 "$TRIXIE/debootstrap.log" >&2
     fail "debootstrap failed"
@@ -104,9 +103,15 @@ versions() {
 if [ "${1:-}" != inside ]; then
   [ "$(id -u)" -eq 0 ] || fail "needs root, to make a system and to enter it: sudo make test-trixie"
   command -v debootstrap > /dev/null && command -v unshare > /dev/null || fail "needs debootstrap and unshare (make deps-trixie)"
+  mkdir -p "$TRIXIE"
+  exec 9> "$TRIXIE/lock" # held until the last program inside has ended
+  flock -n 9 || fail "another run is using $TRIXIE"
   [ -d "$root" ] || make_system
   export TRIXIE TRIXIE_SERVERS
-  exec unshare --mount --pid --ipc --fork --kill-child --mount-proc "$0" inside
+  unshare --mount --pid --ipc --fork --kill-child --mount-proc "$0" inside < /dev/null &
+  trap 'kill -KILL $!; exit 130' INT TERM HUP # with it everything ends that runs inside
+  wait $!
+  exit
 fi
 
 mount_system && copy_sources || fail "the system in $root cannot be entered; remove it to begin anew"
