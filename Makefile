@@ -29,6 +29,8 @@ FUZZERS := $(patsubst core/fuzz/%.c,%,$(sort $(wildcard core/fuzz/fuzz_*.c)))
 LUA_FILES := $(sort $(shell find lua -name '*.lua' 2>/dev/null))
 
 LIBRARY := $(BUILD)/libgorge.so
+# The second one uses what the first one declares.
+FFI_HEADERS := core/include/gorge_ffi.h core/include/gorge_ffi_look.h
 CDEF := $(BUILD)/lua/gorge/ffi/cdef.lua
 
 # Linux only: the whole of glibc is there for every file.
@@ -97,10 +99,10 @@ $(LIBRARY): $(OBJS_opt) $(BUILD)/obj/opt/objects
 	@echo 'link $@'
 	$(Q)$(CC) $(FLAGS_opt) $(GORGE_LDFLAGS) $(LDFLAGS) $(OBJS_opt) $(LIBS) -o $@
 
-$(CDEF): core/include/gorge_ffi.h core/tools/cdef.sh
+$(CDEF): $(FFI_HEADERS) core/tools/cdef.sh
 	@mkdir -p $(@D)
 	@echo 'cdef $@'
-	$(Q)core/tools/cdef.sh $< > $@
+	$(Q)core/tools/cdef.sh $(FFI_HEADERS) > $@
 
 .PHONY: install
 install: build  ## copy the Lua modules to LUADIR, the library to LIBDIR and the command line to BINDIR
@@ -172,6 +174,13 @@ lint: deps-dev  ## static checks of C and Lua
 	@MAKE='$(MAKE)' core/tools/lint.sh
 format:  ## rewrite the C sources in the project's format
 	clang-format -i $(shell find core -name '*.[ch]')
+
+.PHONY: docs
+docs: deps-dev  ## the public interface of Lua and C as HTML in build/docs, from annotations and comments
+	@mkdir -p $(BUILD)/docs/c
+	@luajit core/tools/docs/make.lua $(BUILD)/docs
+	@{ cat core/tools/docs/Doxyfile; echo 'OUTPUT_DIRECTORY = $(BUILD)/docs/c'; } | doxygen -
+	@echo '$(BUILD)/docs/c/index.html'
 
 .PHONY: bench
 bench: deps build  ## measure every target beside its peer in nginx; ROWS=pattern, RUNS=n, QUICK=1: see spec/bench/run.lua

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# The library exports what its header declares, no more and no less: check_exports.sh LIBRARY HEADER
+# The library exports what its headers declare, no more and no less: check_exports.sh LIBRARY HEADER
+# HEADER includes those headers that declare, which stand in its folder and are named gorge_ffi*.h.
 set -eu
 
 library=$1 header=$2
@@ -11,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 # The compiler says what the header declares; -aux-info names the file each prototype stands in.
 printf '#include <stddef.h>\n#include <stdint.h>\n#include "%s"\n' "$(realpath "$header")" > "$work/all.c"
 gcc -std=gnu11 -fsyntax-only -aux-info "$work/prototypes" "$work/all.c"
-grep -F "/${header##*/}:" "$work/prototypes" | grep -oE '\b[A-Za-z_0-9]+ \(' | grep -oE '^gorge_[A-Za-z_0-9]+' |
+grep -F "/gorge_ffi" "$work/prototypes" | grep -oE '\b[A-Za-z_0-9]+ \(' | grep -oE '^gorge_[A-Za-z_0-9]+' |
   sort -u > "$work/declared" || true
 nm -D --defined-only "$library" | awk '{ print $3 }' | sort -u > "$work/exported"
 

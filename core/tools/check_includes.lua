@@ -41,7 +41,7 @@ local function exists(path)
 end
 
 local function check_own(file, line, module, target)
-  if target == "gorge_ffi.h" and module == "include" then
+  if target:find "^gorge_ffi[%l_]*%.h$" and module == "include" then
     return
   end
   if target == "include/gorge.h" or target == "gorge.h" then

@@ -12,7 +12,8 @@ grep -qs '^VERSION_ID="12"' /etc/os-release && luajit="luajit2 libluajit2-5.1-de
 run="gcc libc6-dev make libhiredis-dev libev-dev libssl-dev libxxhash-dev $luajit lua-cjson lua-argparse
   nginx libnginx-mod-http-lua lua-resty-core lua-resty-lrucache redis-server lua-socket wrk procps ca-certificates"
 dev="git binutils zlib1g-dev libcmocka-dev lua-busted lua-socket luarocks util-linux openssl
-  lua-check clang-format clang-tidy cppcheck clang libclang-rt-dev spin prometheus chromium python3 python3-msgpack python3-xxhash"
+  lua-check clang-format clang-tidy cppcheck clang libclang-rt-dev spin prometheus chromium python3 python3-msgpack python3-xxhash
+  doxygen"
 valkey="valkey-server"
 trixie="debootstrap util-linux"
 

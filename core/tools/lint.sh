@@ -40,9 +40,10 @@ tidy() {
   step format clang-format --dry-run -Werror $library $others $headers
   step includes luajit core/tools/check_includes.lua $library $others $headers
   step atomics luajit core/tools/check_atomics.lua $library $headers
-  step exports core/tools/check_exports.sh "$BUILD/libgorge.so" core/include/gorge_ffi.h
+  step exports core/tools/check_exports.sh "$BUILD/libgorge.so" core/include/gorge.h
   step text core/tools/check_text.sh
   step luacheck luacheck --quiet $lua
+  step docs "$MAKE" --no-print-directory docs DEPS=no
   # uninitvar and returnDanglingLifetime of cppcheck 2.10 stumble over pointers in structs; gcc and clang-tidy know both.
   step cppcheck cppcheck --quiet --std=c11 --language=c -D_GNU_SOURCE= -j "$JOBS" --cppcheck-build-dir="$CPPCHECK_CACHE" \
     --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --suppress=missingIncludeSystem \

@@ -21,17 +21,27 @@ local type = type
 local HIT = tonumber(C.GORGE_HIT)
 local STALE = tonumber(C.GORGE_STALE)
 
+---What L1 holds of a key.
+---@class gorge.Peek
+---@field ttl number seconds that are left
+---@field stale boolean
+---@field negative boolean "there is no such thing"
+---@field tags string[]
+---@field size integer bytes of the stored value
+---@field source "l1"
+
 local Cache = {}
 Cache.__index = Cache
 
----@class gorge.Cache
----@field options gorge.ParsedOptions
----@field engine gorge.Engine|nil nil once closed
----@field codec gorge.Codec
----@field l0 gorge.L0
----@field index table its index and values, and what else a hit needs: see ffi/l0.lua
----@field values table
----@field view ffi.cdata* struct gorge_view
+---A handle of a cache. `T` is what its values are: `---@type gorge.Cache<User>` in front of a variable tells an editor what `fetch` and `get` return.
+---@class gorge.Cache<T>
+---@field protected options gorge.ParsedOptions
+---@field protected engine gorge.Engine|nil nil once closed
+---@field protected codec gorge.Codec
+---@field protected l0 gorge.L0
+---@field protected index table its index and values, and what else a hit needs: see ffi/l0.lua
+---@field protected values table
+---@field protected view ffi.cdata* struct gorge_view
 
 ---Returns the value of `key` from the nearest layer that has it; else runs `fn(key, ...)` once in the whole cluster and keeps what it returns.
 ---
@@ -41,12 +51,14 @@ Cache.__index = Cache
 ---
 ---Yields while somebody else fills, while Redis is asked, and wherever `fn` does. Every phase for what L0 or L1 has; where the phase cannot yield and
 ---the answer is not there, returns `nil, "would block: ..."` at once.
+---@generic T
+---@param self gorge.Cache<T>
 ---@param key string 1 to 8192 bytes, any
 ---@param ttl number|nil seconds, greater than 0; nil: `l1_ttl`
----@param fn fun(key: string, ...): any, any, table|number|nil returns value, or nil for "no such thing" (kept for `negative_cache_ttl`), or nil and an error
+---@param fn fun(key: string, ...): T?, any, gorge.Overrides|number|nil returns value, or nil for "no such thing" (kept for `negative_cache_ttl`), or nil and an error
 ---@param tags string|string[]|nil at most 16, each 1 to 255 bytes
----@param opts table|nil overrides for this call: negative_cache_ttl, lock_ttl, on_lock_timeout, expiration_jitter, stale_if_error, args, clone, blocking
----@return any value nil: there is no such thing, or an error
+---@param opts gorge.CallOptions|nil for this call
+---@return T|nil value nil: there is no such thing, or an error
 ---@return any err nil unless something failed; what `fn` returned as its error comes back as it is
 ---@return string|nil source "l0", "l1", "l2", "fn", or "stale": past its end, since fn failed; nil with an error
 function Cache:fetch(key, ttl, fn, tags, opts)
@@ -73,13 +85,15 @@ end
 ---    local users, errs = cache:fetch_many({ "user:1", "user:2" }, 3600, load_users)
 ---
 ---Each key is filled, waited for and can fail by itself. Yields as `fetch` does; not for keys that L0 or L1 has.
+---@generic T
+---@param self gorge.Cache<T>
 ---@param keys string[] at most 1000; one that stands twice counts once
 ---@param ttl number|nil seconds, greater than 0; nil: `l1_ttl`
----@param fn fun(missing: string[], ...): table?, any, table|number|nil returns values by key (a key without one: "no such thing"), errors by key, and
+---@param fn fun(missing: string[], ...): table<string, T>?, any, table|number|nil returns values by key (a key without one: "no such thing"), errors by key, and
 ---overrides by key or one ttl for all; or nil and an error
 ---@param tags string|string[]|nil of all values
----@param opts table|nil as for `fetch`
----@return table<string, any>|nil values by key; nil: nothing was done, see err
+---@param opts gorge.CallOptions|nil as for `fetch`
+---@return table<string, T>|nil values by key; nil: nothing was done, see err
 ---@return table<string, any>|string errs by key; a key with neither value nor error: there is no such thing
 ---@return table<string, string>|nil sources by key: "l0", "l1", "l2" or "fn"; none with an error
 function Cache:fetch_many(keys, ttl, fn, tags, opts)
@@ -88,9 +102,11 @@ end
 
 ---Looks the key up in L0, L1 and Redis. Never calls a function, never waits for somebody's fill.
 ---Yields while Redis is asked; elsewhere like `fetch`.
+---@generic T
+---@param self gorge.Cache<T>
 ---@param key string
----@param opts table|nil clone, blocking
----@return any value
+---@param opts gorge.CallOptions|nil clone, blocking
+---@return T|nil value
 ---@return string|nil err
 ---@return string|nil source nil on a miss
 function Cache:get(key, opts)
@@ -114,7 +130,7 @@ end
 
 ---What L1 holds of a key, a value included that has expired and is kept (`stale`). Never waits, does not count as a use. Every phase.
 ---@param key string
----@return { ttl: number, stale: boolean, negative: boolean, tags: string[], size: integer, source: string }|nil ttl in seconds, size in bytes of the stored value
+---@return gorge.Peek|nil info nil: L1 does not have it
 function Cache:peek(key)
   check.key_type(key, 3)
   local engine = self.engine
@@ -139,11 +155,13 @@ function Cache:peek(key)
 end
 
 ---Stores a value in every layer and makes every other node forget the older one. Yields while Redis is asked.
+---@generic T
+---@param self gorge.Cache<T>
 ---@param key string
----@param value any nil stores "there is no such thing"
+---@param value T|nil nil stores "there is no such thing"
 ---@param ttl number|nil seconds; nil: `l1_ttl`, for a nil value `negative_cache_ttl`
 ---@param tags string|string[]|nil
----@return boolean|nil true when all of it is done
+---@return boolean|nil ok true when all of it is done
 ---@return string|nil err this host has the value, but other nodes may lag: Redis could not be told
 function Cache:set(key, value, ttl, tags)
   return write.set(self, key, value, ttl, tags)
@@ -154,11 +172,13 @@ end
 ---    local hits, err = cache:update("hits", 60, function(old) return (old or 0) + 1 end)
 ---
 ---Yields while Redis is asked, between attempts, and wherever `fn` does. With Redis the phase must be able to yield.
+---@generic T
+---@param self gorge.Cache<T>
 ---@param key string
 ---@param ttl number|nil seconds; nil: `l1_ttl`, for a nil value `negative_cache_ttl`
----@param fn fun(old: any): any, any gets the value, nil if there is none; returns the new one, or nil and an error; may be run several times
+---@param fn fun(old: T?): T?, any gets the value, nil if there is none; returns the new one, or nil and an error; may be run several times
 ---@param tags string|string[]|nil of the new value
----@return any value what is stored now
+---@return T|nil value what is stored now
 ---@return any err what `fn` returned or raised, or why nothing could be changed
 function Cache:update(key, ttl, fn, tags)
   return update.update(self, key, ttl, fn, tags)
@@ -167,7 +187,7 @@ end
 ---Gives a value another life, counted from now, here and in Redis. Yields while Redis is asked.
 ---@param key string
 ---@param ttl number|nil seconds; nil: `l1_ttl`
----@return boolean|nil false: there is no such key
+---@return boolean|nil ok false: there is no such key
 ---@return string|nil err done on this host, but not in Redis
 function Cache:touch(key, ttl)
   return write.touch(self, key, ttl)
@@ -175,7 +195,7 @@ end
 
 ---Forgets a key on every node. No later read on this host sees the older value. Yields while Redis is asked.
 ---@param key string
----@return boolean|nil
+---@return boolean|nil ok
 ---@return string|nil err this host has forgotten it, but other nodes may lag
 function Cache:delete(key)
   return write.delete(self, key)
@@ -183,21 +203,22 @@ end
 
 ---Forgets every value that carries one of the tags, on every node; the cost does not depend on how many there are. Yields while Redis is asked.
 ---@param ... string|string[] tags, or a table of tags
----@return boolean|nil
+---@return boolean|nil ok
 ---@return string|nil err
 function Cache:invalidate_tags(...)
   return write.invalidate_tags(self, ...)
 end
 
 ---Forgets everything in the namespace, on every node, at the same cost whatever there is. Yields while Redis is asked.
----@return boolean|nil
+---@return boolean|nil ok
 ---@return string|nil err this host has forgotten it, but other nodes may lag
 function Cache:clear()
   return write.clear(self)
 end
 
 ---Counters and gauges of the whole host. Never waits. Every phase.
----@return table
+---@return table|nil stats see the README for its fields; nil once closed
+---@return string|nil err
 function Cache:stats()
   if not self.engine then
     return nil, "closed"
@@ -206,7 +227,8 @@ function Cache:stats()
 end
 
 ---The same and latencies as Prometheus text, content type `text/plain; version=0.0.4`. Never waits. Every phase.
----@return string
+---@return string|nil text nil once closed
+---@return string|nil err
 function Cache:prometheus()
   if not self.engine then
     return nil, "closed"
@@ -226,7 +248,7 @@ CLOSED.__index = CLOSED
 
 ---Waits for what is under way in this worker (at most a second where the phase can yield), then stops its machinery. Further calls return `nil, "closed"`.
 ---The shared memory stays: other workers go on.
----@return boolean
+---@return boolean ok
 function Cache:close()
   local host = self.host
   local engine = self.engine

@@ -10,6 +10,9 @@ local options = require "gorge.options"
 local prometheus = require "gorge.prometheus"
 local report = require "gorge.report"
 
+---The module, `require "gorge"`.
+---@class gorge
+---@field _VERSION string
 local _M = { _VERSION = require "gorge.version" }
 
 local handles = setmetatable({}, { __mode = "k" }) -- of this process
@@ -19,7 +22,7 @@ local handles = setmetatable({}, { __mode = "k" }) -- of this process
 ---
 ---Raises on an unknown option, a wrong type or a value out of range, naming the option. Never yields.
 ---@param opts gorge.Options|nil
----@return gorge.Cache|nil
+---@return gorge.Cache<any>|nil cache
 ---@return string|nil err the zone exists with another size, or the system has no memory to share
 function _M.new(opts)
   local parsed = options.parse(opts, 2)
@@ -42,8 +45,8 @@ function _M.new(opts)
 end
 
 ---Metrics of all open caches of this process as Prometheus text, or of those that are named. Never yields. Every phase.
----@param caches gorge.Cache[]|nil
----@return string
+---@param caches gorge.Cache<any>[]|nil
+---@return string text
 function _M.prometheus(caches)
   if caches ~= nil then
     return prometheus.render((prometheus.list(caches, "gorge.prometheus", 2)))

@@ -37,6 +37,7 @@ local MAX_NAME = 64
 
 _M.to_ms = check.to_ms
 
+---Redis, as a table.
 ---@class gorge.RedisOptions
 ---@field host? string name, IPv4 or IPv6 address
 ---@field port? integer 1 to 65535, default 6379
@@ -49,6 +50,7 @@ _M.to_ms = check.to_ms
 ---@field timeout? number seconds for one command, default 0.5
 ---@field max_pending? integer commands queued before new ones are refused, default 4096
 
+---The breaker around Redis.
 ---@class gorge.CircuitBreakerOptions
 ---@field max_failures? integer failures in a row that open the breaker, default 5
 ---@field timeout? number seconds the breaker stays open, default 30
@@ -64,10 +66,28 @@ _M.to_ms = check.to_ms
 ---@field observe_db_fetch_latency? fun(seconds: number)
 ---@field observe_l2_hit_latency? fun(seconds: number)
 
+---A serializer of your own.
 ---@class gorge.Serializer
 ---@field name string
 ---@field encode fun(value: any): string|nil, string?
 ---@field decode fun(bytes: string): any, string?
+
+---Options of one call.
+---@class gorge.CallOptions
+---@field args? table array of arguments for `fn` after the key, with a field `n` when one may be nil; at most 200
+---@field clone? boolean a private copy instead of what other requests of this worker share
+---@field blocking? boolean where the phase cannot yield, wait without yielding
+---@field negative_cache_ttl? number seconds, instead of the cache's
+---@field lock_ttl? number seconds, instead of the cache's
+---@field on_lock_timeout? "run"|"stale"|"error" instead of the cache's
+---@field stale_if_error? number seconds, instead of the cache's
+---@field expiration_jitter? number 0 to 1, instead of the cache's
+
+---What `fn` may return as its third value.
+---@class gorge.Overrides
+---@field ttl? number seconds
+---@field tags? string|string[]
+---@field no_store? boolean hand the value out, keep nothing
 
 ---@class gorge.Options what a user gives to `gorge.new`
 ---@field namespace? string default "gorge"

@@ -84,7 +84,7 @@ local TYPES = { html = "text/html; charset=utf-8", json = "application/json", pr
 
 ---Answers the request. For `content_by_lua*`; who may ask is for the location to say (`allow`, `auth_basic`).
 ---Raises on misuse, naming the option. Never yields.
----@param caches gorge.Cache|gorge.Cache[]
+---@param caches gorge.Cache<any>|gorge.Cache<any>[]
 ---@param opts { title?: string, refresh?: number }|nil title of the page, seconds between its looks (2)
 function _M.serve(caches, opts)
   local list = prometheus.list(caches, "status.serve", 2)
