@@ -333,165 +333,82 @@ end)
 
 -- Phases -----------------------------------------------------------------------------------------------------------------
 
--- Runs in every phase: `hit`, `l2` and `fn` as in the table, `alone` is a cache without Redis, `blocking` with that option.
-local PROBE = [==[
-  local count = 0
-  function probe(phase)
-    count = count + 1
-    local key = phase .. count
-    local function load() return "v" end
-    local function show(value, err, source)
-      return err and tostring(err) or tostring(value) .. " " .. tostring(source)
-    end
-    local out = {}
-    out[1] = "alone=" .. show(alone:fetch(key, 60, load))
-    if phase == "exit_worker" then
-      out[2] = "hit=" .. show(cache:get "warm")
-    else
-      out[2] = "set=" .. show(cache:set(key, "v", 60))
-      local deadline = os.time() + 5
-      repeat -- a host that begins to listen may empty its L1, once
-        cache:set(key, "v", 60)
-        out[3] = "hit=" .. show(cache:get(key))
-      until out[3]:find "v l" or os.time() > deadline
-      out[4] = "get=" .. show(cache:get(key .. "cold"))
-      out[5] = "fn=" .. show(cache:fetch(key .. "fn", 60, load))
-      out[6] = "blocking=" .. show(cache:fetch(key .. "blocking", 60, load, nil, { blocking = true }))
-      out[7] = "update=" .. show(cache:update(key .. "update", 60, load))
-    end
-    return table.concat(out, "\n")
-  end
-  function record(phase)
-    assert(ngx.get_phase() == phase, phase)
-    local ok, result = pcall(probe, phase)
-    ngx.shared.phases:set(phase, tostring(result))
-  end
-]==]
+local every = require "spec.nginx.every_phase"
+
+-- The calls of a row of the second table, as cells of spec/nginx/every_phase.lua.
+local CALLS = {
+  ["what L0 or L1 has"] = { "hit", "hit, alone", "hit, with options", "peek", "get after set" },
+  ["`stats`"] = { "stats", "prometheus" },
+  ["what it does not have"] = { "fetch of what Redis has", "get of what Redis has", "fetch of what nobody has", "fetch_many" },
+  ["with `blocking`"] = { "the same, blocking", "get, blocking", "fn, blocking", "fetch_many, blocking" },
+  ["`set`"] = { "set", "touch", "delete", "invalidate_tags", "clear" },
+  ["`update`"] = { "update" },
+  ["without Redis"] = { "fn, alone", "fetch_many, alone", "set, alone", "delete, alone", "update, alone" },
+}
+
+-- What a column says, and what cells tell then.
+local SAYS = {
+  ["yes"] = function(told) return not told:find("would block", 1, true) and not told:find("gorge:", 1, true) end,
+  ["`would block`"] = function(told) return told:find("would block", 1, true) and not told:find(";", 1, true) end,
+  ["on this host, then `would block`"] = function(told) return told:find("would block.*; this host is done") end,
+  ["nothing is changed, `would block`"] = function(told) return told:find("would block.*; nothing is changed") end,
+  ["without Redis, so `fn` runs"] = function(told) return told == "v fn" or told == "v fn, v fn" or told == "nil nil" end,
+  ["on this host, not in Redis"] = function(told) return told:find("done on this host, but not in Redis: Redis cannot be reached", 1, true) end,
+}
 
 describe("README.md, phases", function()
   local results
 
-  local function certificate(dir)
-    local status, output = process.run {
-      "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-      "-subj", "/CN=localhost", "-keyout", dir .. "/key.pem", "-out", dir .. "/cert.pem",
-    }
-    assert(status == 0, output)
-  end
-
   setup(function()
-    local redis, dir = helper.redis(), helper.temp_dir()
-    certificate(dir)
-    local nginx = helper.nginx {
-      workers = 1,
-      ports = 2,
-      values = { redis = redis.url, dir = dir },
-      http = [[
-        lua_shared_dict phases 1m;
-        init_by_lua_block {
-          local gorge = require "gorge"
-          cache = assert(gorge.new { namespace = "phases", l1_size = "4m", redis = "{{redis}}" })
-          alone = assert(gorge.new { namespace = "alone", l1_size = "4m" })
-          ]] .. PROBE .. [[
-          record "init"
-        }
-        init_worker_by_lua_block { record "init_worker"; ngx.timer.at(0, function() record "timer" end) }
-        exit_worker_by_lua_block { ngx.log(ngx.NOTICE, "exit_worker: ", probe("exit_worker"), " :exit_worker") }
-        ssl_session_fetch_by_lua_block { record "ssl_session_fetch" }
-        upstream balanced {
-          server 127.0.0.1:1;
-          balancer_by_lua_block { record "balancer"; require("ngx.balancer").set_current_peer("127.0.0.1", {{port}}) }
-        }
-        server {
-          listen 127.0.0.1:{{port2}} ssl;
-          ssl_certificate {{dir}}/cert.pem;
-          ssl_certificate_key {{dir}}/key.pem;
-          ssl_session_tickets off;
-          ssl_client_hello_by_lua_block { record "ssl_client_hello" }
-          ssl_certificate_by_lua_block { record "ssl_cert" }
-          location / { return 200 "tls"; }
-        }
-      ]],
-      server = [[
-        server_rewrite_by_lua_block { record "server_rewrite" }
-        location = /phases {
-          set_by_lua_block $nothing { record "set" return "" }
-          rewrite_by_lua_block { record "rewrite" }
-          access_by_lua_block { record "access" }
-          content_by_lua_block { record "content" cache:set("warm", "v", 60) ngx.print "all" }
-          header_filter_by_lua_block { record "header_filter" }
-          body_filter_by_lua_block { record "body_filter" }
-          log_by_lua_block { record "log" }
-        }
-        location = /balanced { proxy_pass http://balanced/phases; }
-        location = /result { content_by_lua_block { ngx.print(ngx.shared.phases:get(ngx.var.arg_phase) or "") } }
-      ]],
-    }
-    assert(nginx:get("/balanced").body == "all", nginx:error_log())
-    -- The second handshake wants to go on with the session of the first.
-    process.run {
-      "sh", "-c", "echo | openssl s_client -connect 127.0.0.1:" .. nginx.ports[2] .. " -tls1_2 -reconnect", timeout = 20,
-    }
-    results = {}
-    for _, row in ipairs(markdown.table_under(page, "Phases").rows) do
-      for _, phase in ipairs(markdown.code_spans(row[1])) do
-        results[phase] = phase ~= "exit_worker" and process.wait_until(function()
-          local body = nginx:get("/result?phase=" .. phase).body
-          return body ~= "" and body
-        end, { message = phase .. " was not reached" })
-      end
-    end
-    nginx:quit()
-    results.exit_worker = nginx:error_log():match "exit_worker: (.-) :exit_worker"
-  end)
-
-  local function field(phase, name)
-    return ("\n" .. results[phase] .. "\n"):match("\n" .. name .. "=(.-)\n") or error(phase .. ": " .. results[phase])
-  end
-
-  local function phases_of(row)
-    return markdown.code_spans(markdown.table_under(page, "Phases").rows[row][1])
-  end
-
-  it("in the first row may do everything", function()
-    for _, phase in ipairs(phases_of(1)) do
-      assert.equal("true nil", field(phase, "set"), phase)
-      assert.matches("^v l[01]$", field(phase, "hit"), phase)
-      assert.equal("nil nil", field(phase, "get"), phase)
-      assert.equal("v nil", field(phase, "update"), phase)
-      for _, name in ipairs { "alone", "fn", "blocking" } do
-        assert.equal("v fn", field(phase, name), phase)
+    results = every.run()
+    for _, told in pairs(results) do
+      local message = told:match "^nil (would block: .*)$"
+      if message then
+        note(message)
       end
     end
   end)
 
-  it("in the second row do not wait", function()
-    for _, phase in ipairs(phases_of(2)) do
-      local would_block = "would block: the phase '" .. phase .. "' cannot yield"
-      assert.equal(would_block .. "; this host is done, Redis was told without waiting for its answer", note(field(phase, "set")))
-      assert.equal(would_block, note(field(phase, "get")))
-      assert.equal(would_block, field(phase, "fn"))
-      assert.equal(would_block .. "; nothing is changed", note(field(phase, "update")))
-      assert.equal("v fn", field(phase, "blocking"), phase)
-      assert.matches("^v l[01]$", field(phase, "hit"), phase)
-      assert.equal("v fn", field(phase, "alone"), phase)
+  it("are those that are tried, in the rows in which they stand", function()
+    local found = markdown.table_under(page, "Phases", 1)
+    assert.equal(#every.ROWS, #found.rows)
+    for i, row in ipairs(found.rows) do
+      assert.same(sorted { unpack(every.ROWS[i]) }, sorted(markdown.code_spans(row[1])))
+      assert.equal("yes", row[2])
     end
   end)
 
-  it("init goes on as if Redis could not be reached", function()
-    assert.same({ "init" }, phases_of(3))
-    assert.matches("Redis cannot be reached$", field("init", "set"))
-    assert.matches("^v l[01]$", field("init", "hit"))
-    assert.equal("nil nil", field("init", "get"))
-    for _, name in ipairs { "alone", "fn", "blocking" } do
-      assert.equal("v fn", field("init", name))
+  it("do with each call what the table says", function()
+    local rows, cells = markdown.table_under(page, "Phases", 2).rows, {}
+    for _, cell in ipairs(every.CELLS) do
+      cells[cell[1]] = cell
     end
-  end)
-
-  it("exit_worker may look, and use a cache without Redis", function()
-    assert.same({ "exit_worker" }, phases_of(4))
-    assert.matches("^v l[01]$", field("exit_worker", "hit"))
-    assert.equal("v fn", field("exit_worker", "alone"))
+    local count = 0
+    for _, row in ipairs(rows) do
+      local calls
+      for words, list in pairs(CALLS) do
+        if row[1]:find(words, 1, true) then
+          assert.is_nil(calls, row[1])
+          calls = list
+        end
+      end
+      assert.is_table(calls, "nothing is known of " .. row[1])
+      for i = 1, #every.ROWS do
+        local says, tried = row[1 + i], false
+        for _, name in ipairs(calls) do
+          for _, phase in ipairs(every.ROWS[i]) do
+            if every.expected(cells[name], i, phase) then
+              local fits = assert(SAYS[says], says)
+              assert.is_truthy(fits(results[phase .. "/" .. name]), ("%s in %s: %s"):format(name, phase, results[phase .. "/" .. name]))
+              count, tried = count + 1, true
+            end
+          end
+        end
+        assert.equal(tried, says ~= "-", row[1])
+      end
+    end
+    assert.equal(7, #rows)
+    assert.is_true(count > 350, count)
   end)
 
   it("in the first row are those in which the package waits", function()
@@ -500,7 +417,7 @@ describe("README.md, phases", function()
     for name in source:gmatch "([%w_]+) = true" do
       phases[#phases + 1] = name ~= "preread" and name or nil -- of the stream subsystem
     end
-    assert.same(sorted(phases), sorted(phases_of(1)))
+    assert.same(sorted(phases), sorted { unpack(every.ROWS[1]) })
   end)
 end)
 
