@@ -57,6 +57,15 @@ function _M.redis(opts)
   return server
 end
 
+--- A master, its replicas and sentinels; see support/sentinel.lua.
+---@param opts? table
+---@return gorge.spec.Replicated
+function _M.replicated(opts)
+  local set = require("spec.support.sentinel").start(opts)
+  _M.defer(function() set:stop() end)
+  return set
+end
+
 --- A relay in front of a redis-server, which can be made to fail; see support/relay.lua.
 ---@param server gorge.spec.Redis
 ---@return gorge.spec.Relay

@@ -399,7 +399,14 @@ int gorge_io_connect(gorge_cache *cache, char *host, uint32_t host_size, uint32_
   }
   uint16_t p = 0;
   const char *reason = NULL;
-  int status = gorge_endpoint_text(cache->endpoint, now_ms, host, host_size, &p, &reason);
+  struct gorge_address address;
+  int status = gorge_endpoint_address(cache->endpoint, now_ms, &address, &reason);
+  if (status == GORGE_PENDING && gorge_conn_tick(conn, now_ms)) {
+    status = GORGE_ERR_TIMEOUT; /* nobody may be waiting who would look at the clock */
+  } else if (status == GORGE_OK) {
+    gorge_conn_towards(conn, address.place);
+    status = gorge_address_text(&address, host, host_size, &p);
+  }
   *port = p;
   if (status < 0) {
     gorge_conn_closed(conn, now_ms, reason != NULL ? reason : gorge_status_text(status));

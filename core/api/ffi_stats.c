@@ -7,6 +7,7 @@
 
 #include "backlog/backlog.h"
 #include "base/clock.h"
+#include "drive/master.h"
 #include "engine/engine.h"
 #include "resil/histogram.h"
 #include "sync/role.h"
@@ -53,6 +54,9 @@ int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
     } else {
       gorge_redis_trouble(cache, out->redis_reason, sizeof out->redis_reason);
     }
+  }
+  if (cache->sentinels != NULL) {
+    gorge_master_text(gorge_zone_master(cache->zone, cache->ns), out->master, sizeof out->master);
   }
   return GORGE_OK;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "drive/master.h"
 #include "drive/thread.h"
 
 enum {
@@ -21,7 +22,8 @@ enum {
 };
 
 struct gorge_endpoint {
-  char *host; /* NULL: a unix path */
+  const struct gorge_master_words *master; /* not NULL: what these say, and nothing below counts */
+  char *host;                              /* NULL: a unix path */
   uint16_t port;
   bool fixed; /* a path or a number: the list never changes */
   /*
@@ -121,6 +123,15 @@ struct gorge_endpoint *gorge_endpoint_create(const char *host, uint16_t port, co
   if (!good) {
     endpoint_free(e);
     return NULL;
+  }
+  return e;
+}
+
+struct gorge_endpoint *gorge_endpoint_of_master(const struct gorge_master_words *words) {
+  struct gorge_endpoint *e = calloc(1, sizeof *e);
+  if (e != NULL) {
+    e->master = words;
+    e->fixed = true;
   }
   return e;
 }
@@ -236,7 +247,24 @@ static void start_resolver(struct gorge_endpoint *e, pid_t self) {
   }
 }
 
+static int address_of_master(const struct gorge_master_words *words, struct gorge_address *out, const char **reason) {
+  if (gorge_master_read(words, out)) {
+    return GORGE_OK;
+  }
+  uint64_t trouble = __atomic_load_n(&words->trouble, __ATOMIC_RELAXED); /* for people */
+  if (trouble == GORGE_MASTER_FINE) {
+    return GORGE_PENDING;
+  }
+  if (reason != NULL) {
+    *reason = gorge_master_trouble_text(trouble);
+  }
+  return GORGE_ERR_SYSTEM;
+}
+
 int gorge_endpoint_address(struct gorge_endpoint *e, uint64_t now_ms, struct gorge_address *out, const char **reason) {
+  if (e->master != NULL) {
+    return address_of_master(e->master, out, reason);
+  }
   pid_t self = getpid();
   endpoint_lock(e, self);
   if (!e->fixed && refresh_due(e, self, now_ms)) {
@@ -259,28 +287,33 @@ int gorge_endpoint_address(struct gorge_endpoint *e, uint64_t now_ms, struct gor
   return status;
 }
 
-int gorge_endpoint_text(struct gorge_endpoint *e, uint64_t now_ms, char *host, size_t size, uint16_t *port,
-                        const char **reason) {
-  struct gorge_address a;
-  int status = gorge_endpoint_address(e, now_ms, &a, reason);
-  if (status != GORGE_OK) {
-    return status;
-  }
+int gorge_address_text(const struct gorge_address *a, char *host, size_t size, uint16_t *port) {
   char text[INET6_ADDRSTRLEN];
   int len;
-  *port = e->port;
-  if (a.sa.any.sa_family == AF_UNIX) {
+  if (a->sa.any.sa_family == AF_UNIX) {
     *port = 0;
-    len = snprintf(host, size, "unix:%s", a.sa.un.sun_path);
-  } else if (a.sa.any.sa_family == AF_INET) {
-    len = snprintf(host, size, "%s", inet_ntop(AF_INET, &a.sa.in.sin_addr, text, sizeof text));
+    len = snprintf(host, size, "unix:%s", a->sa.un.sun_path);
+  } else if (a->sa.any.sa_family == AF_INET) {
+    *port = ntohs(a->sa.in.sin_port);
+    len = snprintf(host, size, "%s", inet_ntop(AF_INET, &a->sa.in.sin_addr, text, sizeof text));
   } else {
-    len = snprintf(host, size, "[%s]", inet_ntop(AF_INET6, &a.sa.in6.sin6_addr, text, sizeof text));
+    *port = ntohs(a->sa.in6.sin6_port);
+    len = snprintf(host, size, "[%s]", inet_ntop(AF_INET6, &a->sa.in6.sin6_addr, text, sizeof text));
   }
   return len >= 0 && (size_t)len < size ? GORGE_OK : GORGE_SPACE;
 }
 
+int gorge_endpoint_text(struct gorge_endpoint *e, uint64_t now_ms, char *host, size_t size, uint16_t *port,
+                        const char **reason) {
+  struct gorge_address a;
+  int status = gorge_endpoint_address(e, now_ms, &a, reason);
+  return status == GORGE_OK ? gorge_address_text(&a, host, size, port) : status;
+}
+
 uint32_t gorge_endpoint_failed(struct gorge_endpoint *e, const struct gorge_address *address) {
+  if (e->master != NULL) {
+    return 1;
+  }
   endpoint_lock(e, getpid());
   uint32_t count = e->count;
   if (count > 0 && (address == NULL || same(address, &e->list[e->current]))) {

@@ -60,7 +60,7 @@ static void on_wake(struct ev_loop *loop, ev_io *w, int events) {
   struct gorge_control *c = w->data;
   if (gorge_wake_drain(c->wake_fd)) {
     gorge_doorbell_ring(c);
-    gorge_subscribe_vacant(c);
+    gorge_subscribe_woken(c);
   }
 }
 

@@ -23,6 +23,19 @@
 
 struct gorge_control;
 
+enum { GORGE_SENTINELS_MAX = 16 };
+
+/* Who tells where the master is. Strings and all must outlive the watch. */
+struct gorge_sentinels {
+  const char *master; /* its name */
+  uint32_t count;
+  struct {
+    const char *host; /* a name, or a number */
+    uint16_t port;
+  } list[GORGE_SENTINELS_MAX];
+  struct gorge_conn_config conn;
+};
+
 /*
  * Starts the thread for this process, whose worker slot must be claimed already (main_owner), and waits until it
  * has claimed its own role and opened its wake-up socket. Returns NULL and *status on failure: GORGE_ERR_MEMORY,
@@ -69,7 +82,9 @@ struct gorge_control_namespace {
   uint32_t name_len;
   struct gorge_endpoint *endpoint; /* must outlive the watch */
   struct gorge_conn_config redis;  /* strings must outlive the watch */
-  uint64_t freshness_bound_ms;     /* see drive/control_contact.c; not 0 */
+  /* Not NULL: endpoint is that of the namespace's master words, which the holder of the role keeps up to date (control_sentinel.c) */
+  const struct gorge_sentinels *sentinels;
+  uint64_t freshness_bound_ms; /* see drive/control_contact.c; not 0 */
   uint64_t disconnected_ttl_ms;
   void *ctx;
   void (*resync)(void *ctx, const struct gorge_owner *control_owner, uint64_t now_ms);

@@ -34,6 +34,8 @@ enum gorge_sync_state {
   GORGE_SYNC_DONE     /* all that was published has taken effect */
 };
 
+struct gorge_lookout; /* control_sentinel.c */
+
 struct gorge_watch {
   struct gorge_control *control;    /* fixed */
   struct gorge_control_namespace n; /* fixed */
@@ -60,6 +62,7 @@ struct gorge_watch {
   struct gorge_l2_tag replay_tag;
   struct gorge_backlog_record replay_record;
   ev_timer beat_timer;
+  struct gorge_lookout *lookout; /* asks the sentinels while the role is held */
 };
 
 struct gorge_lease;
@@ -136,8 +139,8 @@ struct gorge_watch *gorge_control_find(struct gorge_control *c, int handle);
 void gorge_subscribe_init(struct gorge_control *c);
 /* Carries out what watch and unwatch ask for. */
 void gorge_subscribe_command(struct gorge_control *c);
-/* Takes part at once in the elections of roles that nobody holds. */
-void gorge_subscribe_vacant(struct gorge_control *c);
+/* Another worker has news: takes part at once in the elections of roles that nobody holds; the master may be another one. */
+void gorge_subscribe_woken(struct gorge_control *c);
 /* Ends all watches and drops their roles. */
 void gorge_subscribe_fini(struct gorge_control *c);
 
@@ -167,6 +170,12 @@ void gorge_contact_confirm(struct gorge_watch *w, uint64_t at_ms);
 void gorge_contact_echo(struct gorge_watch *w, const struct gorge_message *m, uint64_t now_ms);
 /* Redis cannot be reached. */
 void gorge_contact_lost(struct gorge_watch *w, uint64_t now_ms);
+
+/* The sentinels, control_sentinel.c. The role has been taken (false: memory is short) / given up. */
+bool gorge_lookout_begin(struct gorge_watch *w);
+void gorge_lookout_end(struct gorge_watch *w);
+/* The master may be another one: connections that lead to the old one are left, and others made at once. */
+void gorge_lookout_follow(struct gorge_watch *w);
 
 /* Carries out what waits for Redis, control_replay.c. Called now and then while the role is held. */
 void gorge_replay_tick(struct gorge_watch *w, uint64_t now_ms);

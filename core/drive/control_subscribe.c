@@ -103,6 +103,7 @@ static void unsubscribe(struct gorge_watch *w) {
   }
   w->subscriber_link = NULL;
   w->subscriber = NULL;
+  gorge_lookout_end(w);
   gorge_contact_end(w);
   gorge_journal_lost(w);
 }
@@ -119,7 +120,7 @@ static bool subscribe(struct gorge_watch *w) {
     w->subscriber_link =
         gorge_ev_link_create(w->control->loop, gorge_subscriber_conn(w->subscriber), w->n.endpoint, after_bytes, w);
   }
-  if (w->subscriber_link == NULL) {
+  if (w->subscriber_link == NULL || !gorge_lookout_begin(w)) {
     unsubscribe(w);
     return false;
   }
@@ -155,9 +156,12 @@ static void on_election(struct ev_loop *loop, ev_timer *t, int events) {
   }
 }
 
-void gorge_subscribe_vacant(struct gorge_control *c) {
+void gorge_subscribe_woken(struct gorge_control *c) {
   for (int i = 0; i < watch_limit(c); i++) {
     struct gorge_watch *w = gorge_control_find(c, i);
+    if (w != NULL && watch_state(w) == GORGE_WATCH_LIVE) {
+      gorge_lookout_follow(w);
+    }
     if (w != NULL && w->subscriber == NULL && watch_state(w) == GORGE_WATCH_LIVE &&
         !gorge_role_taken(watch_role(w), gorge_clock_ms())) {
       elect(w);

@@ -127,6 +127,7 @@ static void connect_now(struct gorge_ev_link *l, uint64_t now_ms) {
       give_up(l, reason, 0);
       return;
     }
+    gorge_conn_towards(l->conn, l->address.place);
     error = attempt(l, now_ms);
   } while (error != 0 && next_address(l));
   if (error != 0) {
@@ -319,6 +320,8 @@ void gorge_ev_link_destroy(struct gorge_ev_link *l) {
   ev_timer_stop(l->loop, &l->timer);
   free(l);
 }
+
+void gorge_ev_link_look(struct gorge_ev_link *l) { settle(l, gorge_clock_ms()); }
 
 void gorge_ev_link_kick(struct gorge_ev_link *l) {
   uint64_t now_ms = gorge_clock_ms();

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/hash.h"
 #include "engine/engine.h"
 #include "proto/names.h"
 
@@ -51,12 +50,6 @@ static int open_zone(gorge_cache *c, const struct gorge_config *config, char *er
   return GORGE_OK;
 }
 
-/* NULL stays NULL. Returns false when out of memory. */
-static bool copy_text(const char *text, const char **out) {
-  *out = text == NULL ? NULL : strdup(text);
-  return text == NULL || *out != NULL;
-}
-
 uint64_t gorge_whole_ms(double ms) {
   if (!(ms >= 1)) {
     return 1;
@@ -67,7 +60,7 @@ uint64_t gorge_whole_ms(double ms) {
 /* What is wrong with a configuration, or NULL. */
 static const char *problem_of(const struct gorge_config *config) {
   size_t name_len = config->ns == NULL ? 0 : strlen(config->ns);
-  bool redis = config->redis_host != NULL || config->redis_path != NULL;
+  bool redis = gorge_has_redis(config);
   struct gorge_names names;
   if (name_len == 0 || name_len > GORGE_NAME_MAX || config->zone == NULL || config->zone[0] == '\0' ||
       strlen(config->zone) > GORGE_NAME_MAX) {
@@ -92,52 +85,8 @@ static const char *problem_of(const struct gorge_config *config) {
   return NULL;
 }
 
-static int set_tls(gorge_cache *c, const struct gorge_config *config, char *err, uint32_t err_size) {
-  if (config->tls == GORGE_TLS_OFF) {
-    return GORGE_OK;
-  }
-  c->tls.verify = config->tls != GORGE_TLS_UNVERIFIED;
-  if (!copy_text(config->tls_ca, &c->tls.ca) || !copy_text(config->tls_cert, &c->tls.cert) ||
-      !copy_text(config->tls_key, &c->tls.key) || !copy_text(config->tls_server_name, &c->tls.server_name) ||
-      !copy_text(config->redis_host, &c->redis.host)) {
-    return fail(GORGE_ERR_MEMORY, err, err_size, gorge_status_text(GORGE_ERR_MEMORY));
-  }
-  c->redis.tls = &c->tls;
-  if (!gorge_tls_check(&c->tls, err, err_size)) {
-    return GORGE_ERR_ARGUMENT;
-  }
-  gorge_process_end_first();
-  return GORGE_OK;
-}
-
-static int set_redis(gorge_cache *c, const struct gorge_config *config) {
-  if (config->redis_host == NULL && config->redis_path == NULL) {
-    return GORGE_OK;
-  }
-  c->has_redis = true;
-  c->redis.db = config->db;
-  c->redis.connect_timeout_ms = config->connect_timeout_ms;
-  c->redis.timeout_ms = config->timeout_ms;
-  c->redis.max_pending = config->max_pending;
-  c->redis.max_reply_bytes = 512U << 20;
-  c->endpoint = gorge_endpoint_create(config->redis_host, (uint16_t)config->redis_port, config->redis_path);
-  bool copied = copy_text(config->username, &c->redis.username) && copy_text(config->password, &c->redis.password);
-  return c->endpoint != NULL && copied && gorge_random(&c->redis.seed, sizeof c->redis.seed) == GORGE_OK
-             ? GORGE_OK
-             : GORGE_ERR_MEMORY;
-}
-
 static void release(gorge_cache *c) {
-  if (c->endpoint != NULL) {
-    gorge_endpoint_destroy(c->endpoint);
-  }
-  free((char *)c->redis.username);
-  free((char *)c->redis.password);
-  free((char *)c->redis.host);
-  free((char *)c->tls.ca);
-  free((char *)c->tls.cert);
-  free((char *)c->tls.key);
-  free((char *)c->tls.server_name);
+  gorge_config_release(c);
   free(c);
 }
 
@@ -162,12 +111,12 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   c->breaker_config.timeout_ms = config->breaker_timeout_ms;
   c->breaker_slow_us = (uint64_t)config->breaker_slow_ms * 1000;
   memcpy(c->name, config->ns, strlen(config->ns) + 1);
-  int status = set_tls(c, config, err, err_size);
+  int status = gorge_config_tls(c, config, err, err_size);
   if (status == GORGE_OK) {
     status = open_zone(c, config, err, err_size);
   }
   if (status == GORGE_OK) {
-    status = set_redis(c, config);
+    status = gorge_config_redis(c, config);
     gorge_zone_namespace_use(c->zone, c->ns, c->has_redis ? GORGE_NAMESPACE_REDIS : GORGE_NAMESPACE_LOCAL);
     if (status != GORGE_OK) {
       (void)fail(status, err, err_size, gorge_status_text(status));
@@ -286,6 +235,9 @@ int gorge_cache_ready(gorge_cache *c, bool threads) {
       return status;
     }
   }
+  if (c->l2 != NULL) {
+    gorge_remote_follow(c);
+  }
   if (threads && !c->threads) {
     c->threads = true;
     if (c->has_redis) {
@@ -318,6 +270,7 @@ void gorge_cache_turn(gorge_cache *c, uint64_t now_ms) {
     if (c->link == NULL) {
       gorge_remote_tick(c, now_ms);
     }
+    gorge_remote_follow(c);
     gorge_remote_look(c);
   }
   struct gorge_op *next;

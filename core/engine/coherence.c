@@ -122,6 +122,7 @@ void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control) {
       .name_len = (uint32_t)strlen(c->name),
       .endpoint = c->endpoint,
       .redis = c->redis,
+      .sentinels = c->sentinels,
       .freshness_bound_ms = c->freshness_bound_ms,
       .disconnected_ttl_ms = c->disconnected_ttl_ms,
       .ctx = w,

@@ -146,8 +146,9 @@ struct gorge_cache {
 
   bool has_redis;
   struct gorge_endpoint *endpoint;
-  struct gorge_conn_config redis; /* strings are the cache's */
-  struct gorge_tls_config tls;    /* likewise; redis.tls, when there is TLS */
+  struct gorge_conn_config redis;    /* strings are the cache's */
+  struct gorge_tls_config tls;       /* likewise; redis.tls, when there is TLS */
+  struct gorge_sentinels *sentinels; /* NULL: none; all of it is the cache's */
 
   bool closed;
 
@@ -181,6 +182,17 @@ struct gorge_cache {
   uint32_t spare_count;
   struct gorge_buf gone; /* ids of ops that went away without their caller, to be named by gorge_poll */
 };
+
+/* --- config.c: where Redis is, from a configuration --- */
+bool gorge_has_redis(const struct gorge_config *config);
+/*
+ * Takes copies of what concerns TLS, before the rest; err tells why not. Returns GORGE_OK, GORGE_ERR_MEMORY or GORGE_ERR_ARGUMENT (the
+ * files will not do).
+ */
+int gorge_config_tls(gorge_cache *c, const struct gorge_config *config, char *err, uint32_t err_size);
+/* Takes copies of all that concerns Redis. Returns GORGE_OK, GORGE_ERR_ARGUMENT (malformed sentinels) or GORGE_ERR_MEMORY. */
+int gorge_config_redis(gorge_cache *c, const struct gorge_config *config);
+void gorge_config_release(gorge_cache *c);
 
 /* --- cache.c --- */
 int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char *err, uint32_t err_size);
@@ -280,6 +292,8 @@ void gorge_remote_close(gorge_cache *c);
 void gorge_remote_look(gorge_cache *c);
 /* Expires deadlines of a connection that is moved from outside; sends a PING when it is due. */
 void gorge_remote_tick(gorge_cache *c, uint64_t now_ms);
+/* Leaves a master that is none any more, so that what is sent next waits for the other one. Not inside completions. */
+void gorge_remote_follow(gorge_cache *c);
 /* Whether this process has a way to ask Redis. */
 bool gorge_remote_reachable(const gorge_cache *c);
 /* Whether there is room on the connection for a command that can wait. */

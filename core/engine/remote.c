@@ -71,6 +71,17 @@ void gorge_remote_tick(gorge_cache *c, uint64_t now_ms) {
   ping(c, conn, now_ms);
 }
 
+void gorge_remote_follow(gorge_cache *c) {
+  if (!gorge_conn_moved(gorge_l2_conn(c->l2))) {
+    return;
+  }
+  if (c->link != NULL) {
+    gorge_ev_link_look(c->link);
+  } else {
+    gorge_remote_tick(c, gorge_clock_ms());
+  }
+}
+
 void gorge_remote_look(gorge_cache *c) {
   uint64_t connects = gorge_conn_connects(gorge_l2_conn(c->l2));
   for (; c->connects < connects; c->connects++) {

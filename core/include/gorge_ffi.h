@@ -104,6 +104,7 @@ enum gorge_counter {
   GORGE_COUNT_UPDATE_CONFLICTS, /* and those that began anew because somebody else had changed the value */
   GORGE_COUNT_REPLAYED,         /* invalidations that Redis was told of later */
   GORGE_COUNT_STALE_SERVED,     /* answers with values that had expired */
+  GORGE_COUNT_MASTER_SWITCHES,  /* other masters that the sentinels named */
   GORGE_COUNTERS = 64
 };
 
@@ -224,6 +225,10 @@ struct gorge_config {
   uint32_t redis_port;
   const char *redis_host; /* NULL and redis_path NULL: no Redis */
   const char *redis_path;
+  const char *sentinels; /* instead of host and path: "host port\n" for each, 16 at most */
+  const char *master;    /* its name there, 1..128 bytes */
+  const char *sentinel_username;
+  const char *sentinel_password;
   const char *username;
   const char *password;
   uint32_t
@@ -480,6 +485,7 @@ struct gorge_stats {
   double lag_ms;       /* a hit reflects what Redis had committed so long ago; -1: nothing is known, or no Redis */
   uint64_t breaker_opens;
   char redis_reason[128]; /* why this worker's connection is down, or its last command failed; empty: neither */
+  char master[64]; /* with sentinels: where the master is, "192.0.2.1:6379"; "": not known */
 };
 
 /* Sums over all workers of the host. */

@@ -107,6 +107,10 @@ static bool has_transport(const struct gorge_conn *c) {
 
 bool gorge_conn_busy(const struct gorge_conn *c) { return gorge_conn_pending(c) >= (c->config.max_pending + 3) / 4; }
 
+static bool may_retry(const struct gorge_conn *c, uint64_t now_ms) {
+  return now_ms >= c->retry_ms || gorge_conn_moved(c);
+}
+
 static int may_submit(struct gorge_conn *c, uint64_t now_ms) {
   if (c->state == GORGE_CONN_CLOSED) {
     return GORGE_ERR_CLOSED;
@@ -115,7 +119,8 @@ static int may_submit(struct gorge_conn *c, uint64_t now_ms) {
     return GORGE_ERR_UNSUPPORTED;
   }
   c->wanted = true;
-  if (c->doomed || (c->state == GORGE_CONN_DOWN && now_ms < c->retry_ms)) {
+  gorge_conn_leave_if_moved(c);
+  if (c->doomed || (c->state == GORGE_CONN_DOWN && !may_retry(c, now_ms))) {
     return GORGE_ERR_DOWN;
   }
   if (gorge_conn_pending(c) >= c->config.max_pending && !c->in_ready) {
@@ -174,6 +179,8 @@ void gorge_conn_fail(struct gorge_conn *c, const char *reason) { gorge_conn_doom
 
 enum gorge_conn_state gorge_conn_state(const struct gorge_conn *c) { return c->state; }
 
+int gorge_conn_failure(const struct gorge_conn *c) { return c->doom_status; }
+
 const char *gorge_conn_reason(const struct gorge_conn *c) { return c->reason; }
 
 uint32_t gorge_conn_pending(const struct gorge_conn *c) {
@@ -203,9 +210,14 @@ void gorge_conn_doom(struct gorge_conn *c, int status, const char *what, const c
 }
 
 bool gorge_conn_want_connect(struct gorge_conn *c, uint64_t now_ms) {
-  if (c->state != GORGE_CONN_DOWN || !c->wanted || now_ms < c->retry_ms) {
+  if (c->state != GORGE_CONN_DOWN || !c->wanted || !may_retry(c, now_ms)) {
     return false;
   }
+  if (gorge_conn_moved(c)) {
+    gorge_backoff_reset(&c->backoff);
+    c->place = __atomic_load_n(c->config.place, __ATOMIC_RELAXED); /* relaxed: see gorge_conn_moved */
+  }
+  c->headed = false;
   c->state = GORGE_CONN_CONNECTING;
   c->connect_by_ms = now_ms + c->config.connect_timeout_ms;
   return true;
@@ -243,6 +255,7 @@ void gorge_conn_closed(struct gorge_conn *c, uint64_t now_ms, const char *reason
   if (!c->doomed) {
     const char *when = gorge_conn_tls_pending(c) ? " in the TLS handshake" : "";
     set_reason(c, reason != NULL ? reason : "connection closed", when, strlen(when));
+    c->doom_status = GORGE_ERR_DOWN;
   }
   if (was_ready && now_ms >= c->ready_ms + READY_HELD_MS) {
     gorge_backoff_reset(&c->backoff);
@@ -314,6 +327,7 @@ static void become_ready(struct gorge_conn *c, uint64_t now_ms) {
 
 static void deliver(struct gorge_conn *c, struct redisReply *reply, uint64_t now_ms) {
   bool no_auth = gorge_reply_has_code(reply, "NOAUTH");
+  bool replica = c->config.place != NULL && gorge_reply_of_replica(reply);
   c->current = reply;
   c->kept = false;
   if (c->state == GORGE_CONN_HANDSHAKE) {
@@ -324,6 +338,8 @@ static void deliver(struct gorge_conn *c, struct redisReply *reply, uint64_t now
     complete(gorge_pending_pop(&c->sent).cmd, GORGE_OK, reply, now_ms);
     if (no_auth) {
       gorge_conn_doom(c, GORGE_ERR_REDIS, "authentication required", NULL, 0);
+    } else if (replica) {
+      gorge_conn_stray(c, "this server is a replica");
     }
   } else if (c->push != NULL) {
     c->push(c->push_ctx, reply, now_ms);
@@ -410,6 +426,7 @@ bool gorge_conn_tick(struct gorge_conn *c, uint64_t now_ms) {
     expire(c, &c->waiting, now_ms);
     drop_waiting_head(c);
   }
+  gorge_conn_leave_if_moved(c);
   if (c->state == GORGE_CONN_CONNECTING || c->state == GORGE_CONN_HANDSHAKE) {
     if (now_ms >= c->connect_by_ms) {
       const char *what = gorge_conn_tls_pending(c) ? "the TLS handshake took too long: is the port one for TLS?"
@@ -431,7 +448,7 @@ uint64_t gorge_conn_next_ms(const struct gorge_conn *c) {
     return 0;
   }
   switch (c->state) {
-    case GORGE_CONN_DOWN: other = c->wanted ? c->retry_ms : UINT64_MAX; break;
+    case GORGE_CONN_DOWN: other = !c->wanted ? UINT64_MAX : gorge_conn_moved(c) ? 0 : c->retry_ms; break;
     case GORGE_CONN_CONNECTING:
     case GORGE_CONN_HANDSHAKE: other = c->connect_by_ms; break;
     case GORGE_CONN_READY:

@@ -16,6 +16,8 @@
  * asks to be closed. A -NOAUTH in READY closes it as well. Delays between attempts: 50 ms to 2 s with jitter, starting
  * anew once READY was held for a second.
  * With `tls` the bytes in and out are ciphertext (tls/tls.h); the state is HANDSHAKE from the first one of them.
+ * With `place` only a master will do: the handshake asks by ROLE, an answer -READONLY closes the connection, and so does `place` when it
+ * is not any more what it was when the address was taken; then there is no delay before the next attempt.
  *
  * Not thread-safe: one thread drives and uses it. Completions run inside input, tick, closed and destroy; they may
  * submit and cancel, but not drive and not destroy.
@@ -51,6 +53,9 @@ struct gorge_conn_config {
   uint64_t seed;               /* of the backoff's jitter */
   const struct gorge_tls_config *tls; /* NULL: none. Must outlive the connection. */
   const char *host;                   /* with tls: whom the certificate must be for, unless tls says. Copied. */
+  /* Words that are shared with whoever knows where the master is; they outlive the connection. NULL, both: any server will do. */
+  const uint64_t *place; /* another value with each new master; 0: not known */
+  uint64_t *doubts;      /* counted up when the server there turned out to be no master */
 };
 
 struct redisReply; /* hiredis's tree of a reply */
@@ -96,6 +101,8 @@ void gorge_conn_fail(struct gorge_conn *c, const char *reason);
 enum gorge_conn_state gorge_conn_state(const struct gorge_conn *c);
 /* Why it is down: an owned text without secrets, "" when unknown; good until the next call that drives. */
 const char *gorge_conn_reason(const struct gorge_conn *c);
+/* The failure that it went down for the last time: GORGE_ERR_REDIS when the server refused, GORGE_ERR_DOWN ... */
+int gorge_conn_failure(const struct gorge_conn *c);
 /* Places taken: commands in flight or queued, and those given up whose reply is due. 0: nothing more will come. */
 uint32_t gorge_conn_pending(const struct gorge_conn *c);
 /* Whether a quarter of the max_pending places is taken: what can wait is to leave the others to what cannot. */
@@ -106,6 +113,10 @@ uint64_t gorge_conn_connects(const struct gorge_conn *c);
 /* --- driver side --- */
 /* Whether the driver shall open a transport now; on true the state becomes CONNECTING. */
 bool gorge_conn_want_connect(struct gorge_conn *c, uint64_t now_ms);
+/* The address that this attempt leads to was taken when *place was this. Needed with `place` only, before opened. */
+void gorge_conn_towards(struct gorge_conn *c, uint64_t place);
+/* Whether *place is another one than at the last attempt: a connection asks to be closed then, and may be had at once. */
+bool gorge_conn_moved(const struct gorge_conn *c);
 void gorge_conn_opened(struct gorge_conn *c, uint64_t now_ms);
 /*
  * The transport is gone (reason: for people) or could not be had: pending commands fail with GORGE_ERR_DOWN

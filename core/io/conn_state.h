@@ -10,7 +10,14 @@
 #include "resil/backoff.h"
 #include "tls/tls.h"
 
-enum gorge_handshake_step { GORGE_STEP_AUTH, GORGE_STEP_SELECT, GORGE_STEP_NAME, GORGE_STEP_PING, GORGE_STEPS_MAX };
+enum gorge_handshake_step {
+  GORGE_STEP_AUTH,
+  GORGE_STEP_SELECT,
+  GORGE_STEP_NAME,
+  GORGE_STEP_ROLE,
+  GORGE_STEP_PING,
+  GORGE_STEPS_MAX
+};
 
 struct gorge_conn {
   struct gorge_conn_config config; /* strings owned */
@@ -22,6 +29,7 @@ struct gorge_conn {
   bool awaiting;  /* a posted command has not been followed by any byte yet */
   bool in_ready;  /* the ready hook is running */
   bool kept;      /* the reply being delivered was taken over */
+  bool headed;    /* the address of this attempt is known: `place` is the one that it was taken at */
   int doom_status;
   char reason[200];
 
@@ -34,6 +42,7 @@ struct gorge_conn {
   struct gorge_pending waiting;     /* for READY */
   enum gorge_handshake_step steps[GORGE_STEPS_MAX];
   uint32_t step, nsteps;
+  uint64_t place; /* see config.place: at the last attempt */
 
   struct gorge_backoff backoff;
   uint64_t retry_ms;      /* DOWN: no attempt before */
@@ -66,11 +75,18 @@ void gorge_conn_tls_close(struct gorge_conn *c);
 /* Whether there is TLS, and the two sides have not agreed yet. */
 bool gorge_conn_tls_pending(const struct gorge_conn *c);
 
+/* Marks the transport to be closed when it leads to a master of the past. */
+void gorge_conn_leave_if_moved(struct gorge_conn *c);
+/* The server is no master, though it was said to be: marks the transport to be closed, and lets that be known. */
+void gorge_conn_stray(struct gorge_conn *c, const char *what);
+
 /* Puts the handshake's commands into `out`. Returns GORGE_OK or GORGE_ERR_MEMORY. */
 int gorge_handshake_start(struct gorge_conn *c);
 /* One reply of the handshake. Returns true when it was the last and all is well; dooms the connection when refused. */
 bool gorge_handshake_reply(struct gorge_conn *c, const struct redisReply *reply);
 /* Whether an error reply starts with that code. */
 bool gorge_reply_has_code(const struct redisReply *reply, const char *code);
+/* Whether an error says that the server takes no writes, or not even reads, because it is a replica. */
+bool gorge_reply_of_replica(const struct redisReply *reply);
 
 #endif

@@ -20,7 +20,7 @@
 #include "shm/zone.h"
 
 enum {
-  GORGE_LAYOUT_VERSION = 4, /* to be raised with every change of what stands in shared memory, L1 included */
+  GORGE_LAYOUT_VERSION = 5, /* to be raised with every change of what stands in shared memory, L1 included */
   GORGE_LINE = 64,
   GORGE_NAME_WORDS = (GORGE_NAME_MAX + 7) / 8,
   GORGE_HEADER_REGION_WORDS = 24
@@ -65,7 +65,8 @@ struct gorge_zone_header {
   struct gorge_zone_namespace namespaces[GORGE_NAMESPACES];
   struct gorge_words words[GORGE_NAMESPACES];
   struct gorge_line breakers[GORGE_NAMESPACES];
-  struct gorge_line roles[GORGE_NAMESPACES]; /* word[0]: struct gorge_role; word[2]: struct gorge_journal_words */
+  struct gorge_line roles[GORGE_NAMESPACES];   /* word[0]: struct gorge_role; word[2]: struct gorge_journal_words */
+  struct gorge_line masters[GORGE_NAMESPACES]; /* struct gorge_master_words */
 };
 
 /*
@@ -94,6 +95,7 @@ struct gorge_stats_block {
 _Static_assert(sizeof(struct gorge_zone_namespace) == 2 * GORGE_LINE, "namespaces fill cache lines");
 _Static_assert(sizeof(struct gorge_words) == GORGE_LINE, "the words of a namespace are one cache line");
 _Static_assert(sizeof(struct gorge_journal_words) <= GORGE_LINE - 16, "the journal's words fit behind the role");
+_Static_assert(sizeof(struct gorge_master_words) == GORGE_LINE, "the words of a master are one cache line");
 _Static_assert(sizeof(struct gorge_thread_slot) % GORGE_LINE == 0, "life-locks do not share a cache line");
 _Static_assert(sizeof(struct gorge_worker_slot) % GORGE_LINE == 0, "worker slots fill cache lines");
 _Static_assert(sizeof(struct gorge_stats_block) % GORGE_LINE == 0, "stats blocks fill cache lines");

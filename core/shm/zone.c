@@ -185,6 +185,10 @@ struct gorge_role *gorge_zone_subscriber_role(const struct gorge_zone *zone, uin
   return (struct gorge_role *)&zone->header->roles[ns % GORGE_NAMESPACES];
 }
 
+struct gorge_master_words *gorge_zone_master(const struct gorge_zone *zone, uint32_t ns) {
+  return (struct gorge_master_words *)&zone->header->masters[ns % GORGE_NAMESPACES];
+}
+
 uint64_t gorge_zone_token(const struct gorge_zone *zone) {
   uint64_t token;
   do {

@@ -118,4 +118,17 @@ struct gorge_journal_words {
 };
 struct gorge_journal_words *gorge_zone_journal(const struct gorge_zone *zone, uint32_t ns);
 
+enum { GORGE_MASTER_PARTS = 4 };
+
+/* Which server is the master of a namespace that has sentinels (drive/master.h); written by the holder of the subscriber role. */
+struct gorge_master_words {
+  uint64_t
+      part[GORGE_MASTER_PARTS]; /* of its address; 0: not known. The first one is another one with each new master */
+  uint64_t writes;              /* how often it was written */
+  uint64_t rank;                /* of the sentinels' configuration that named it (io/sentinel.h); 0: none has yet */
+  uint64_t trouble;             /* enum gorge_master_trouble: why it is not known */
+  uint64_t doubts;              /* how often a server met there was no master */
+};
+struct gorge_master_words *gorge_zone_master(const struct gorge_zone *zone, uint32_t ns);
+
 #endif

@@ -48,6 +48,7 @@ local function begin(cache, watch)
     watch[event[1]] = { seen = count(cache, event[2]), told_ms = 0 }
   end
   watch.opens = count(cache, "breaker_opens")
+  watch.switches = count(cache, "master_switches")
   watch.ready = false
   watch.began = true
 end
@@ -61,6 +62,14 @@ local function look_at_breaker(cache, watch, raw)
   if watch.opened and raw.breaker == 0 then -- who told that it opened tells that it closed
     watch.opened = false
     tell(cache, "breaker_closed", {})
+  end
+end
+
+local function look_at_master(cache, watch, raw)
+  local switches = count(cache, "master_switches")
+  if switches > watch.switches then
+    tell(cache, "master_switch", { count = switches - watch.switches, master = stats.master(raw) })
+    watch.switches = switches
   end
 end
 
@@ -97,6 +106,9 @@ local function look(cache, watch)
   end
   local raw = stats.raw(cache)
   look_at_breaker(cache, watch, raw)
+  if cache.engine then
+    look_at_master(cache, watch, raw)
+  end
   if cache.engine then
     look_at_redis(cache, watch, raw)
   end

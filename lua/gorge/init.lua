@@ -5,6 +5,7 @@ local cache = require "gorge.cache"
 local codec = require "gorge.codec"
 local events = require "gorge.events"
 local hosts = require "gorge.hosts"
+local master_log = require "gorge.master_log"
 local metrics = require "gorge.metrics"
 local options = require "gorge.options"
 local prometheus = require "gorge.prometheus"
@@ -37,6 +38,9 @@ function _M.new(opts)
   end
   if parsed.on_event then
     events.attach(handle)
+  end
+  if parsed.redis and parsed.redis.sentinels then
+    master_log.attach(handle)
   end
   handles[handle] = true
   report.write(handle.report, "info", ("gorge %s: namespace '%s', zone '%s' of %.0f bytes, %s, host %s"):format(_M._VERSION,

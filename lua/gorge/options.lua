@@ -3,6 +3,7 @@
 
 local check = require "gorge.check"
 local redis_url = require "gorge.redis_url"
+local sentinels = require "gorge.sentinels"
 local text = require "gorge.text"
 local tls_options = require "gorge.tls_options"
 local value_options = require "gorge.value_options"
@@ -49,6 +50,10 @@ _M.to_ms = check.to_ms
 ---@field connect_timeout? number seconds, default 1
 ---@field timeout? number seconds for one command, default 0.5
 ---@field max_pending? integer commands queued before new ones are refused, default 4096
+---@field sentinels? string[] "host:port" of each sentinel, instead of host and path; needs master
+---@field master? string name that the sentinels know the master by
+---@field sentinel_username? string for the sentinels; username and password are for the master
+---@field sentinel_password? string
 
 ---The breaker around Redis.
 ---@class gorge.CircuitBreakerOptions
@@ -118,7 +123,7 @@ _M.to_ms = check.to_ms
 ---@field host? "auto"|"nginx"|"loop"|"blocking" default "auto"
 
 ---@class gorge.ParsedRedis
----@field host string|nil either host and port or path is set
+---@field host string|nil either host and port, or path, or sentinels and master are set
 ---@field port integer|nil
 ---@field path string|nil
 ---@field username string|nil
@@ -130,6 +135,10 @@ _M.to_ms = check.to_ms
 ---@field timeout number seconds
 ---@field timeout_ms integer
 ---@field max_pending integer
+---@field sentinels gorge.SentinelAddress[]|nil
+---@field master string|nil
+---@field sentinel_username string|nil
+---@field sentinel_password string|nil never to be shown
 ---@field display string the address for people, without user and password
 
 ---@class gorge.ParsedOptions every field is set unless it says nil; X_ms is X in whole milliseconds, rounded up, at least 1
@@ -227,9 +236,13 @@ local REDIS_RULES = {
   connect_timeout = { check = seconds(3600), default = 1, ms = true },
   timeout = { check = seconds(3600), default = 0.5, ms = true },
   max_pending = { check = integer(1, 1048576), default = 4096 },
+  sentinels = { check = sentinels.check_list },
+  master = { check = sentinels.check_master },
+  sentinel_username = { check = check_secret },
+  sentinel_password = { check = check_secret },
 }
 
-local REDIS_REFUSED = set { "sentinels", "master", "cluster", "keepalive_interval" }
+local REDIS_REFUSED = set { "cluster", "keepalive_interval" }
 
 local function check_redis(value, name)
   local out, problem
@@ -250,8 +263,14 @@ local function check_redis(value, name)
   end
   if out.path and (out.host or out.port) then
     return nil, "options 'redis.path' and 'redis." .. (out.host and "host" or "port") .. "' exclude each other"
-  elseif not out.path and not out.host then
-    return nil, "option 'redis' needs 'host' or 'path'"
+  end
+  problem = sentinels.problem(out)
+  if problem then
+    return nil, problem
+  elseif not out.path and not out.host and not out.sentinels then
+    return nil, "option 'redis' needs 'host', 'path' or 'sentinels'"
+  elseif out.sentinels and out.tls then
+    return nil, "option 'redis.tls' together with 'redis.sentinels' is not supported by this version"
   elseif out.path and out.tls then
     return nil, "options 'redis.path' and 'redis.tls' exclude each other"
   elseif out.username and not out.password then
@@ -260,7 +279,7 @@ local function check_redis(value, name)
   if out.host then
     out.port = out.port or redis_url.DEFAULT_PORT
   end
-  out.display = redis_url.display(out)
+  out.display = out.sentinels and sentinels.display(out) or redis_url.display(out)
   return out
 end
 

@@ -143,6 +143,11 @@ local function add_namespace(exposition, cache, raw)
         label .. ',state="' .. BREAKER_STATES[state] .. '"', raw.breaker == state and 1 or 0)
     end
   end
+  local master = stats.master(raw)
+  if master then
+    add(exposition, "redis_master", "gauge", "1; where the sentinels say that the master is, as a label.", "",
+      label .. "," .. labels { "master", master }, 1)
+  end
   for i, histogram in ipairs(HISTOGRAMS) do
     add_histogram(exposition, histogram[1], histogram[2], raw.histograms[i - 1], label)
   end

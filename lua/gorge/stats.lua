@@ -42,6 +42,7 @@ _M.COUNTERS = {
   { "update_conflicts", "Such attempts that began anew because somebody else had changed the value." },
   { "replayed", "Invalidations that Redis was told of later." },
   { "stale_served", "Answers with values that had expired." },
+  { "master_switches", "Other masters that the sentinels named." },
 }
 
 _M.HISTOGRAMS = { "l2_latency", "load_latency", "wait_latency" }
@@ -72,6 +73,13 @@ function _M.raw(cache)
   return raw
 end
 
+---Where the sentinels say that the master is.
+---@param raw ffi.cdata* struct gorge_stats
+---@return string|nil
+function _M.master(raw)
+  return raw.master[0] ~= 0 and ffi.string(raw.master) or nil
+end
+
 ---@param cache gorge.Cache
 ---@param raw ffi.cdata*|nil struct gorge_stats: what was read a moment ago
 ---@return table
@@ -92,6 +100,7 @@ function _M.read(cache, raw)
     redis_error = raw.redis_reason[0] ~= 0 and ffi.string(raw.redis_reason) or nil,
     redis_pending = raw.redis_pending,
     subscribed = raw.subscribed == 1,
+    master = _M.master(raw),
     queued = tonumber(raw.queued),
     lag = raw.lag_ms >= 0 and raw.lag_ms / 1000 or nil,
   }

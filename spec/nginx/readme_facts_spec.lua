@@ -234,6 +234,7 @@ describe("README.md, methods", function()
     local stats = cache:stats()
     stats.redis_error = "" -- nil while nothing is wrong
     stats.lag = 0 -- nil without Redis
+    stats.master = "" -- nil without sentinels
     local names = {}
     for _, row in ipairs(markdown.table_under(page, "cache:stats").rows) do
       for _, name in ipairs(markdown.code_spans(row[1])) do
@@ -268,6 +269,9 @@ describe("README.md, methods", function()
       local help = exposition:match("# HELP " .. name .. " ([^\n]*)")
       there[name] = kind .. " " .. table.concat(labels, " ") .. " " .. help:gsub("%.$", "")
     end
+    -- only with sentinels; spec/redis/sentinel_spec.lua looks at it there
+    local help = process.read_file(paths.root .. "/lua/gorge/prometheus.lua"):match 'add%(exposition, "redis_master", "gauge", "(.-)%."'
+    there.gorge_redis_master = "gauge namespace zone master " .. help
     assert.same(there, listed)
   end)
 

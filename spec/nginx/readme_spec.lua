@@ -5,6 +5,7 @@
 --   ```nginx  spec: fragment        what stands outside of http {}, and what goes into it
 --   ```nginx  spec: location /path   a location: put into a server, then asked for
 --   ```sh                           command by command, see COMMANDS
+--   ```sh     spec: sentinel        the same, for a sentinel of the test's; then its user is tried
 --   ```lua                          a program: run by LuaJIT
 --   ```python                       a program that reads what the quick start has stored
 --   ```lua    spec: snippet         a piece of code that uses `cache` and `db`: run inside gorge.run and in a content handler
@@ -306,6 +307,33 @@ local function compare_gorge(block)
   assert.same(first_words(block.code), first_words(require("spec.cli.program").run(arguments).out))
 end
 
+-- Users of the sentinels and of the master, as the page makes them, are all that is needed.
+local function run_for_sentinel(block)
+  local set = helper.replicated { replicas = 1, sentinels = 1, quorum = 1 }
+  local sentinel, master = set.sentinels[1], set.servers[1]
+  for _, command in ipairs(commands_of(block.code)) do
+    shell(replaced(command, "redis-cli -p 26379", "redis-cli -e -p " .. sentinel.port), {})
+  end
+  for _, other in ipairs(page.blocks) do
+    local command = other.heading == "A user with few rights" and commands_of(other.code)[1]
+    if command and command:match "ACL SETUSER my%-app" then
+      shell(replaced(command, "redis-cli", "redis-cli -e -p " .. master.port) .. " +role", {})
+    end
+  end
+  local status, output = helper.luajit(([[
+    local cache = assert(require("gorge").new { namespace = "my-app", zone = "sentinel", l1_size = "4m", redis = { sentinels = { "127.0.0.1:%d" },
+      master = %q, username = "my-app", password = "a-password", sentinel_username = "my-app", sentinel_password = "a-password" } })
+    assert(cache:set("k", 1, 60))
+    local deadline = os.time() + 10
+    while not cache:stats().subscribed do cache:get "k" assert(os.time() < deadline, "not subscribed") end
+  ]]):format(sentinel.port, set.name))
+  assert.equal("", output)
+  assert.equal(0, status)
+  assert.same({}, sentinel:command("ACL", "LOG"))
+  assert.same({}, master:command("ACL", "LOG"))
+  set:stop()
+end
+
 -- Output -----------------------------------------------------------------------------------------------------------------
 
 local function printed_before(block)
@@ -364,6 +392,7 @@ local WAYS = {
   ["sh"] = { run_commands },
   ["sh gorge"] = { run_gorge },
   ["text gorge stat"] = { compare_gorge },
+  ["sh sentinel"] = { run_for_sentinel },
   ["lua"] = { run_program },
   ["python"] = { run_python },
   ["lua tls"] = { run_tls_program },

@@ -141,6 +141,29 @@ function Redis:command(...)
   return reply, reply_err
 end
 
+--- Runs a command on a server that listens on a port of 127.0.0.1.
+---@param port integer
+---@param password string|nil
+---@return any reply
+---@return string? err
+function _M.ask(port, password, ...)
+  local sock = assert(socket.tcp4())
+  sock:settimeout(5)
+  local ok, err = sock:connect("127.0.0.1", port)
+  if not ok then
+    sock:close()
+    return nil, err
+  end
+  if password then
+    send_command(sock, "AUTH", password)
+    read_reply(sock)
+  end
+  send_command(sock, ...)
+  local reply, reply_err = read_reply(sock)
+  sock:close()
+  return reply, reply_err
+end
+
 --- How many clients are connected, without the one that asks.
 ---@return integer
 function Redis:clients()
@@ -187,6 +210,10 @@ function Redis:connect()
   local sock = assert(socket.tcp4())
   sock:settimeout(5)
   assert(sock:connect("127.0.0.1", self.port))
+  if self.opts.password then
+    send_command(sock, "AUTH", self.opts.password)
+    read_reply(sock)
+  end
   return {
     send = function(...) return send_command(sock, ...) end,
     read = function() return read_reply(sock) end,

@@ -332,7 +332,7 @@ describe("option redis", function()
       { { host = "h", tls = { server_name = "a b" } }, "^gorge: option 'redis.tls.server_name' must be a host name, .* got \"a b\"$" },
       { { host = "h", tls = { verify = "no" } }, "^gorge: option 'redis.tls.verify' must be a boolean, got \"no\"$" },
       { { host = "h", tls = { verfiy = false } }, "^gorge: unknown option 'redis.tls.verfiy', did you mean 'redis.tls.verify'%?$" },
-      { {}, "^gorge: option 'redis' needs 'host' or 'path'$" },
+      { {}, "^gorge: option 'redis' needs 'host', 'path' or 'sentinels'$" },
       { { path = "/x", host = "h" }, "^gorge: options 'redis.path' and 'redis.host' exclude each other$" },
       { { path = "/x", port = 1 }, "^gorge: options 'redis.path' and 'redis.port' exclude each other$" },
       { { host = "h", username = "u" }, "^gorge: option 'redis.username' needs 'redis.password' too$" },
@@ -361,8 +361,60 @@ describe("option redis", function()
     for _, case in ipairs(cases) do
       assert.matches(case[2], refusal { redis = case[1] })
     end
-    for _, name in ipairs { "sentinels", "master", "cluster", "keepalive_interval" } do
+    for _, name in ipairs { "cluster", "keepalive_interval" } do
       assert.equal("gorge: option 'redis." .. name .. "' is not supported by this version", refusal { redis = { host = "h", [name] = 1 } })
+    end
+  end)
+
+  it("may name sentinels", function()
+    local parsed = redis { sentinels = { "one", "two.example:1", "10.0.0.1:65535", "[::1]", "[2001:db8::1]:7" }, master = "main", db = 2,
+      sentinel_username = "su", sentinel_password = "sp", username = "u", password = "p" }
+    assert.same({ { host = "one", port = 26379 }, { host = "two.example", port = 1 }, { host = "10.0.0.1", port = 65535 },
+      { host = "::1", port = 26379 }, { host = "2001:db8::1", port = 7 } }, parsed.sentinels)
+    assert.same({ "main", "su", "sp", "u", "p", 2 }, { parsed.master, parsed.sentinel_username, parsed.sentinel_password, parsed.username,
+      parsed.password, parsed.db })
+    assert.is_nil(parsed.host or parsed.port or parsed.path)
+    assert.equal("master 'main' of the sentinels one:26379, two.example:1, 10.0.0.1:65535, [::1]:26379, [2001:db8::1]:7, database 2", parsed.display)
+  end)
+
+  it("names what is wrong with sentinels", function()
+    local accepts = "^gorge: option 'redis.sentinels' must be an array of 1 to 16 addresses such as \"sentinel%-1:26379\", got "
+    local many = {}
+    for i = 1, 17 do
+      many[i] = "h" .. i
+    end
+    local list = { "h" }
+    local cases = {
+      { { sentinels = "h:26379", master = "m" }, accepts .. "\"h:26379\"$" },
+      { { sentinels = {}, master = "m" }, accepts .. "0 of them$" },
+      { { sentinels = many, master = "m" }, accepts .. "17 of them$" },
+      { { sentinels = { "h", port = 1 }, master = "m" }, accepts .. "a table with the key \"port\"$" },
+      { { sentinels = { "h", "a b" }, master = "m" }, "^gorge: option 'redis.sentinels%[2%]' must be \"host:port\" .* got \"a b\"$" },
+      { { sentinels = { "h:0" }, master = "m" }, "option 'redis.sentinels%[1%]' must be" },
+      { { sentinels = { "h:65536" }, master = "m" }, "option 'redis.sentinels%[1%]' must be" },
+      { { sentinels = { "::1" }, master = "m" }, "option 'redis.sentinels%[1%]' must be" },
+      { { sentinels = { "" }, master = "m" }, "option 'redis.sentinels%[1%]' must be" },
+      { { sentinels = { 26379 }, master = "m" }, "option 'redis.sentinels%[1%]' must be .* got 26379$" },
+      { { sentinels = list }, "^gorge: option 'redis.sentinels' needs 'redis.master', the name that the sentinels know the master by$" },
+      { { sentinels = list, master = "" },
+        "^gorge: option 'redis.master' must be the name .*, 1 to 128 printable characters without blanks, got \"\"$" },
+      { { sentinels = list, master = "a b" }, "option 'redis.master' must be" },
+      { { sentinels = list, master = ("m"):rep(129) }, "option 'redis.master' must be" },
+      { { sentinels = list, master = "m", host = "h" },
+        "^gorge: options 'redis.sentinels' and 'redis.host' exclude each other: the sentinels tell where the master is$" },
+      { { sentinels = list, master = "m", port = 1 }, "'redis.sentinels' and 'redis.port' exclude each other" },
+      { { sentinels = list, master = "m", path = "/p" }, "'redis.sentinels' and 'redis.path' exclude each other" },
+      { { sentinels = list, master = "m", cluster = list }, "^gorge: option 'redis.cluster' is not supported by this version$" },
+      { { sentinels = list, master = "m", tls = true }, "^gorge: option 'redis.tls' together with 'redis.sentinels' is not supported by this version$" },
+      { { sentinels = list, master = "m", username = "u" }, "option 'redis.username' needs 'redis.password' too$" },
+      { { sentinels = list, master = "m", sentinel_username = "u" }, "option 'redis.sentinel_username' needs 'redis.sentinel_password' too$" },
+      { { host = "h", master = "m" }, "^gorge: option 'redis.master' needs 'redis.sentinels' too$" },
+      { { host = "h", sentinel_password = "p" }, "^gorge: option 'redis.sentinel_password' needs 'redis.sentinels' too$" },
+      { { host = "h", sentinel_username = "p" }, "^gorge: option 'redis.sentinel_username' needs 'redis.sentinels' too$" },
+      { { sentinel = list, master = "m" }, "^gorge: unknown option 'redis.sentinel', did you mean 'redis.sentinels'%?$" },
+    }
+    for _, case in ipairs(cases) do
+      assert.matches(case[2], refusal { redis = case[1] })
     end
   end)
 
@@ -377,6 +429,9 @@ describe("option redis", function()
       { host = "h", password = secret, username = "" },
       { host = "h", username = "u", password = secret .. ("x"):rep(2000) },
       { password = secret },
+      { sentinels = { "user:" .. secret .. "@h:1" }, master = "m" },
+      { sentinels = "redis://u:" .. secret .. "@h", master = "m" },
+      { sentinels = { "h" }, sentinel_password = secret, password = secret },
       "redis://u:" .. secret .. "@h:bad",
       "rediss://u:" .. secret .. "@h:0",
       { host = "h", tls = { cert = secret, key = "/k" } },

@@ -12,6 +12,7 @@
 local bit = require "bit"
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
+local sentinels = require "gorge.sentinels"
 
 local tobit = bit.tobit
 local ffi_new, ffi_string = ffi.new, ffi.string
@@ -36,6 +37,7 @@ local mt = { __index = _M }
 ---@field view ffi.cdata* struct gorge_view: what a hit needs
 ---@field read ffi.cdata* struct gorge_read, that of the view: what the last call told
 ---@field host gorge.Host
+---@field after_poll fun()|nil
 
 local function text(value)
   return value and ffi.cast("const char *", value) or nil
@@ -58,6 +60,7 @@ function _M.new(options, host, flags)
   local redis = options.redis
   local breaker = options.circuit_breaker
   local config = ffi_new "struct gorge_config"
+  local lines = redis and redis.sentinels and sentinels.lines(redis.sentinels) -- what config points to must live until it has been used
   config.zone, config.ns = text(options.zone), text(options.namespace)
   config.l1_size = options.l1_size
   config.flags = flags
@@ -71,6 +74,10 @@ function _M.new(options, host, flags)
     config.db = redis.db
     if redis.tls then
       set_tls(config, redis.tls)
+    end
+    if lines then
+      config.sentinels, config.master = text(lines), text(redis.master)
+      config.sentinel_username, config.sentinel_password = text(redis.sentinel_username), text(redis.sentinel_password)
     end
     config.connect_timeout_ms, config.timeout_ms = redis.connect_timeout_ms, redis.timeout_ms
     config.max_pending = redis.max_pending
@@ -399,6 +406,9 @@ function _M:poll()
     end
   until n < EVENTS
   self.host.kick(self)
+  if self.after_poll then
+    self.after_poll()
+  end
 end
 
 ---Waits until the waiter is signalled, or for so long; then it looks around.

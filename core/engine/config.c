@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/* Where Redis is, and how to get in: copied from a configuration into the cache. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "drive/master.h"
+#include "engine/engine.h"
+#include "io/sentinel.h"
+
+bool gorge_has_redis(const struct gorge_config *config) {
+  return config->redis_host != NULL || config->redis_path != NULL || config->sentinels != NULL;
+}
+
+/* NULL stays NULL. Returns false when out of memory. */
+static bool copy_text(const char *text, const char **out) {
+  *out = text == NULL ? NULL : strdup(text);
+  return text == NULL || *out != NULL;
+}
+
+int gorge_config_tls(gorge_cache *c, const struct gorge_config *config, char *err, uint32_t err_size) {
+  if (config->tls == GORGE_TLS_OFF) {
+    return GORGE_OK;
+  }
+  c->tls.verify = config->tls != GORGE_TLS_UNVERIFIED;
+  if (!copy_text(config->tls_ca, &c->tls.ca) || !copy_text(config->tls_cert, &c->tls.cert) ||
+      !copy_text(config->tls_key, &c->tls.key) || !copy_text(config->tls_server_name, &c->tls.server_name) ||
+      !copy_text(config->redis_host, &c->redis.host)) {
+    if (err != NULL) {
+      snprintf(err, err_size, "%s", gorge_status_text(GORGE_ERR_MEMORY));
+    }
+    return GORGE_ERR_MEMORY;
+  }
+  c->redis.tls = &c->tls;
+  if (!gorge_tls_check(&c->tls, err, err_size)) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  gorge_process_end_first();
+  return GORGE_OK;
+}
+
+/* One line, "host port\n". Returns what comes after it, or NULL: malformed, or out of memory. */
+static const char *add_sentinel(struct gorge_sentinels *s, const char *line) {
+  const char *blank = strchr(line, ' ');
+  char *end;
+  if (blank == NULL || blank == line || s->count == GORGE_SENTINELS_MAX) {
+    return NULL;
+  }
+  unsigned long port = strtoul(blank + 1, &end, 10);
+  if (port < 1 || port > UINT16_MAX || *end != '\n') {
+    return NULL;
+  }
+  char *host = strndup(line, (size_t)(blank - line));
+  if (host == NULL) {
+    return NULL;
+  }
+  s->list[s->count].host = host;
+  s->list[s->count++].port = (uint16_t)port;
+  return end + 1;
+}
+
+static int set_sentinels(gorge_cache *c, const struct gorge_config *config) {
+  size_t name_len = config->master == NULL ? 0 : strlen(config->master);
+  if (name_len == 0 || name_len > GORGE_MASTER_NAME_MAX) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  struct gorge_sentinels *s = calloc(1, sizeof *s);
+  if (s == NULL) {
+    return GORGE_ERR_MEMORY;
+  }
+  c->sentinels = s;
+  s->conn = c->redis; /* the same patience */
+  s->conn.db = 0;
+  if (!copy_text(config->sentinel_username, &s->conn.username) ||
+      !copy_text(config->sentinel_password, &s->conn.password) || !copy_text(config->master, &s->master)) {
+    return GORGE_ERR_MEMORY;
+  }
+  for (const char *line = config->sentinels; line == config->sentinels || *line != '\0';) {
+    line = add_sentinel(s, line);
+    if (line == NULL) {
+      return GORGE_ERR_ARGUMENT;
+    }
+  }
+  struct gorge_master_words *words = gorge_zone_master(c->zone, c->ns);
+  c->redis.place = &words->part[0];
+  c->redis.doubts = &words->doubts;
+  c->endpoint = gorge_endpoint_of_master(words);
+  return GORGE_OK;
+}
+
+int gorge_config_redis(gorge_cache *c, const struct gorge_config *config) {
+  if (!gorge_has_redis(config)) {
+    return GORGE_OK;
+  }
+  c->has_redis = true;
+  c->redis.db = config->db;
+  c->redis.connect_timeout_ms = config->connect_timeout_ms;
+  c->redis.timeout_ms = config->timeout_ms;
+  c->redis.max_pending = config->max_pending;
+  c->redis.max_reply_bytes = 512U << 20;
+  if (gorge_random(&c->redis.seed, sizeof c->redis.seed) != GORGE_OK) {
+    return GORGE_ERR_MEMORY;
+  }
+  if (config->sentinels != NULL) {
+    int status = set_sentinels(c, config);
+    if (status != GORGE_OK) {
+      return status;
+    }
+  } else {
+    c->endpoint = gorge_endpoint_create(config->redis_host, (uint16_t)config->redis_port, config->redis_path);
+  }
+  bool copied = copy_text(config->username, &c->redis.username) && copy_text(config->password, &c->redis.password);
+  return c->endpoint != NULL && copied ? GORGE_OK : GORGE_ERR_MEMORY;
+}
+
+static void free_text(const char *text) { free((char *)text); }
+
+static void release_sentinels(struct gorge_sentinels *s) {
+  for (uint32_t i = 0; i < s->count; i++) {
+    free_text(s->list[i].host);
+  }
+  free_text(s->conn.username);
+  free_text(s->conn.password);
+  free_text(s->master);
+  free(s);
+}
+
+void gorge_config_release(gorge_cache *c) {
+  gorge_endpoint_destroy(c->endpoint);
+  free_text(c->redis.username);
+  free_text(c->redis.password);
+  free_text(c->redis.host);
+  free_text(c->tls.ca);
+  free_text(c->tls.cert);
+  free_text(c->tls.key);
+  free_text(c->tls.server_name);
+  if (c->sentinels != NULL) {
+    release_sentinels(c->sentinels);
+  }
+}

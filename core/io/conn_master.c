@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* A connection that only a master will do for: where the master is stands in words that others keep up to date (conn.h, `place`). */
+#include "io/conn_state.h"
+
+bool gorge_conn_moved(const struct gorge_conn *c) {
+  /* relaxed: the value alone counts; the address that goes with it is read elsewhere */
+  return c->config.place != NULL && __atomic_load_n(c->config.place, __ATOMIC_RELAXED) != c->place;
+}
+
+/* An attempt whose address has not been taken yet will lead to where the master is by then. */
+void gorge_conn_leave_if_moved(struct gorge_conn *c) {
+  if (gorge_conn_moved(c) && (c->headed || c->state != GORGE_CONN_CONNECTING)) {
+    gorge_conn_doom(c, GORGE_ERR_DOWN, "another server is the master now", NULL, 0);
+  }
+}
+
+void gorge_conn_towards(struct gorge_conn *c, uint64_t place) {
+  if (c->state == GORGE_CONN_CONNECTING && c->config.place != NULL) {
+    c->place = place;
+    c->headed = true;
+  }
+}
+
+void gorge_conn_stray(struct gorge_conn *c, const char *what) {
+  if (c->config.doubts != NULL) {
+    __atomic_fetch_add(c->config.doubts, 1, __ATOMIC_RELAXED); /* relaxed: a hint to ask the sentinels at once */
+  }
+  gorge_conn_doom(c, GORGE_ERR_DOWN, what, NULL, 0);
+}

@@ -1,0 +1,267 @@
+-- SPDX-License-Identifier: MIT
+-- The master of a set with sentinels dies or stands still under load: each fetch answers, nothing that Redis has confirmed is read in an older form beyond
+-- the bound, and a former master that comes back is left alone.
+local helper = require "spec.helper"
+local node = require "spec.nginx.node"
+
+local FRESH, DISCONNECTED = 1, 2
+-- What a host may serve without contact to Redis is this old; and what a loaded machine adds.
+local STALE = DISCONNECTED + 0.75
+-- timeout (0.5 s) for one command, or connect_timeout (1 s), and what a loaded machine adds
+local SLOW = 2.5
+
+local function start(opts)
+  local set = helper.replicated(opts)
+  local redis = { sentinels = set:addresses(), master = set.name, password = set.servers[1].opts.password,
+    sentinel_password = opts and opts.sentinel_password }
+  local a, b = node.pair(set.servers[1], {
+    options = { redis = redis, freshness_bound = FRESH, disconnected_ttl = DISCONNECTED },
+  })
+  for _, n in ipairs { a, b } do -- every worker has a connection
+    for id = 0, 1 do
+      local worker = n:worker(id)
+      helper.wait_until(function() return worker:run [[return cache:set("warm", 1, 60)]] end)
+      worker:close()
+    end
+  end
+  return set, a, b
+end
+
+-- The database of the application: a file that holds a number. The writer raises it, then deletes the key; it remembers when Redis confirmed that.
+local WRITER = [[
+  local path = ...
+  background("writes", function()
+    local n, log, failed = 0, {}, 0
+    while not counts:get "open stop" do
+      n = n + 1
+      write_file(path .. ".new", tostring(n))
+      assert(os.rename(path .. ".new", path))
+      local ok = cache:delete "row"
+      if ok then
+        log[#log + 1] = { n, now() }
+      else
+        failed = failed + 1
+      end
+      ngx.sleep(0.02)
+      while counts:get "open hold" and not counts:get "open go on" do
+        counts:set("holding", 1)
+        ngx.sleep(0.002)
+      end
+    end
+    return { log = log, failed = failed, last = n }
+  end)
+]]
+
+-- A reader remembers when it began to read, and what it got; every other read is of a key that nobody has.
+local READER = [[
+  local path, name = ...
+  local function row() return tonumber(read_file(path)) end
+  background(name, function()
+    local log, errors, slowest, cold = {}, 0, 0, 0
+    while not counts:get "open stop" do
+      local began = now()
+      local value, err = cache:fetch("row", 60, row)
+      local ended = now()
+      if err or not value then errors = errors + 1 end
+      log[#log + 1] = { began, value }
+      cold = cold + 1
+      local key = name .. cold
+      local got, cold_err = cache:fetch(key, 60, load)
+      if cold_err or got ~= "value of " .. key then errors = errors + 1 end
+      slowest = math.max(slowest, ended - began, now() - ended)
+      ngx.sleep(0.005)
+    end
+    return { log = log, errors = errors, slowest = slowest }
+  end)
+]]
+
+local READERS = 3
+
+local function begin_load(a, b)
+  local path = helper.temp_dir() .. "/row"
+  helper.write_file(path, "0")
+  a:run(WRITER, path)
+  for _, n in ipairs { a, b } do
+    for i = 1, READERS do
+      n:run(READER, path, "reads " .. i)
+    end
+  end
+  return path
+end
+
+local function open(nodes, gate)
+  for _, n in ipairs(nodes) do
+    n:run([[open(...)]], gate)
+  end
+end
+
+local function result(n, name)
+  return helper.wait_until(function()
+    return n:run([[local text = counts:get("result " .. ...) return text and require("cjson").decode(text)]], name)
+  end, { timeout = 20, message = "no result of " .. name })
+end
+
+--- The largest number that was confirmed before a moment, for moments that only grow.
+local function confirmed(log)
+  local at, n = 1, 0
+  return function(moment)
+    while log[at] and log[at][2] <= moment do
+      n, at = log[at][1], at + 1
+    end
+    return n
+  end
+end
+
+--- Stops the load and asserts what holds of it. Returns what the writer says.
+local function end_load(a, b)
+  open({ a, b }, "stop")
+  local writes = result(a, "writes")[1] or result(a, "writes")
+  local reads = 0
+  for _, n in ipairs { a, b } do
+    for i = 1, READERS do
+      local log = result(n, "reads " .. i)[1] or result(n, "reads " .. i)
+      assert.equal(0, log.errors)
+      assert.is_true(log.slowest < SLOW, ("a fetch took %.2f s"):format(log.slowest))
+      local least = confirmed(writes.log)
+      for _, read in ipairs(log.log) do
+        local must = least(read[1] - STALE)
+        assert(read[2] >= must, ("%d was read %.2f s after %d had been confirmed"):format(read[2], STALE, must))
+      end
+      reads = reads + #log.log
+    end
+  end
+  assert.is_true(reads > 200, reads .. " reads")
+  return writes
+end
+
+local function assert_one_master(set, a, b, master)
+  for _, n in ipairs { a, b } do
+    for id = 0, 1 do
+      local worker = n:worker(id)
+      helper.wait_until(function() return worker:run [[return cache:set("warm", 1, 60)]] end)
+      assert.same({ "ready", "127.0.0.1:" .. master.port }, { worker:run [[local s = cache:stats() return s.redis, s.master]] })
+      worker:close()
+    end
+  end
+  -- and they hear one another
+  for i = 1, 3 do
+    helper.wait_until(function() return a:run([[return cache:set("heard", ..., 60)]], i) end)
+    helper.wait_until(function() return b:run [[return cache:get "heard"]] == i end)
+  end
+  assert.equal(set:master_port(), master.port)
+end
+
+--- What was confirmed shall not be lost with the old master: the writer holds until the replicas have all of it.
+local function hold_and(set, a, master, fn)
+  open({ a }, "hold")
+  helper.wait_until(function() return a:run [[return counts:get "holding"]] == 1 end)
+  set:catch_up(master)
+  fn()
+  open({ a }, "go on")
+end
+
+--- Connections of ours on a server.
+local function our_connections(server)
+  local _, n = assert(server:command("CLIENT", "LIST")):gsub("name=gorge ", "")
+  return n
+end
+
+local function assert_switched(n, new)
+  assert.equal(1, n:stats().master_switches)
+  local text = ("gorge: namespace '%s': the Redis master is 127.0.0.1:%d now"):format(n.namespace, new.port)
+  local function logged()
+    local count = 0
+    for _, line in ipairs(n.nginx:log_lines { warn = true }) do
+      count = count + (line:find(text, 1, true) and 1 or 0)
+    end
+    return count
+  end
+  helper.wait_until(function() return logged() > 0 end, { message = "nothing was logged" })
+  assert.equal(1, logged()) -- of all workers one
+  for _, other in ipairs(n.nginx:log_lines()) do
+    assert.matches("recv%(%) failed", other) -- nginx itself, of the connection to a server that was killed
+  end
+end
+
+describe("a failover under load", function()
+  it("after the master was killed", function()
+    local set, a, b = start()
+    local old = set.servers[1]
+    local path = begin_load(a, b)
+    helper.sleep(0.5)
+    hold_and(set, a, old, function()
+      old:kill()
+      local ok, err = a:run [[return cache:delete "missed"]]
+      assert.is_nil(ok)
+      assert.matches("^gorge: delete: done on this host, but not in Redis: ", err)
+    end)
+    local new = set:wait_promoted(old)
+    helper.sleep(0.7)
+    local writes = end_load(a, b)
+    assert.is_true(#writes.log > 20, #writes.log .. " confirmed writes")
+    assert_one_master(set, a, b, new)
+    assert_switched(a, new)
+    assert_switched(b, new)
+    -- what could not be told Redis was told later
+    helper.wait_until(function() return a:stats().queued == 0 end)
+    assert.is_true(a:stats().replayed > 0)
+    assert.equal(writes.last, b:run([[local path = ... return cache:fetch("row", 60, function() return tonumber(read_file(path)) end)]], path))
+  end)
+
+  it("after the master stood still, which comes back as if nothing had happened", function()
+    local set, a, b = start { password = "sesame", sentinel_password = "open" }
+    local old = set.servers[1]
+    local cut_off = set.sentinels[3]
+    begin_load(a, b)
+    helper.sleep(0.3)
+    hold_and(set, a, old, function() old:pause() end)
+    local new = set:wait_promoted(old)
+    helper.wait_until(function() return a:stats().master == "127.0.0.1:" .. new.port and b:stats().master == a:stats().master end)
+    local writes_before = assert(tonumber(new:command("INFO", "commandstats"):match "cmdstat_xadd:calls=(%d+)"))
+    old:resume()
+    assert.equal("master", old:command("ROLE")[1]) -- it does not know better
+    -- and one sentinel says the same until the others have told it
+    cut_off:reborn(old.port)
+    assert.equal(tostring(old.port), cut_off:command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", set.name)[2])
+    helper.sleep(1)
+    assert.equal(0, our_connections(old))
+    assert.is_true(our_connections(new) > 0)
+    end_load(a, b)
+    assert.is_true(tonumber(new:command("INFO", "commandstats"):match "cmdstat_xadd:calls=(%d+)") > writes_before)
+    assert_one_master(set, a, b, new)
+    assert_switched(a, new)
+    assert_switched(b, new)
+  end)
+end)
+
+describe("a failover that loses what was confirmed", function()
+  it("is noticed, and nothing from before is served from L1", function()
+    local set, a, b = start()
+    local old = set.servers[1]
+    a:run [[return cache:set("k", "old", 60)]]
+    a:run [[return cache:set("other", "kept", 60)]]
+    set:catch_up(old)
+    for _, replica in ipairs { set.servers[2], set.servers[3] } do
+      replica:pause()
+    end
+    old:command("CLIENT", "KILL", "TYPE", "replica") -- what is on its way to a replica that stands still is not lost
+    assert.is_true((a:run [[return cache:set("k", "confirmed and lost", 60)]]))
+    helper.wait_until(function() return b:run [[return cache:get "k"]] == "confirmed and lost" end)
+    old:kill()
+    for _, replica in ipairs { set.servers[2], set.servers[3] } do
+      replica:resume()
+    end
+    local resyncs = { a:stats().resyncs, b:stats().resyncs }
+    local new = set:wait_promoted(old)
+    assert_one_master(set, a, b, new)
+    for i, n in ipairs { a, b } do
+      helper.wait_until(function() return n:stats().resyncs > resyncs[i] end, { message = "the loss was not noticed" })
+      -- Redis is what counts again, for every worker
+      for id = 0, 1 do
+        local worker = n:worker(id)
+        assert.equal("old", worker:run [[return cache:get "k"]])
+        worker:close()
+      end
+    end
+  end)
+end)

@@ -1,0 +1,216 @@
+-- SPDX-License-Identifier: MIT
+--- A real master with replicas, and real sentinels that watch them, all of the test's own.
+local net = require "spec.support.net"
+local process = require "spec.support.process"
+local redis = require "spec.support.redis"
+
+local _M = {}
+
+---@class gorge.spec.Replicated
+---@field name string that the sentinels know the master by
+---@field servers gorge.spec.Redis[] the first one is the master at the start
+---@field sentinels gorge.spec.Sentinel[]
+local Replicated = {}
+Replicated.__index = Replicated
+
+---@class gorge.spec.Sentinel
+---@field port integer
+local Sentinel = {}
+Sentinel.__index = Sentinel
+
+local function lines(list)
+  return table.concat(list, "\n") .. "\n"
+end
+
+local function start_sentinel(name, master_port, opts)
+  local self = setmetatable({ dir = process.temp_dir(), port = net.free_port(), password = opts.sentinel_password }, Sentinel)
+  self.config = lines {
+    "bind 127.0.0.1", "port " .. self.port, "dir " .. self.dir, "logfile " .. self.dir .. "/redis.log", "daemonize no",
+    opts.sentinel_password and "requirepass " .. opts.sentinel_password or "",
+    opts.sentinel_password and "sentinel sentinel-pass " .. opts.sentinel_password or "",
+    ("sentinel monitor %s 127.0.0.1 %d %d"):format(name, master_port, opts.quorum or 2),
+    ("sentinel down-after-milliseconds %s %d"):format(name, opts.down_after_ms or 500),
+    ("sentinel failover-timeout %s %d"):format(name, opts.failover_timeout_ms or 3000),
+    opts.password and ("sentinel auth-pass %s %s"):format(name, opts.password) or "",
+  }
+  process.write_file(self.dir .. "/sentinel.conf", self.config)
+  self:up()
+  return self
+end
+
+function Sentinel:up()
+  self.process = process.spawn { "redis-server", self.dir .. "/sentinel.conf", "--sentinel", stdout = self.dir .. "/stdout" }
+  process.wait_until(function()
+    if not self.process:alive() then
+      error("the sentinel ended: " .. self:log())
+    end
+    return self:command "PING" == "PONG"
+  end, { message = "the sentinel did not answer" })
+end
+
+---@return any reply
+---@return string? err
+function Sentinel:command(...)
+  local reply, err = redis.ask(self.port, self.password, ...)
+  return reply, err
+end
+
+---@return string
+function Sentinel:log()
+  return process.read_file(self.dir .. "/redis.log") or ""
+end
+
+function Sentinel:kill()
+  self.process:stop(process.SIGKILL)
+end
+
+function Sentinel:pause()
+  self.process:kill(process.SIGSTOP)
+end
+
+function Sentinel:resume()
+  self.process:kill(process.SIGCONT)
+end
+
+--- Forgets what it has learned, and begins with another master.
+---@param master_port integer
+function Sentinel:reborn(master_port)
+  self:kill()
+  process.write_file(self.dir .. "/sentinel.conf", (self.config:gsub("(sentinel monitor %S+ %S+) %d+", "%1 " .. master_port)))
+  self:up()
+end
+
+function Sentinel:stop()
+  if self.dir then
+    self.process:stop(process.SIGKILL)
+    process.remove_dir(self.dir)
+    self.dir = nil
+  end
+end
+
+--- Starts them and waits until every sentinel knows every replica and every other sentinel.
+---@param opts? { password?: string, sentinel_password?: string, replicas?: integer, sentinels?: integer, quorum?: integer, down_after_ms?: integer }
+---@return gorge.spec.Replicated
+function _M.start(opts)
+  opts = opts or {}
+  local self = setmetatable({ name = "main", servers = {}, sentinels = {} }, Replicated)
+  local replicas, sentinels = opts.replicas or 2, opts.sentinels or 3
+  local common = lines { "repl-diskless-sync-delay 0", "repl-ping-replica-period 1", opts.password and "masterauth " .. opts.password or "" }
+  self.servers[1] = redis.start { password = opts.password, config = common }
+  for i = 1, replicas do
+    self.servers[i + 1] = redis.start { password = opts.password, config = common .. "replicaof 127.0.0.1 " .. self.servers[1].port }
+  end
+  process.wait_until(function()
+    local info = assert(self.servers[1]:command("INFO", "replication"))
+    return info:match "connected_slaves:(%d+)" == tostring(replicas) and self:in_step()
+  end, { message = "the replicas did not follow" })
+  for i = 1, sentinels do
+    self.sentinels[i] = start_sentinel(self.name, self.servers[1].port, opts)
+  end
+  process.wait_until(function() return self:settled(sentinels - 1, replicas) end,
+    { timeout = 20, interval = 0.05, message = "the sentinels did not find one another" })
+  return self
+end
+
+local function fields(reply)
+  local out = {}
+  for i = 1, #reply, 2 do
+    out[reply[i]] = reply[i + 1]
+  end
+  return out
+end
+
+---@return boolean whether each sentinel that answers knows so many others and so many replicas
+function Replicated:settled(others, replicas)
+  for _, sentinel in ipairs(self.sentinels) do
+    local reply = sentinel:command("SENTINEL", "MASTER", self.name)
+    local state = type(reply) == "table" and fields(reply) or {}
+    local known = tonumber(state["num-other-sentinels"]) == others and tonumber(state["num-slaves"]) == replicas
+    if not known or state.flags ~= "master" then
+      return false
+    end
+  end
+  return true
+end
+
+--- Where the sentinels send clients.
+---@return integer|nil port
+function Replicated:master_port()
+  for _, sentinel in ipairs(self.sentinels) do
+    local reply = sentinel:command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
+    if type(reply) == "table" then
+      return tonumber(reply[2])
+    end
+  end
+end
+
+---@return gorge.spec.Redis
+function Replicated:server_at(port)
+  for _, server in ipairs(self.servers) do
+    if server.port == port then
+      return server
+    end
+  end
+  error("no server of ours has the port " .. tostring(port))
+end
+
+--- Whether every replica that is connected has all that the master has.
+---@param master? gorge.spec.Redis the first server
+---@return boolean
+function Replicated:in_step(master)
+  local info = assert((master or self.servers[1]):command("INFO", "replication"))
+  local offset = info:match "master_repl_offset:(%d+)"
+  for line in info:gmatch "slave%d+:([^\r\n]+)" do
+    if not line:find("state=online", 1, true) or line:match "offset=(%d+)" ~= offset then
+      return false
+    end
+  end
+  return true
+end
+
+--- Waits until the replicas have all that the master has taken so far.
+---@param master gorge.spec.Redis
+---@param replicas? integer 2
+function Replicated:catch_up(master, replicas)
+  replicas = replicas or 2
+  local connection = master:connect()
+  connection.send("PUBLISH", "gorge-spec", "mark") -- WAIT is about what this connection has written
+  connection.read()
+  connection.send("WAIT", replicas, 4000)
+  local reached = connection.read()
+  connection.close()
+  assert(reached == replicas, ("%s of %d replicas caught up"):format(reached, replicas))
+end
+
+--- Addresses of the sentinels, as the option takes them.
+---@return string[]
+function Replicated:addresses()
+  local list = {}
+  for i, sentinel in ipairs(self.sentinels) do
+    list[i] = "127.0.0.1:" .. sentinel.port
+  end
+  return list
+end
+
+--- Waits until another server than `old` is the master, and takes writes.
+---@param old gorge.spec.Redis
+---@return gorge.spec.Redis
+function Replicated:wait_promoted(old)
+  return process.wait_until(function()
+    local port = self:master_port()
+    local server = port and port ~= old.port and self:server_at(port)
+    local role = server and server:command "ROLE"
+    return type(role) == "table" and role[1] == "master" and server
+  end, { timeout = 20, interval = 0.02, message = "no other server was promoted" })
+end
+
+function Replicated:stop()
+  for _, sentinel in ipairs(self.sentinels) do
+    sentinel:stop()
+  end
+  for _, server in ipairs(self.servers) do
+    server:stop()
+  end
+end
+
+return _M
