@@ -205,6 +205,10 @@ bench-traces: deps-dev $(BUILD)/bench/trace  ## the same for a folder of traces:
 	core/bench/traces.sh $(BUILD)/bench/trace '$(TRACES)'
 
 
+.PHONY: picture
+picture: deps-dev build  ## paint the status page under load again, for the README
+	GORGE_BUILD='$(BUILD)' PICTURE=examples/metrics/status.png luajit /usr/bin/busted spec/nginx/picture.lua
+
 .PHONY: demo serve
 demo: deps build  ## run the demo; REDIS=none runs it without Redis
 	@REDIS='$(REDIS)' examples/packages/demo

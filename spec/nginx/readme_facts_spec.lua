@@ -650,6 +650,40 @@ describe("README.md, the rest", function()
     end
   end)
 
+  it("compares by figures that were measured", function()
+    local results = require("cjson").decode(process.read_file(paths.root .. "/spec/bench/results.json"))
+    local figures = require "spec.bench.figures"
+    local known = {} -- by row, and by who was measured
+    for _, row in ipairs(results.rows) do
+      for _, line in ipairs(row.lines) do
+        known[line.name] = known[line.name] or {}
+        known[line.name][line.of.name] = figures.quantity(line.of.median, line.unit)
+        if line.against then
+          known[line.name][line.against.name] = figures.quantity(line.against.median or line.against.figure, line.unit)
+        end
+      end
+    end
+    local measured = {
+      ["one hot key, the worker's own copy"] = "fetch, L0: one hot key", ["one hot key of 100 B in shared memory"] = "fetch, L1: one hot key, 100 B",
+      ["the same, two workers together"] = "fetch, L1: one hot key, 100 B, sum", ["a small table in shared memory"] = "fetch, L1: small table",
+      ["95 % reads, 5 % writes, two workers together"] = "95 % fetch + 5 % set, zipf, L0 and L1, sum",
+      ["memory of an entry, 20 B + 100 B"] = "memory per entry, 20 B + 100 B",
+      ["GETs in Redis, two workers, 50 in flight each"] = "L2 hits, 2 workers x 50 in flight", ["one GET after another"] = "L2 hits, one after another",
+    }
+    local columns, count = { "gorge", "ngx.shared", "mlcache", "lua-resty-redis" }, 0
+    for _, row in ipairs(markdown.table_under(page, "Comparison").rows) do
+      for i, name in ipairs(columns) do
+        local figure = row[1 + i]:match "^%d[%d.]* [%a/]+"
+        if figure then
+          local of_row = assert(known[measured[row[1]]], row[1] .. " was not measured")
+          assert.equal(of_row[name] or of_row[name .. "+cjson"], figure, row[1])
+          count = count + 1
+        end
+      end
+    end
+    assert.equal(17, count)
+  end)
+
   it("lists the folders of the tree", function()
     local listed = {}
     for _, row in ipairs(markdown.table_under(page, "Development").rows) do
