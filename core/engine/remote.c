@@ -162,6 +162,12 @@ static void done(struct gorge_l2_request *rq, const struct gorge_l2_result *resu
   }
 }
 
+/* Whether all that Redis had committed a short while ago has taken effect on this host; else a clear may have been missed. */
+static bool is_fresh(const gorge_cache *c, uint64_t now_ms) {
+  bool held;
+  return gorge_control_lag(c->zone, c->ns, now_ms, &held) < c->freshness_bound_ms && held;
+}
+
 int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
   gorge_cache *c = op->cache;
   struct gorge_l2_request *rq = &op->request;
@@ -184,6 +190,7 @@ int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   rq->previous = op->previous;
   rq->lease_ms = op->lease_ms;
   rq->rejected_version = op->rejected_version;
+  rq->confirm_epoch = verb == GORGE_L2_LOOKUP && !is_fresh(c, now_ms);
   rq->done = done;
   rq->ctx = op;
   op->requested_us = gorge_clock_us();

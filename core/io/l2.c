@@ -35,8 +35,7 @@ static void learn_clock(struct gorge_l2 *l2, uint64_t server_ms, uint64_t now_ms
   l2->clock_offset_ms = (int64_t)server_ms - (int64_t)l2->time_sent_ms;
 }
 
-/* A decimal number of at most 16 digits; false when it is none. */
-static bool number_of(const struct redisReply *reply, uint64_t *number) {
+bool gorge_l2_number_of(const struct redisReply *reply, uint64_t *number) {
   *number = 0;
   if (reply == NULL || reply->type != REDIS_REPLY_STRING || reply->len < 1 || reply->len > 16) {
     return false;
@@ -56,7 +55,7 @@ static void on_time(struct gorge_command *cmd, int status, const struct redisRep
   l2->time_due = false;
   l2->clock_next_ms = now_ms + CLOCK_RETRY_MS;
   if (status == GORGE_OK && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-      number_of(reply->element[0], &seconds) && number_of(reply->element[1], &us) && us < 1000000) {
+      gorge_l2_number_of(reply->element[0], &seconds) && gorge_l2_number_of(reply->element[1], &us) && us < 1000000) {
     learn_clock(l2, seconds * 1000 + (us + 999) / 1000, now_ms); /* rounded up: ttls end early, not late */
   }
 }
@@ -117,7 +116,7 @@ static void on_epoch(struct gorge_command *cmd, int status, const struct redisRe
   (void)now_ms;
   struct gorge_l2 *l2 = (void *)((char *)cmd - offsetof(struct gorge_l2, epoch_get));
   uint64_t epoch;
-  if (status == GORGE_OK && number_of(reply, &epoch)) {
+  if (status == GORGE_OK && gorge_l2_number_of(reply, &epoch)) {
     gorge_l2_learn_epoch(l2, l2->epoch_seen, epoch);
   }
 }
@@ -220,7 +219,7 @@ static void on_second(struct gorge_command *cmd, int status, const struct redisR
 static int send_lookup(struct gorge_l2_request *rq, uint64_t now_ms) {
   rq->state.step = GORGE_L2_STEP_VALUE;
   int status = gorge_l2_submit_get(rq, now_ms);
-  if (status == GORGE_OK && rq->ntags > 0) {
+  if (status == GORGE_OK && (rq->ntags > 0 || rq->confirm_epoch)) {
     status = gorge_l2_submit_nonces(rq, rq->tags, rq->ntags, now_ms);
     if (status != GORGE_OK) {
       gorge_conn_cancel(rq->l2->conn, &rq->command[0]);

@@ -35,7 +35,8 @@
  *
  * The epoch in the names is that of a word which all connections of a host share. It is asked for when the word is 0, at each new
  * connection, and when a script says that another one is current; the request then goes on under that one. A value read under an
- * epoch that is not current any more when it arrives is read again.
+ * epoch that is not current any more when it arrives is read again. A look-up alone would never learn of another one: with confirm_epoch it
+ * does.
  *
  * Not thread-safe: one thread, that of the connection.
  */
@@ -110,6 +111,7 @@ struct gorge_l2_request {
   uint64_t token, previous;     /* token: not 0 where a lease is concerned, and for UPDATE */
   uint64_t lease_ms;            /* LEASE, RENEW, UPDATE: not 0 */
   uint64_t rejected_version;
+  bool confirm_epoch;   /* LOOKUP: asks for the epoch, too, in the same round: this host may have missed a clear */
   uint64_t deadline_ms; /* 0: the connection's default */
   /* May send this or another request, and cancel others. */
   void (*done)(struct gorge_l2_request *rq, const struct gorge_l2_result *result, uint64_t now_ms);

@@ -136,6 +136,9 @@ int gorge_l2_submit_nonces(struct gorge_l2_request *rq, const struct gorge_l2_ta
                            uint64_t now_ms) {
   start(rq->l2, "MGET");
   add_tag_names(rq->l2, tags, ntags);
+  if (rq->confirm_epoch) {
+    add_name(rq->l2, GORGE_NAME_EPOCH, NULL, 0);
+  }
   return submit(rq, 1, now_ms);
 }
 

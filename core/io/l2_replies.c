@@ -218,11 +218,11 @@ static void on_value(struct gorge_l2_request *rq, const struct redisReply *reply
     finish_status(rq, GORGE_MISS, gorge_envelope_peek_version(reply->str, reply->len), error, now_ms);
   } else {
     rq->state.left_ms = UINT64_MAX;
-    if (e.ntags == 0) {
+    if (e.ntags == 0 && !rq->confirm_epoch) {
       finish_hit(rq, &e, now_ms);
     } else if (!keep(rq, &e)) {
       finish_status(rq, GORGE_ERR_MEMORY, 0, NULL, now_ms);
-    } else if (rq->ntags > 0) {
+    } else if (rq->ntags > 0 || rq->confirm_epoch) {
       rq->state.step = GORGE_L2_STEP_NONCES;
     } else {
       check_requested(rq, NULL, 0, now_ms);
@@ -451,6 +451,13 @@ static void on_epoch(struct gorge_l2_request *rq, const struct redisReply *reply
   begin_anew(rq, now_ms);
 }
 
+/* Whether the epoch that was asked for behind the nonces is still the one in the names. */
+static bool epoch_confirmed(const struct gorge_l2_request *rq, const struct redisReply *reply) {
+  uint64_t epoch;
+  return reply->elements > rq->ntags && gorge_l2_number_of(reply->element[rq->ntags], &epoch) &&
+         epoch == rq->state.epoch;
+}
+
 /* ---- dispatch ---- */
 
 static void on_error(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
@@ -482,6 +489,8 @@ void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const
     on_script(rq, reply, now_ms);
   } else if (step == GORGE_L2_STEP_VALUE) {
     on_value(rq, reply, now_ms);
+  } else if (step == GORGE_L2_STEP_NONCES && rq->confirm_epoch && !epoch_confirmed(rq, reply)) {
+    ask_epoch(rq, now_ms);
   } else if (step == GORGE_L2_STEP_NONCES) {
     check_requested(rq, reply->element, reply->elements, now_ms);
   } else {

@@ -73,7 +73,7 @@ struct gorge_l2 {
 /* ---- l2_commands.c: each submits through command[0] unless told otherwise; statuses as gorge_l2_send ---- */
 int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq);
 int gorge_l2_submit_get(struct gorge_l2_request *rq, uint64_t now_ms);
-/* MGET of nonces through command[1]. */
+/* MGET of nonces, and of the epoch when it is to be confirmed, through command[1]. */
 int gorge_l2_submit_nonces(struct gorge_l2_request *rq, const struct gorge_l2_tag *tags, uint32_t ntags,
                            uint64_t now_ms);
 /* By EVALSHA when the sha is known and rq->state.eval is not set. */
@@ -85,6 +85,8 @@ void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const
 void gorge_l2_drop_kept(struct gorge_l2_request *rq);
 
 /* ---- l2.c ---- */
+/* A decimal number of at most 16 digits; false when it is none. */
+bool gorge_l2_number_of(const struct redisReply *reply, uint64_t *number);
 /* The epoch of now, which names are written under. */
 uint64_t gorge_l2_name_epoch(struct gorge_l2 *l2);
 /* Redis says that the epoch is this one, and the word was `seen` when it was asked. */

@@ -986,6 +986,41 @@ static void test_a_new_connection_learns_the_epoch(void **state) {
   done_with(&a);
 }
 
+/* A node that hears nothing and writes nothing: its look-ups find out about a clear when they are told to. */
+static void test_a_lookup_confirms_the_epoch(void **state) {
+  (void)state;
+  struct node n = node_start("ns"), late = node_start("ns");
+  struct asked a = {0};
+  static const char *const tags[] = {NULL, "t", "t u"}; /* of the value; the node knows of t */
+  for (size_t i = 0; i < sizeof tags / sizeof tags[0]; i++) {
+    const char *hint = i == 0 ? NULL : "t";
+    assert_int_equal(set(&n, &a, "k", "old", tags[i]), GORGE_STORED);
+    for (int confirmed = 0; confirmed < 2; confirmed++) {
+      ask(&a, GORGE_L2_LOOKUP, "k", hint);
+      a.rq.confirm_epoch = confirmed;
+      assert_int_equal(run(&late, &a), GORGE_HIT);
+    }
+    assert_int_equal(clear_all(&n, &a), GORGE_OK);
+    assert_int_equal(lookup(&late, &a, "k", hint), GORGE_HIT); /* under the old names */
+    ask(&a, GORGE_L2_LOOKUP, "k", hint);
+    a.rq.confirm_epoch = true;
+    assert_int_equal(run(&late, &a), GORGE_MISS);
+    assert_int_equal(lookup(&late, &a, "k", hint), GORGE_MISS);
+    assert_int_equal(set(&n, &a, "k", "new", tags[i]), GORGE_STORED);
+    assert_int_equal(lookup(&late, &a, "k", hint), GORGE_HIT);
+    assert_string_equal(a.value, "new");
+    assert_int_equal(number("DEL {2:ns:0}:e"), 1);
+    ask(&a, GORGE_L2_LOOKUP, "k", hint);
+    a.rq.confirm_epoch = true;
+    assert_int_equal(run(&late, &a), GORGE_MISS);
+    assert_int_equal(number("EXISTS {2:ns:0}:e"), 1);
+    assert_int_equal(delete_key(&n, &a, "k"), GORGE_OK);
+  }
+  node_stop(&n);
+  node_stop(&late);
+  done_with(&a);
+}
+
 static void test_tags_that_only_the_loader_knew(void **state) {
   (void)state;
   struct node n = node_start("ns");
@@ -1618,6 +1653,7 @@ int main(void) {
       cmocka_unit_test_setup(test_writes_under_an_old_epoch, setup),
       cmocka_unit_test_setup(test_an_epoch_that_is_lost_is_made_anew, setup),
       cmocka_unit_test_setup(test_a_new_connection_learns_the_epoch, setup),
+      cmocka_unit_test_setup(test_a_lookup_confirms_the_epoch, setup),
       cmocka_unit_test_setup(test_tags_that_only_the_loader_knew, setup),
       cmocka_unit_test_setup(test_ttl, setup),
       cmocka_unit_test_setup(test_versions_only_rise, setup),

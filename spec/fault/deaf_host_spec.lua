@@ -1,0 +1,48 @@
+-- SPDX-License-Identifier: MIT
+-- A host that reaches Redis but hears nothing from it: what it finds there is as fresh as what it has.
+local helper = require "spec.helper"
+local node = require "spec.nginx.node"
+
+local BOUND = 0.5
+
+describe("a host whose messages are lost", function()
+  local redis, relay, a, b
+
+  setup(function()
+    redis = helper.redis()
+    relay = helper.relay(redis)
+    local options = { namespace = helper.unique_name "deaf", freshness_bound = BOUND, redis = redis.url }
+    a = node.start { options = options }
+    options.redis = relay.url
+    b = node.start { options = options }
+    node.wait_linked { a, b }
+  end)
+
+  --- What `a` does reaches `b` only through what `b` asks. A connection that is dead is noticed after about two seconds, longer than this takes.
+  local function unheard(what)
+    assert.is_true((a:run [[return cache:set("k", "old", 60, "t")]]))
+    helper.wait_until(function() return b:run [[return (cache:get "k")]] == "old" end)
+    relay:stall("down", "pubsub")
+    assert.is_true((a:run(what)))
+    local done = helper.now()
+    helper.wait_until(function() return helper.now() > done + BOUND end)
+    for id = 0, 1 do
+      assert.is_nil((b:worker(id):run [[return (cache:get "k")]]))
+    end
+    assert.equal("new", (b:run [[return cache:fetch("k", 60, function() return "new" end, "t")]]))
+    relay:heal()
+    helper.wait_until(function() return a:run [[return (cache:get "k")]] == "new" end)
+  end
+
+  it("does not find what was deleted", function()
+    unheard [[return cache:delete "k"]]
+  end)
+
+  it("does not find what was invalidated by tag", function()
+    unheard [[return cache:invalidate_tags "t"]]
+  end)
+
+  it("does not find what was cleared, although it still has the old names", function()
+    unheard [[return cache:clear()]]
+  end)
+end)
