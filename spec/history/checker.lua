@@ -26,7 +26,7 @@ local huge, max, min = math.huge, math.max, math.min
 
 local FETCH, GET, LOAD, WRITE = record.KIND_FETCH, record.KIND_GET, record.KIND_LOAD, record.KIND_WRITE
 local SET, DELETE, TAGS, CLEAR = record.KIND_SET, record.KIND_DELETE, record.KIND_TAGS, record.KIND_CLEAR
-local UPDATE, STALL = record.KIND_UPDATE, record.KIND_STALL
+local UPDATE, STALL, TROUBLE = record.KIND_UPDATE, record.KIND_STALL, record.KIND_TROUBLE
 local OK, NIL, FAILED = record.RESULT_OK, record.RESULT_NIL, record.RESULT_FAILED
 local L1, L2, FN = record.SOURCE_L1, record.SOURCE_L2, record.SOURCE_FN
 
@@ -69,12 +69,14 @@ end
 
 --- Sorts the operations by what they concern.
 function Check:index()
-  local keys, tags, clears, stalls = {}, {}, {}, {}
+  local keys, tags, clears, stalls, troubles = {}, {}, {}, {}, {}
   for _, op in ipairs(self.history.ops) do
     local kind = op.kind
     if kind == STALL then
       local list = list_in(stalls, op.pid)
       list[#list + 1] = { from = op.start, to = op.finish }
+    elseif kind == TROUBLE then
+      troubles[#troubles + 1] = { from = op.start, to = op.finish > 0 and op.finish or huge, host = op.host, contact = true }
     elseif kind == CLEAR then
       clears[#clears + 1] = op
     else
@@ -89,7 +91,7 @@ function Check:index()
       list[#list + 1] = fault
     end
   end
-  self.keys, self.tags, self.clears, self.stalls = keys, tags, clears, stalls
+  self.keys, self.tags, self.clears, self.stalls, self.troubles = keys, tags, clears, stalls, troubles
   self.calm_of = {}
   local windows = {}
   for i, op in ipairs(clears) do
@@ -104,9 +106,11 @@ function Check:calm(host)
   local calm = self.calm_of[host or 0]
   if not calm then
     local busy = {}
-    for _, fault in ipairs(self.history.faults or {}) do
-      if fault.contact and (host == nil or fault.host == nil or fault.host == host) then
-        busy[#busy + 1] = fault
+    for _, list in ipairs { self.history.faults or {}, self.troubles } do
+      for _, fault in ipairs(list) do
+        if fault.contact and (host == nil or fault.host == nil or fault.host == host) then
+          busy[#busy + 1] = fault
+        end
       end
     end
     calm = timeline.calm(busy)

@@ -34,7 +34,7 @@ local CLOCK_MONOTONIC = 1
 local _M = {}
 
 _M.KINDS = {
-  [0] = "unused", "fetch", "get", "load", "write", "set", "delete", "tags", "clear", "update", "touch", "stall",
+  [0] = "unused", "fetch", "get", "load", "write", "set", "delete", "tags", "clear", "update", "touch", "stall", "trouble",
 }
 _M.RESULTS = { [0] = "not ended", "ok", "nil", "miss", "failed" }
 _M.SOURCES = { [0] = "-", "l0", "l1", "l2", "fn" }

@@ -19,6 +19,7 @@ local LOADED, LATE, TAGGED, PLAIN = 18, 9, 8, 13
 local SET_FIRST, SET_LAST, UPDATE_FIRST, UPDATE_LAST = 19, 24, 25, 28
 local PID_RANGE = 4096
 local STALL, TICK = 0.02, 0.004
+local TIMEOUT = 0.2 -- of a command to Redis
 
 ---@param key integer
 ---@return integer|nil
@@ -259,15 +260,25 @@ function Worker:run_thread()
   end
 end
 
---- Records when this process was not running, or busy with something else.
-function Worker:watch_stalls()
+--- Records when this process was not running, or busy with something else, and when commands to Redis failed for want of an answer in time.
+function Worker:watch()
+  local errors = require("gorge.ffi.lib").GORGE_COUNT_L2_ERRORS
+  local seen, trouble = 0, nil
   while not self:stopping() do
     local before = now()
     ngx.sleep(TICK)
-    local after = now()
+    local after, failed = now(), tonumber(self.cache.engine.counters[errors])
     if after - before > STALL then
       local op = self.log:begin(record.KIND_STALL, 0)
       op.start, op.finish = before, after
+    end
+    if failed ~= seen then
+      trouble = trouble or self.log:begin(record.KIND_TROUBLE, 0)
+      trouble.start = math.min(trouble.start, before - TIMEOUT)
+      seen = failed
+    elseif trouble and self.cache:stats().redis == "ready" then
+      trouble.finish = after
+      trouble = nil
     end
   end
 end
@@ -285,7 +296,7 @@ function _M.start(cache, options)
   end
   math.randomseed(options.seed * 1000003 + options.host * 1009 + ngx.worker.pid())
   assert(ngx.timer.at(0, function()
-    local threads = { ngx.thread.spawn(self.watch_stalls, self) }
+    local threads = { ngx.thread.spawn(self.watch, self) }
     for _ = 1, options.threads do
       threads[#threads + 1] = ngx.thread.spawn(self.run_thread, self)
     end
