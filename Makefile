@@ -99,6 +99,17 @@ $(LIBRARY): $(OBJS_opt) $(BUILD)/obj/opt/objects
 	@echo 'link $@'
 	$(Q)$(CC) $(FLAGS_opt) $(GORGE_LDFLAGS) $(LDFLAGS) $(OBJS_opt) $(LIBS) -o $@
 
+# The library without one of its checks, for the specs that show that they would notice: see core/base/broken.h.
+upper = $(shell echo '$(1)' | tr a-z A-Z)
+$(BUILD)/broken/%/libgorge.so: $(OBJS_opt) $(BUILD)/obj/opt/objects core/base/broken.h
+	@mkdir -p $(@D)
+	@echo 'link $@'
+	$(Q)set -e; objs=' $(OBJS_opt) '; files=$$(grep -lF 'GORGE_CHECKS($(call upper,$*))' $(SRCS)); for c in $$files; do \
+	  $(CC) $(GORGE_CPPFLAGS) $(CPPFLAGS) -DGORGE_BROKEN=GORGE_CHECK_$(call upper,$*) $(GORGE_CFLAGS) $(CFLAGS) \
+	    -c $$c -o $(@D)/$$(basename $$c .c).o; \
+	  o=$${c#core/}; objs=$$(echo "$$objs" | sed "s# $(BUILD)/obj/opt/$${o%.c}.o # $(@D)/$$(basename $$c .c).o #"); done; \
+	$(CC) $(CFLAGS) -fno-lto $(GORGE_LDFLAGS) $(LDFLAGS) $$objs $(LIBS) -o $@
+
 $(CDEF): $(FFI_HEADERS) core/tools/cdef.sh
 	@mkdir -p $(@D)
 	@echo 'cdef $@'

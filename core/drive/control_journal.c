@@ -11,6 +11,7 @@
  */
 #include <string.h>
 
+#include "base/broken.h"
 #include "base/clock.h"
 #include "drive/control_internal.h"
 
@@ -33,7 +34,8 @@ static void set_tried(const struct gorge_watch *w) {
 
 static void on_entry(struct gorge_l2_request *rq, const struct gorge_message *m, uint64_t now_ms) {
   struct gorge_watch *w = rq->ctx;
-  if (!gorge_watch_stopping(w)) { /* else the cursor stays where it is, and whoever comes next repeats all */
+  if (GORGE_CHECKS(JOURNAL) &&
+      !gorge_watch_stopping(w)) { /* else the cursor stays where it is, and whoever comes next repeats all */
     w->n.message(w->n.ctx, &w->control->owner, m, now_ms);
   }
 }
@@ -44,7 +46,7 @@ static void on_journal(struct gorge_l2_request *rq, const struct gorge_l2_result
     w->sync = GORGE_SYNC_DUE; /* the next tick asks again */
     return;
   }
-  if (r->status == GORGE_MISS) {
+  if (GORGE_CHECKS(JOURNAL) && r->status == GORGE_MISS) {
     w->n.resync(w->n.ctx, &w->control->owner, now_ms);
   }
   set_cursor(w, r->version > w->seen ? r->version : w->seen);

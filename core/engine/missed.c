@@ -5,6 +5,7 @@
  * this host has forgotten.
  */
 #include "backlog/backlog.h"
+#include "base/broken.h"
 #include "engine/engine.h"
 
 /* Calls `what` for each key or tag that the write concerns. */
@@ -25,7 +26,7 @@ static void concerned(const struct gorge_op *op, for_each *call) {
 
 void gorge_missed_write(const struct gorge_op *op) {
   const gorge_cache *c = op->cache;
-  if (!gorge_remote_reachable(c)) {
+  if (!GORGE_CHECKS(QUEUE) || !gorge_remote_reachable(c)) {
     return; /* nginx's master: what it stores before the workers are there is nothing that others must forget */
   }
   if (op->verb == GORGE_L2_CLEAR) {

@@ -79,10 +79,12 @@ static void proceed(struct gorge_l2_request *rq, int status, uint64_t now_ms) {
 /* ---- a value, once it is known whether its tags are alive ---- */
 
 static uint64_t remaining_of(const struct gorge_l2_request *rq, const struct gorge_envelope *e, uint64_t now_ms) {
-  if (rq->state.left_ms == UINT64_MAX) {
-    return gorge_l2_remaining_ms(rq->l2, e, now_ms);
+  uint64_t left = rq->state.left_ms, by_clock = gorge_l2_remaining_ms(rq->l2, e, now_ms);
+  /* What PTTL said was true when the answer was on its way. */
+  if (left == UINT64_MAX || (rq->l2->clock_known && by_clock < left)) {
+    return by_clock;
   }
-  return rq->state.left_ms < GORGE_TTL_MAX_MS ? rq->state.left_ms : GORGE_TTL_MAX_MS;
+  return left < GORGE_TTL_MAX_MS ? left : GORGE_TTL_MAX_MS;
 }
 
 static void reject(struct gorge_l2_request *rq, uint64_t version, const char *error, uint64_t now_ms) {

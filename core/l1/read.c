@@ -15,6 +15,7 @@
  *  - If the slot is unchanged, the entry was the key's when the slot was looked at last: that moment is the read's.
  *  - The shard's epoch, compared last, hides what a stopped writer publishes after it was given up (shard.h).
  */
+#include "base/broken.h"
 #include "base/hash_inline.h"
 #include "l1/evict.h"
 #include "l1/stamps.h"
@@ -116,7 +117,7 @@ static __attribute__((noinline)) bool tags_current(const struct gorge_zone *zone
   for (uint32_t i = 0; i < *ntags; i++, at += GORGE_TAG_RECORD_UNITS) {
     const uint32_t *record = entry + at;
     uint64_t generation = gorge_relaxed_load32(&record[0]) | (uint64_t)gorge_relaxed_load32(&record[1]) << 32;
-    if (gorge_stamps_generation(zone, gorge_relaxed_load32(&record[2])) != generation) {
+    if (GORGE_CHECKS(TAG) && gorge_stamps_generation(zone, gorge_relaxed_load32(&record[2])) != generation) {
       return false;
     }
   }
@@ -204,7 +205,7 @@ static int read_key(const struct gorge_shard *v, const struct gorge_words *words
   struct probe p;
   out->global = key->global;
   /* acquire: partner of set_fresh in drive/control_contact.c; who may read L1 once more sees all that was heard by then. */
-  if (now_ms >= __atomic_load_n(&words->fresh_until_ms, __ATOMIC_ACQUIRE)) {
+  if (GORGE_CHECKS(FRESH) && now_ms >= __atomic_load_n(&words->fresh_until_ms, __ATOMIC_ACQUIRE)) {
     return miss(out);
   }
   for (int i = 0; i < ATTEMPTS; i++) {

@@ -9,14 +9,29 @@
  */
 #include "proto/scripts.h"
 
+#include "base/broken.h"
+
 /*
  * Last key and last argument of each script that reads or writes values: the epoch's name, and the epoch that is in the other
  * names. When it is another one, or lost with all the rest, these names are of the past; the client learns the new one.
  */
+#if GORGE_CHECKS(EPOCH)
 #define SAME_EPOCH                                                         \
   "if redis.call('GET', table.remove(KEYS)) ~= table.remove(ARGV) then\n"  \
   "  return redis.error_reply('GORGEEPOCH these names are of the past')\n" \
   "end\n"
+#else
+#define SAME_EPOCH "table.remove(KEYS) table.remove(ARGV)\n"
+#endif
+
+/* A fill goes on if it has the lease. */
+#if GORGE_CHECKS(LEASE)
+#define HAS_LEASE                              \
+  "local lease = redis.call('GET', KEYS[2])\n" \
+  "if not lease or string.sub(lease, 1, 8) ~= ARGV[1] then return 0 end\n"
+#else
+#define HAS_LEASE "local lease = redis.call('GET', KEYS[2]) or ''\n"
+#endif
 
 /*
  * The next version, higher than each before: the counter's next, or the clock in us when that is more, so that it goes on
@@ -118,9 +133,7 @@ static const char lease_script[] = SAME_EPOCH TAG_NONCE EIGHT
  * the version `since`, and the nonces are for those that do not exist yet.
  * Returns the version, or 0: refused.
  */
-static const char fill_script[] = SAME_EPOCH NEXT_VERSION TAG_NONCE EIGHT TELL
-    "local lease = redis.call('GET', KEYS[2])\n"
-    "if not lease or string.sub(lease, 1, 8) ~= ARGV[1] then return 0 end\n"
+static const char fill_script[] = SAME_EPOCH NEXT_VERSION TAG_NONCE EIGHT TELL HAS_LEASE
     "for i = 4, #KEYS do\n"
     "  local tag = redis.call('GET', KEYS[i])\n"
     "  local good\n"

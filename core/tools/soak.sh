@@ -7,9 +7,11 @@
 #   reads    10^9 reads with a checksum beside kills, stops, writes and evictions     half an hour
 #   workers  10,000 workers of nginx killed under load, twice                         half an hour
 #   reconnects  1,000 connections to Redis closed: nothing grows                      minutes
+#   history  10^7 operations of several nodes under faults of all kinds, checked      half an hour
 #
 # GORGE_FAULT_SEED repeats a run of the first two; GORGE_FAULT_OP, GORGE_FAULT_FROM and GORGE_FAULT_TO pick an operation and
-# places of it. GORGE_SOAK_READS and GORGE_SOAK_KILLS are numbers to reach. What is printed is kept in $BUILD/soak, too.
+# places of it; GORGE_HISTORY_SEED repeats the faults of a history. GORGE_SOAK_READS, GORGE_SOAK_KILLS and GORGE_SOAK_OPS are numbers
+# to reach. What is printed is kept in $BUILD/soak, too.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 
@@ -37,7 +39,7 @@ run() {
   fi
 }
 
-[ "$#" -gt 0 ] || set -- kill stop reads workers reconnects
+[ "$#" -gt 0 ] || set -- kill stop reads workers reconnects history
 programs="test_stepped_kill test_stepped_stop test_l1_procs"
 # shellcheck disable=SC2086
 "$MAKE" --no-print-directory -j"$JOBS" build $(printf "$BUILD/test/opt/%s " $programs) > "$BUILD/soak/make.log" 2>&1 || {
@@ -56,6 +58,10 @@ for part in "$@"; do
     reconnects)
       run reconnects env GORGE_BUILD="$BUILD" GORGE_SOAK_RECONNECTS=1000 \
         luajit /usr/bin/busted -o gtest -Xoutput --plain spec/fault/connection_spec.lua
+      ;;
+    history)
+      run history env GORGE_BUILD="$BUILD" MAKE="$MAKE" GORGE_SOAK_OPS="${GORGE_SOAK_OPS:-10000000}" \
+        luajit /usr/bin/busted -o gtest -Xoutput --plain spec/history/history_spec.lua spec/history/broken_spec.lua
       ;;
     *)
       echo "soak.sh: no such part: $part" >&2

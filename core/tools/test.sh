@@ -153,7 +153,7 @@ run_lua() {
   local files=${SPECS:-} dir
   build build || broken "lua: the library does not build"
   if [ -z "$files" ]; then
-    for dir in unit ffi redis nginx cli fault; do
+    for dir in unit ffi redis nginx cli fault history; do
       [ ! -d "spec/$dir" ] || files="$files $(find "spec/$dir" -name '*_spec.lua' | sort | tr '\n' ' ')"
     done
   fi

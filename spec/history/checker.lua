@@ -131,7 +131,7 @@ function Check:settled_after(time)
   return huge
 end
 
---- The values that were ever to be seen under a key: value -> birth, last (see above), write or set.
+--- The values that were ever to be seen under a key, by value: birth, made (written or set by then), last (see above), op.
 local function values_of(self, ops)
   local writes, values = {}, {}
   for _, op in ipairs(ops) do
@@ -142,17 +142,20 @@ local function values_of(self, ops)
   local register = timeline.register(writes)
   for _, w in ipairs(writes) do
     local next_write = w.finish > 0 and register:replaced(w.finish) or nil
-    values[w.value] = { birth = w.start, last = next_write and next_write.finish or huge, op = w, next_write = next_write }
+    values[w.value] = {
+      birth = w.start, made = w.finish > 0 and w.finish or huge, last = next_write and next_write.finish or huge, op = w, next_write = next_write,
+    }
   end
   for _, op in ipairs(ops) do
     if (op.kind == SET or op.kind == UPDATE) and op.value ~= 0 then
       local known = values[op.value]
       if not known then
-        known = { birth = op.start, last = 0, op = op }
+        known = { birth = op.start, made = 0, last = 0, op = op }
         values[op.value] = known
       end
       local until_time = op.finish == 0 and huge or op.result == FAILED and self:settled_after(op.finish) or op.finish
       known.last = max(known.last, until_time)
+      known.made = max(known.made, until_time)
       known.set = op
     end
   end
@@ -322,8 +325,8 @@ local function check_forward(self, view, reads)
     for _, read in ipairs(list) do
       local known = view.values[read.value]
       local earlier = best[timeline.count_below(list, "finish", read.start)]
-      if known and earlier and known.last < view.values[earlier.value].birth then
-        self:violation("I4", "a read saw a value that was gone before the value existed that an earlier read of the host had seen",
+      if known and earlier and known.made < view.values[earlier.value].birth then
+        self:violation("I4", "a read saw a value that is older than the one that an earlier read of the host had seen",
           with(origin(view, read.value, known), earlier, read))
       end
     end
@@ -369,34 +372,47 @@ local function check_updates(self, ops)
   end
 end
 
+--- What else was asked of Redis about a key between two moments.
+local function beside(ops, from, to)
+  local list = {}
+  for _, op in ipairs(ops) do
+    local quiet = op.kind == LOAD or op.source == record.SOURCE_L0 or op.source == L1
+    if not quiet and op.start < to and (op.finish == 0 or op.finish > from) then
+      list[#list + 1] = op
+    end
+  end
+  return list
+end
+
 --- I7: loaders of two hosts do not overlap, unless the lease of the first was ended.
 local function check_loaders(self, view, ops)
   local loads = view.loads
   table.sort(loads, function(a, b) return a.start < b.start end)
-  local function ended(first, second)
-    local hits = 0
+  -- Either of the two leases may have been the first one: it was granted at some time between the begin of its fetch and that of its loader.
+  local function ended(since, second)
     for _, list in ipairs { ops, view.tag_ops, self.clears } do
       for _, op in ipairs(list) do
         local invalidating = op.kind == DELETE or op.kind == SET or op.kind == UPDATE or op.kind == TAGS or op.kind == CLEAR
         if invalidating and op.start < second.start then
           local finish = op.finish > 0 and op.finish or huge
-          if finish > first.before then
+          if finish > since then
             return true
           end
-          hits = hits + (finish > second.before and 1 or 0)
         end
       end
     end
-    return hits >= 4 -- its fetch was sent round again and again, and ran without a lease in the end
+    return false
   end
   for i = 2, #loads do
     for j = max(1, i - 6), i - 1 do
       local first, second = loads[j], loads[i]
+      local since = min(first.before, second.before)
       local finish = first.finish > 0 and first.finish or 0
-      local stalled = timeline.overlap(self.stalls[first.pid], first.before, second.start) > self.history.lease / 3
+      local stalled = timeline.overlap(self.stalls[first.pid], since, second.start) > self.history.lease / 3
       if first.host ~= second.host and second.start < finish and not stalled
-        and self:calm(nil):stretch(first.before, second.start) and not ended(first, second) then
-        self:violation("I7", "two hosts ran the loader at the same time, with nothing that ended the first one's lease", { first, second })
+        and self:calm(nil):stretch(since, second.start) and not ended(since, second) then
+        self:violation("I7", "two hosts ran the loader at the same time, with nothing that ended the first one's lease",
+          with(beside(ops, since - 0.05, second.start), first, second))
       end
     end
   end
@@ -432,7 +448,7 @@ function Check:key(key, ops)
     end
     note_fills(self, view, op)
   end
-  view.first_write = first_write < huge and first_write or 0 -- until then the database says so; without one nobody does
+  view.first_write = (first_write < huge or view.loads[1]) and first_write or 0 -- until then the database says so; without one nobody does
   for value, known in pairs(view.values) do
     if _M.means_nil(value) then
       view.nils[#view.nils + 1] = known
