@@ -72,6 +72,10 @@ function Check:index()
   local keys, tags, clears, stalls, troubles = {}, {}, {}, {}, {}
   for _, op in ipairs(self.history.ops) do
     local kind = op.kind
+    if op.result == FAILED and kind ~= FETCH and kind ~= UPDATE then
+      -- what Redis was not told waits, and meanwhile the host does without Redis for that
+      troubles[#troubles + 1] = { from = op.start, to = self:settled_after(op.finish), host = op.host, contact = true }
+    end
     if kind == STALL then
       local list = list_in(stalls, op.pid)
       list[#list + 1] = { from = op.start, to = op.finish }
