@@ -18,6 +18,7 @@
  */
 #include <string.h>
 
+#include "base/broken.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "drive/control_internal.h"
@@ -35,7 +36,7 @@ static struct gorge_words *words_of(const struct gorge_watch *w) { return gorge_
 /* Until when L1 answers. */
 static void set_fresh(const struct gorge_watch *w, uint64_t until_ms) {
   /* release: after the effects of what was heard, and after life_max_ms; partner: the acquire in l1's reads */
-  __atomic_store_n(&words_of(w)->fresh_until_ms, until_ms, __ATOMIC_RELEASE);
+  __atomic_store_n(&words_of(w)->fresh_until_ms, GORGE_CHECKS(FRESH) ? until_ms : GORGE_FRESH_ALWAYS, __ATOMIC_RELEASE);
 }
 
 /* How long what is stored from now on may live in L1; 0: no bound. */

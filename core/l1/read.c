@@ -205,7 +205,7 @@ static int read_key(const struct gorge_shard *v, const struct gorge_words *words
   struct probe p;
   out->global = key->global;
   /* acquire: partner of set_fresh in drive/control_contact.c; who may read L1 once more sees all that was heard by then. */
-  if (GORGE_CHECKS(FRESH) && now_ms >= __atomic_load_n(&words->fresh_until_ms, __ATOMIC_ACQUIRE)) {
+  if (now_ms >= __atomic_load_n(&words->fresh_until_ms, __ATOMIC_ACQUIRE)) {
     return miss(out);
   }
   for (int i = 0; i < ATTEMPTS; i++) {

@@ -23,6 +23,9 @@ local HTTP = [[
 ]]
 
 local SERVER = [[
+  location = /change {
+    content_by_lua_block { require("spec.history.worker").change(ngx.var.arg_how, tonumber(ngx.var.arg_key)) }
+  }
   location = /stats {
     content_by_lua_block {
       local stats = cache:stats()
@@ -82,6 +85,15 @@ end
 function Cluster:stats(host)
   local response = self.nodes[host]:request { uri = "/stats", timeout = 2 }
   return response.status == 200 and cjson.decode(response.body) or nil
+end
+
+--- One change, made and recorded by a worker of a host: see worker.change.
+---@param host integer
+---@param how string
+---@param key? integer
+function Cluster:change(host, how, key)
+  local response = self.nodes[host]:get(("/change?how=%s&key=%d"):format(how, key or 0))
+  assert(response.status == 200, response.err or response.body)
 end
 
 --- Looks at a host once more. True once each of its workers is connected to Redis, and the host hears it and has nothing left to tell it.

@@ -91,6 +91,15 @@ _M.cut = relay_fault("cut", "connections cut")
 _M.stall = relay_fault("stall", "connections stalled")
 _M.black_hole = relay_fault("black_hole", "bytes lost")
 
+--- Of the first host.
+function _M.cut_first(c)
+  c.relays[1]:cut()
+  return {
+    what = "connections cut of host 1", host = 1, contact = true,
+    heal = function() c.relays[1]:heal() end,
+  }
+end
+
 --- What is said meanwhile reaches this host through the journal only.
 function _M.deaf(c)
   local host, _, relay = any_host(c)

@@ -184,13 +184,17 @@ function Worker:clear()
   done(op, self.cache:clear())
 end
 
---- Changes the database, and tells the cache.
-function Worker:write(key)
+function Worker:write_database(key, id)
   local op = self.log:begin(record.KIND_WRITE, key)
-  local id = self:new_id()
   op.value = id
   self.shared.db[key] = id
   done(op, true)
+end
+
+--- Changes the database, and tells the cache.
+function Worker:write(key)
+  local id = self:new_id()
+  self:write_database(key, id)
   if random(4) == 1 then
     ngx.sleep(random() * 0.003)
   end
@@ -283,6 +287,28 @@ function Worker:watch()
   end
 end
 
+--- One change that a spec asks for: "set" and "delete" of a key, whose value in the database is a new one then, or "clear".
+---@param how string
+---@param key integer
+function _M.change(how, key)
+  local self = _M.running
+  if how == "clear" then
+    self:clear()
+    return
+  end
+  local id = self:new_id()
+  if means_nil(id) then
+    id = id + PID_RANGE
+    self.last_us = self.last_us + 1
+  end
+  self:write_database(key, id)
+  if how == "set" then
+    self:set(key, id)
+  else
+    self:delete(key)
+  end
+end
+
 --- Called in init_worker. Options: dir, host, seed, zero, threads, write_share (of 100), clear_share (of 1000), burst, pause.
 ---@param cache table
 ---@param options table
@@ -291,6 +317,7 @@ function _M.start(cache, options)
     cache = cache, shared = record.shared(options.dir), log = record.log(options.dir, options.host, ngx.worker.pid()),
     last_us = 0, clock = require("gorge.hosts.nginx").clock,
   }, Worker)
+  _M.running = self
   for _, name in ipairs { "zero", "write_share", "clear_share", "burst", "pause" } do
     self[name] = options[name]
   end
