@@ -104,6 +104,7 @@ struct gorge_op {
   uint64_t began_us;
   uint64_t rejected_version;
   uint32_t lookups;      /* how often L2 was read for this op */
+  bool behind;           /* Redis was asked while something still waited for it */
   uint32_t silent_polls; /* polls in which the holder of the lease in Redis showed no sign of life */
 
   struct gorge_l2_request request;

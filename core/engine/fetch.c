@@ -2,6 +2,7 @@
 /* From "not in L1" to a value, a lease to fill, or the end of somebody else's fill. */
 #include <string.h>
 
+#include "backlog/backlog.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "engine/engine.h"
@@ -63,6 +64,7 @@ static void ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
     run_without_redis(op);
     return;
   }
+  op->behind = !gorge_backlog_empty(op->cache->zone, op->cache->ns);
   if (gorge_missed_key(op) || gorge_remote_send(op, verb, now_ms) != GORGE_OK) {
     run_without_redis(op);
   }
@@ -212,9 +214,26 @@ static void deliver(struct gorge_op *op, const struct gorge_l2_result *r, bool k
   gorge_op_end(op, r->status == GORGE_STALE && r->life.stale_ms - r->kept_ms > op->stale_ms ? GORGE_MISS : r->status);
 }
 
-static void hit(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
-  if (r->ntags > 0 && gorge_missed_tags(op->cache, r->ntags, r->tags)) {
+/*
+ * What was asked for before Redis was told that one of its tags is invalidated may arrive after that, when nothing waits any more. So
+ * what was asked for while something waited is asked for again. Returns false when the value is good, as far as this goes.
+ */
+static bool asked_too_early(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
+  bool missed = r->ntags > 0 && gorge_missed_tags(op->cache, r->ntags, r->tags);
+  if (!missed && (r->ntags == 0 || !op->behind)) {
+    return false;
+  }
+  if (missed || ++op->lookups >= LOOKUPS_MAX) {
     run_without_redis(op);
+  } else {
+    begin_read(op);
+    ask(op, GORGE_L2_LOOKUP, now_ms);
+  }
+  return true;
+}
+
+static void hit(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
+  if (asked_too_early(op, r, now_ms)) {
     return;
   }
   if (same_tags(op, r)) {

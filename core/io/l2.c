@@ -105,6 +105,12 @@ void gorge_l2_learn_epoch(struct gorge_l2 *l2, uint64_t seen, uint64_t epoch) {
   }
 }
 
+bool gorge_l2_epoch_confirmed(const struct gorge_l2_request *rq, const struct redisReply *reply) {
+  uint64_t epoch;
+  return reply->elements > rq->ntags && gorge_l2_number_of(reply->element[rq->ntags], &epoch) &&
+         epoch == rq->state.epoch;
+}
+
 void gorge_l2_share_epoch(struct gorge_l2 *l2, const uint64_t *word,
                           void (*learned)(void *ctx, uint64_t seen, uint64_t epoch), void *ctx) {
   l2->epoch = word;

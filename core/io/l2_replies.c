@@ -453,13 +453,6 @@ static void on_epoch(struct gorge_l2_request *rq, const struct redisReply *reply
   begin_anew(rq, now_ms);
 }
 
-/* Whether the epoch that was asked for behind the nonces is still the one in the names. */
-static bool epoch_confirmed(const struct gorge_l2_request *rq, const struct redisReply *reply) {
-  uint64_t epoch;
-  return reply->elements > rq->ntags && gorge_l2_number_of(reply->element[rq->ntags], &epoch) &&
-         epoch == rq->state.epoch;
-}
-
 /* ---- dispatch ---- */
 
 static void on_error(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
@@ -491,7 +484,7 @@ void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const
     on_script(rq, reply, now_ms);
   } else if (step == GORGE_L2_STEP_VALUE) {
     on_value(rq, reply, now_ms);
-  } else if (step == GORGE_L2_STEP_NONCES && rq->confirm_epoch && !epoch_confirmed(rq, reply)) {
+  } else if (step == GORGE_L2_STEP_NONCES && rq->confirm_epoch && !gorge_l2_epoch_confirmed(rq, reply)) {
     ask_epoch(rq, now_ms);
   } else if (step == GORGE_L2_STEP_NONCES) {
     check_requested(rq, reply->element, reply->elements, now_ms);

@@ -91,6 +91,8 @@ bool gorge_l2_number_of(const struct redisReply *reply, uint64_t *number);
 uint64_t gorge_l2_name_epoch(struct gorge_l2 *l2);
 /* Redis says that the epoch is this one, and the word was `seen` when it was asked. */
 void gorge_l2_learn_epoch(struct gorge_l2 *l2, uint64_t seen, uint64_t epoch);
+/* Whether the epoch that was asked for behind the nonces of the request's tags is still the one in the names. */
+bool gorge_l2_epoch_confirmed(const struct gorge_l2_request *rq, const struct redisReply *reply);
 /* Sends the first command of a request, or the epoch script when the names are not known. */
 int gorge_l2_begin(struct gorge_l2_request *rq, uint64_t now_ms);
 /* The ttl left of a value by the server's clock; 0: over, or unknown. */

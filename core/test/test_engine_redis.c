@@ -207,6 +207,33 @@ static void an_invalidation_on_one_node_refuses_the_fill_of_the_other(void **sta
 }
 
 /* The process that held the lease has gone without a word: its lease runs out in Redis, nobody waits for longer. */
+static long reads_of_redis(void) {
+  char answer[8192];
+  assert_true(support_redis_command(&redis, "INFO commandstats", answer, sizeof answer));
+  const char *at = strstr(answer, "cmdstat_get:calls=");
+  return at == NULL ? 0 : strtol(at + strlen("cmdstat_get:calls="), NULL, 10);
+}
+
+/* An answer from before Redis was told of an invalidation may come when nothing waits any more: the value is asked for again. */
+static void what_was_asked_for_while_an_invalidation_waited_is_asked_for_again(void **state) {
+  (void)state;
+  uint64_t op;
+  int status = engine_set(b, "k", "v", "t", &op);
+  assert_int_equal(engine_finish(b, op, status), GORGE_OK);
+  for (int waiting = 0; waiting < 2; waiting++) {
+    status = engine_lookup(a, "other", &op); /* the connection is there */
+    assert_int_equal(engine_finish(a, op, status), GORGE_MISS);
+    long reads = reads_of_redis();
+    if (waiting) {
+      gorge_backlog_add(a->zone, a->process->owner.id, a->ns, GORGE_BACKLOG_TAG, "t", 1);
+    }
+    assert_int_equal(engine_lookup(a, "k", &op), GORGE_PENDING);
+    gorge_backlog_cancel(a->zone, a->process->owner.id, a->ns, GORGE_BACKLOG_TAG, "t", 1);
+    assert_int_equal(engine_finish(a, op, GORGE_PENDING), GORGE_HIT);
+    assert_int_equal(reads_of_redis() - reads, 2 + waiting); /* one more for tags that the caller did not name */
+  }
+}
+
 static void a_lease_of_a_node_that_vanished_runs_out(void **state) {
   (void)state;
   uint64_t first, second;
@@ -314,6 +341,7 @@ int main(void) {
       TEST(writes_are_heard_on_the_other_node),
       TEST(tags_are_heard_on_the_other_node_whoever_named_them),
       TEST(an_invalidation_on_one_node_refuses_the_fill_of_the_other),
+      TEST(what_was_asked_for_while_an_invalidation_waited_is_asked_for_again),
       TEST(a_lease_of_a_node_that_vanished_runs_out),
       TEST(a_cache_that_is_destroyed_leaves_the_journal_to_another),
       TEST(redis_comes_and_goes),
