@@ -16,6 +16,9 @@ Cluster.__index = Cluster
 
 local WORKERS = 2
 
+-- What Redis has acknowledged is there again after a SIGKILL.
+local KEPT = "appendonly yes\nappendfsync no"
+
 local HTTP = [[
   lua_socket_log_errors off;
   init_by_lua_block { cache = assert(require("gorge").new({{options}})) }
@@ -40,7 +43,7 @@ local SERVER = [[
 ---@return gorge.history.Cluster
 function _M.start(opts)
   local self = setmetatable({ dir = helper.temp_dir(), nodes = {}, relays = {}, killed = {}, losses = {}, started = record.now() }, Cluster)
-  self.redis = helper.redis { config = "appendonly yes\nappendfsync no" }
+  self.redis = helper.redis { config = KEPT }
   self.shared = record.shared(self.dir)
   for host = 1, opts.nodes do
     local relay = helper.relay(self.redis)
@@ -61,7 +64,7 @@ function _M.start(opts)
     }
   end
   if opts.replica then
-    self.replica = helper.redis { config = "appendonly no" }
+    self.replica = helper.redis { config = KEPT }
     self:replicate()
   end
   return self
@@ -77,8 +80,13 @@ function Cluster:replicate()
   end
   self.replication = helper.relay(self.redis)
   self.replica:command("REPLICAOF", "127.0.0.1", self.replication.port)
-  helper.wait_until(function() return (self.replica:command("INFO", "replication") or ""):find "master_link_status:up" end,
-    { timeout = 20, message = "the replica does not follow" })
+  local function info(section, text)
+    return (self.replica:command("INFO", section) or ""):find(text, 1, true)
+  end
+  helper.wait_until(function()
+    return info("replication", "master_link_status:up") and info("persistence", "aof_rewrite_in_progress:0")
+      and info("persistence", "aof_rewrite_scheduled:0")
+  end, { timeout = 20, message = "the replica does not follow" })
 end
 
 ---@return table|nil

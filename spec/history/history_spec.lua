@@ -10,7 +10,7 @@ local record = require "spec.history.record"
 local run = require "spec.history.run"
 
 local OPS = tonumber(os.getenv "GORGE_SOAK_OPS")
-local SECONDS = tonumber(os.getenv "GORGE_HISTORY_SECONDS") or (OPS and 20 or 11)
+local SECONDS = tonumber(os.getenv "GORGE_HISTORY_SECONDS") or (OPS and 20 or 9)
 local NODES = tonumber(os.getenv "GORGE_HISTORY_NODES") or 3
 local SEED = tonumber(os.getenv "GORGE_HISTORY_SEED") or os.time() % 1000000
 
