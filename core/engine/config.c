@@ -19,14 +19,26 @@ static bool copy_text(const char *text, const char **out) {
   return text == NULL || *out != NULL;
 }
 
+bool gorge_tls_config_copy(struct gorge_tls_config *tls, const struct gorge_config *config) {
+  tls->verify = config->tls != GORGE_TLS_UNVERIFIED;
+  return copy_text(config->tls_ca, &tls->ca) && copy_text(config->tls_cert, &tls->cert) &&
+         copy_text(config->tls_key, &tls->key) && copy_text(config->tls_server_name, &tls->server_name);
+}
+
+static void free_text(const char *text) { free((char *)text); }
+
+void gorge_tls_config_free(struct gorge_tls_config *tls) {
+  free_text(tls->ca);
+  free_text(tls->cert);
+  free_text(tls->key);
+  free_text(tls->server_name);
+}
+
 int gorge_config_tls(gorge_cache *c, const struct gorge_config *config, char *err, uint32_t err_size) {
   if (config->tls == GORGE_TLS_OFF) {
     return GORGE_OK;
   }
-  c->tls.verify = config->tls != GORGE_TLS_UNVERIFIED;
-  if (!copy_text(config->tls_ca, &c->tls.ca) || !copy_text(config->tls_cert, &c->tls.cert) ||
-      !copy_text(config->tls_key, &c->tls.key) || !copy_text(config->tls_server_name, &c->tls.server_name) ||
-      !copy_text(config->redis_host, &c->redis.host)) {
+  if (!gorge_tls_config_copy(&c->tls, config) || !copy_text(config->redis_host, &c->redis.host)) {
     if (err != NULL) {
       snprintf(err, err_size, "%s", gorge_status_text(GORGE_ERR_MEMORY));
     }
@@ -114,8 +126,6 @@ int gorge_config_redis(gorge_cache *c, const struct gorge_config *config) {
   return c->endpoint != NULL && copied ? GORGE_OK : GORGE_ERR_MEMORY;
 }
 
-static void free_text(const char *text) { free((char *)text); }
-
 static void release_sentinels(struct gorge_sentinels *s) {
   for (uint32_t i = 0; i < s->count; i++) {
     free_text(s->list[i].host);
@@ -131,10 +141,7 @@ void gorge_config_release(gorge_cache *c) {
   free_text(c->redis.username);
   free_text(c->redis.password);
   free_text(c->redis.host);
-  free_text(c->tls.ca);
-  free_text(c->tls.cert);
-  free_text(c->tls.key);
-  free_text(c->tls.server_name);
+  gorge_tls_config_free(&c->tls);
   if (c->sentinels != NULL) {
     release_sentinels(c->sentinels);
   }

@@ -197,6 +197,9 @@ void gorge_config_release(gorge_cache *c);
 
 /* --- cache.c --- */
 int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char *err, uint32_t err_size);
+/* Copies what a configuration says of TLS; free it even when memory was short (false). */
+bool gorge_tls_config_copy(struct gorge_tls_config *tls, const struct gorge_config *config);
+void gorge_tls_config_free(struct gorge_tls_config *tls);
 /* Ends what this process runs for the cache; calls that follow fail with GORGE_ERR_CLOSED. */
 void gorge_cache_end(gorge_cache *c);
 void gorge_cache_unmake(gorge_cache *c);

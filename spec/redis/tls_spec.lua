@@ -117,6 +117,20 @@ describe("a server with TLS", function()
     assert.matches("^TLS: the server's certificate is from an unknown CA", stats.redis_error)
   end)
 
+  it("is asked by the checks of the command line", function()
+    local function open(opts)
+      return require("gorge.ffi.asker").open(require("gorge.options").parse({ redis = opts }).redis)
+    end
+    local asker = assert(open(options_of(redis, { ca = authority.ca })))
+    assert.equal("PONG", asker:ask "PING")
+    assert.equal("value", asker:ask("EVAL", "return 'value'", "0"))
+    local unknown, err = open(options_of(redis, true))
+    assert.is_nil(unknown)
+    assert.matches("^TLS: the server's certificate is from an unknown CA", err)
+    unknown, err = open(options_of({ tls_port = redis.tls_port, opts = { password = "wrong" } }, { ca = authority.ca }))
+    assert.same({ nil, "authentication refused" }, { unknown, err })
+  end)
+
   it("is none on its other port", function()
     local plain = options_of(redis, { ca = authority.ca })
     plain.port, plain.connect_timeout = redis.port, 0.3

@@ -3,6 +3,7 @@
 
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
+local set_tls = require("gorge.ffi.tls").set
 
 local ANSWER_SIZE = 65536
 
@@ -23,6 +24,7 @@ function _M.open(redis)
   local config = ffi.new "struct gorge_config"
   config.redis_host, config.redis_path, config.redis_port = text(redis.host), text(redis.path), redis.port or 0
   config.username, config.password, config.db = text(redis.username), text(redis.password), redis.db
+  set_tls(config, redis.tls)
   config.connect_timeout_ms, config.timeout_ms = redis.connect_timeout_ms, redis.timeout_ms
   local out, buf = ffi.new "gorge_asker *[1]", ffi.new("char[?]", ANSWER_SIZE)
   local status = C.gorge_ask_open(config, out, buf, ANSWER_SIZE)

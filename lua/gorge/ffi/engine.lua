@@ -13,6 +13,7 @@ local bit = require "bit"
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 local sentinels = require "gorge.sentinels"
+local set_tls = require("gorge.ffi.tls").set
 
 local tobit = bit.tobit
 local ffi_new, ffi_string = ffi.new, ffi.string
@@ -43,14 +44,6 @@ local function text(value)
   return value and ffi.cast("const char *", value) or nil
 end
 
----@param config ffi.cdata* struct gorge_config
----@param tls gorge.ParsedTls
-local function set_tls(config, tls)
-  config.tls = tls.verify and C.GORGE_TLS_ON or C.GORGE_TLS_UNVERIFIED
-  config.tls_ca, config.tls_cert, config.tls_key = text(tls.ca), text(tls.cert), text(tls.key)
-  config.tls_server_name = text(tls.server_name)
-end
-
 ---@param options gorge.ParsedOptions
 ---@param host gorge.Host
 ---@param flags integer enum gorge_config_flag
@@ -72,9 +65,7 @@ function _M.new(options, host, flags)
     config.redis_port = redis.port or 0
     config.username, config.password = text(redis.username), text(redis.password)
     config.db = redis.db
-    if redis.tls then
-      set_tls(config, redis.tls)
-    end
+    set_tls(config, redis.tls)
     if lines then
       config.sentinels, config.master = text(lines), text(redis.master)
       config.sentinel_username, config.sentinel_password = text(redis.sentinel_username), text(redis.sentinel_password)
