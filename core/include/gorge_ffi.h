@@ -211,11 +211,7 @@ enum gorge_config_flag {
   GORGE_CONFIG_SECOND = 4    /* another cache of this process watches the namespace's messages already */
 };
 
-enum gorge_tls_mode {
-  GORGE_TLS_OFF = 0,
-  GORGE_TLS_ON = 1,
-  GORGE_TLS_UNVERIFIED = 2 /* encrypts, and takes whoever answers for Redis */
-};
+enum gorge_tls_mode { GORGE_TLS_OFF, GORGE_TLS_ON, GORGE_TLS_UNVERIFIED /* takes whoever answers for Redis */ };
 
 struct gorge_config {
   const char *zone; /* 1..GORGE_NAME_MAX bytes, NUL-terminated, like all strings here; all are copied */
@@ -485,7 +481,7 @@ struct gorge_stats {
   double lag_ms;       /* a hit reflects what Redis had committed so long ago; -1: nothing is known, or no Redis */
   uint64_t breaker_opens;
   char redis_reason[128]; /* why this worker's connection is down, or its last command failed; empty: neither */
-  char master[64]; /* with sentinels: where the master is, "192.0.2.1:6379"; "": not known */
+  char master[64];        /* with sentinels: where the master is, "192.0.2.1:6379"; "": not known */
 };
 
 /* Sums over all workers of the host. */
