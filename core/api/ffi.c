@@ -155,6 +155,7 @@ int gorge_fetch_start(gorge_cache *cache, const struct gorge_fetch *rq, uint64_t
   o->deadline_ms = now_ms + rq->wait_ms;
   o->tells = (rq->flags & GORGE_FETCH_TELL) != 0;
   *op = o->id;
+  o->refresh = (rq->flags & GORGE_FETCH_REFRESH) != 0;
   o->stale = (rq->flags & GORGE_FETCH_STALE) != 0;
   o->stale_ms = rq->stale_ms > 0 ? gorge_whole_ms(rq->stale_ms) : 0;
   if ((rq->flags & GORGE_FETCH_LOOKUP) != 0) {
@@ -294,6 +295,9 @@ void gorge_op_free(gorge_cache *cache, uint64_t op) {
       gorge_fetch_abandon(o, now_ms);
       return;
     case GORGE_OP_RUN:
+      if (o->refresh) {
+        gorge_refresh_failed(o, now_ms);
+      }
       gorge_fetch_abandon(o, now_ms);
       if (gorge_fill_release(o, now_ms)) {
         o->detached = true;

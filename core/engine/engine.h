@@ -72,6 +72,9 @@ struct gorge_op {
   enum gorge_op_state state;
   int status;
   bool lookup_only;
+  bool refresh;              /* its value is still good */
+  uint64_t replaces;         /* the word of its entry */
+  uint32_t failures;         /* of earlier refreshes */
   bool stale;                /* a look-up that takes what has expired, */
   uint64_t stale_ms;         /* but not longer ago than this */
   bool detached;             /* the caller is gone; the op frees itself when it ends */
@@ -319,6 +322,16 @@ void gorge_fetch_reply(struct gorge_op *op, const struct gorge_l2_result *result
 void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms);
 /* Gives the op's flight and lease up without a result. */
 void gorge_fetch_abandon(struct gorge_op *op, uint64_t now_ms);
+
+/* --- refresh.c --- */
+/* Takes it upon itself to refresh the entry. Returns false when there is nothing to be done; op->refresh is false when it is gone. */
+bool gorge_refresh_claim(struct gorge_op *op, uint64_t now_ms);
+/* Whether a value of that version is the refresh, made by another node. */
+bool gorge_refresh_superseded(const struct gorge_op *op, uint64_t version);
+/* Puts a value without a version in the place of the one that is refreshed. Returns as gorge_l1_exchange. */
+int gorge_refresh_keep(struct gorge_op *op, const struct gorge_entry *entry, uint64_t now_ms);
+/* The next attempt is to come later. */
+void gorge_refresh_failed(struct gorge_op *op, uint64_t now_ms);
 
 /* --- fill.c --- */
 /* The loader of an op in RUN returned a value: store it. The op may be gone afterwards only if it is detached. */

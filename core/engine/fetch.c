@@ -31,6 +31,9 @@ static void run(struct gorge_op *op) {
   op->state = GORGE_OP_RUN;
   op->status = GORGE_LEASE;
   op->began_us = gorge_clock_us();
+  if (op->refresh) {
+    gorge_count(c, GORGE_COUNT_REFRESHES);
+  }
   struct gorge_control *control = gorge_cache_control(c);
   if (control != NULL && op->flight.index != UINT32_MAX) {
     op->lease_id =
@@ -87,15 +90,8 @@ static void wait_for_others(struct gorge_op *op) {
   gorge_op_waits(op);
 }
 
-void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
+static int begin_flight(struct gorge_op *op, uint64_t now_ms) {
   gorge_cache *c = op->cache;
-  if (!follows(c, now_ms)) {
-    op->state = GORGE_OP_SYNC;
-    op->next_ms = now_ms + 1;
-    gorge_op_list(op);
-    return;
-  }
-  begin_read(op);
   struct gorge_worker_set displaced;
   bool lapsed;
   struct gorge_flight_request rq = {
@@ -111,6 +107,40 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
   };
   int status = gorge_flight_begin(c->zone, &rq, &op->flight, &op->previous);
   gorge_cache_wake(c, &displaced);
+  if (status == GORGE_LEASE && lapsed) {
+    gorge_count(c, GORGE_COUNT_TAKEOVERS);
+  } else if (status != GORGE_LEASE && (status != GORGE_BUSY || op->refresh)) {
+    op->flight.index = UINT32_MAX; /* the table is full: fill without a flight; or nothing to wait for */
+  }
+  return status;
+}
+
+/* A fill may have ended between the caller's miss and this flight: its value is in L1 by now. */
+static bool filled(const struct gorge_op *op) {
+  const gorge_cache *c = op->cache;
+  struct gorge_read read;
+  int age = op->refresh ? GORGE_MISS : gorge_l1_age(c->zone, &op->key, gorge_cache_now(c), &read);
+  return age == GORGE_HIT || age == GORGE_DUE;
+}
+
+void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  if (!follows(c, now_ms)) {
+    op->state = GORGE_OP_SYNC;
+    op->next_ms = now_ms + 1;
+    gorge_op_list(op);
+    return;
+  }
+  if (op->refresh && !gorge_refresh_claim(op, now_ms)) {
+    gorge_op_end(op, GORGE_OK);
+    return;
+  }
+  begin_read(op);
+  int status = begin_flight(op, now_ms);
+  if (status == GORGE_BUSY && op->refresh) {
+    gorge_op_end(op, GORGE_BUSY);
+    return;
+  }
   if (status == GORGE_BUSY) {
     if (op->state != GORGE_OP_FLIGHT) {
       wait_for_others(op);
@@ -121,23 +151,15 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
     op->next_ms = now_ms + c->lock_sleep_ms;
     return;
   }
-  if (status != GORGE_LEASE) {
-    op->flight.index = UINT32_MAX; /* the table is full: fill without a flight */
-  } else if (lapsed) {
-    gorge_count(c, GORGE_COUNT_TAKEOVERS);
-  }
-  /* A fill may have ended between the caller's miss and this flight: its value is in L1 by now. */
-  struct gorge_read read = {.buf = NULL};
-  int found = gorge_l1_read(c->zone, &op->key, gorge_cache_now(c), false, &read);
-  if (found == GORGE_HIT || found == GORGE_SPACE) {
+  if (filled(op)) {
     gorge_fill_finish_flight(op, GORGE_OK, now_ms);
     gorge_op_end(op, GORGE_OK);
   } else if (!c->has_redis) {
     run(op);
   } else if (!gorge_remote_allowed(c, now_ms)) {
     run_without_redis(op);
-  } else {
-    ask(op, GORGE_L2_LOOKUP, now_ms);
+  } else { /* of a refresh the version is known that Redis need not show again */
+    ask(op, op->rejected_version != 0 ? GORGE_L2_LEASE : GORGE_L2_LOOKUP, now_ms);
   }
 }
 
@@ -236,6 +258,11 @@ static void hit(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t n
   if (asked_too_early(op, r, now_ms)) {
     return;
   }
+  if (op->refresh && !gorge_refresh_superseded(op, r->version)) {
+    op->rejected_version = r->version;
+    ask(op, GORGE_L2_LEASE, now_ms);
+    return;
+  }
   if (same_tags(op, r)) {
     deliver(op, r, true, now_ms);
     return;
@@ -255,6 +282,9 @@ static void hit(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t n
 static void wait_no_longer(struct gorge_op *op, uint64_t now_ms) {
   gorge_count(op->cache, GORGE_COUNT_WAIT_TIMEOUTS);
   op->l2_token = 0;
+  if (op->refresh) {
+    gorge_refresh_failed(op, now_ms);
+  }
   gorge_fill_finish_flight(op, GORGE_OK, now_ms);
   gorge_op_end(op, GORGE_ERR_TIMEOUT);
 }

@@ -51,7 +51,9 @@ static int keep(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
       .tags = op->tags,
   };
   gorge_cache_life(c, &op->span, 0, now_ms, &entry);
-  int status = gorge_l1_insert(c->zone, &c->process->owner, &op->key, &entry, &op->snapshot, now_ms, &op->read);
+  int status = op->refresh && version == 0
+                   ? gorge_refresh_keep(op, &entry, now_ms)
+                   : gorge_l1_insert(c->zone, &c->process->owner, &op->key, &entry, &op->snapshot, now_ms, &op->read);
   op->read.version = version;
   return status == GORGE_BUSY ? GORGE_REFUSED : status;
 }
@@ -184,6 +186,9 @@ void gorge_fill_give_up(struct gorge_op *op, int outcome, uint64_t now_ms) {
   observe_load(op);
   if (outcome == GORGE_FAILED) {
     gorge_count(op->cache, GORGE_COUNT_LOAD_ERRORS);
+    if (op->refresh) {
+      gorge_refresh_failed(op, now_ms);
+    }
   }
   gorge_fill_finish_flight(op, outcome, now_ms);
   op->status = outcome;

@@ -105,6 +105,8 @@ enum gorge_counter {
   GORGE_COUNT_REPLAYED,         /* invalidations that Redis was told of later */
   GORGE_COUNT_STALE_SERVED,     /* answers with values that had expired */
   GORGE_COUNT_MASTER_SWITCHES,  /* other masters that the sentinels named */
+  GORGE_COUNT_REFRESHES,        /* loader runs for values that were still good */
+  GORGE_COUNT_REFRESH_ERRORS,   /* refreshes that failed */
   GORGE_COUNTERS = 64
 };
 
@@ -318,7 +320,9 @@ enum gorge_op_slots {
 enum gorge_fetch_flag {
   GORGE_FETCH_LOOKUP = 1, /* ask Redis, take no lease, run nothing: ends with GORGE_HIT or GORGE_MISS */
   GORGE_FETCH_TELL = 2,   /* gorge_poll names the operation also when it begins to wait for somebody else's fill */
-  GORGE_FETCH_STALE = 4   /* with LOOKUP: also for a value that has expired, see stale_ms: ends with GORGE_STALE then */
+  GORGE_FETCH_STALE = 4,  /* with LOOKUP: also for a value that has expired, see stale_ms: ends with GORGE_STALE then */
+  GORGE_FETCH_REFRESH =
+      8 /* fill anew what gorge_get called GORGE_DUE; GORGE_OK or GORGE_BUSY: somebody else has done so, or does */
 };
 
 struct gorge_fetch {

@@ -119,6 +119,9 @@ int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, ui
 int gorge_l1_look(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use, bool stale,
                   struct gorge_read *out);
 
+/* The same without the value, and not a use; not GORGE_SPACE. */
+int gorge_l1_age(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, struct gorge_read *out);
+
 /*
  * The same for who reads all the time: what a read of a namespace would find out and check anew each time. Belongs to the caller; nothing
  * of it changes while the zone exists. Any thread of the process may read through it.

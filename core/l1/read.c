@@ -256,6 +256,13 @@ int gorge_l1_look(const struct gorge_zone *zone, const struct gorge_key *key, ui
   return status == GORGE_HIT ? age : status;
 }
 
+int gorge_l1_age(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, struct gorge_read *out) {
+  int age;
+  out->buf = NULL;
+  out->buf_size = 0;
+  return read_aged(zone, key, now_ms, false, true, out, &age) == GORGE_MISS ? GORGE_MISS : age;
+}
+
 void gorge_l1_reader_init(const struct gorge_zone *zone, uint32_t ns, struct gorge_l1_reader *out) {
   struct gorge_shard first, last;
   uint32_t shards = gorge_l1_header(zone)->shards;

@@ -5,6 +5,7 @@ local C = require "gorge.ffi.lib"
 local check = require "gorge.arguments"
 local degraded = require "gorge.degraded"
 local fetch = require "gorge.fetch"
+local look = require "gorge.look"
 local l0 = require "gorge.ffi.l0"
 local many = require "gorge.many"
 local prometheus = require "gorge.prometheus"
@@ -14,7 +15,7 @@ local update = require "gorge.update"
 local write = require "gorge.write"
 
 local is_ttl = check.is_ttl
-local look_l0, look_l1 = l0.look, fetch.look
+local look_l0, look_l1 = l0.look, look.look
 local tonumber = tonumber
 local type = type
 
@@ -67,7 +68,7 @@ function Cache:fetch(key, ttl, fn, tags, opts)
     if opts == nil then
       return value, nil, "l0"
     end
-    return fetch.hand_out(self, value, opts), nil, "l0"
+    return look.hand_out(self, value, opts), nil, "l0"
   end
   local status
   local view = self.view
@@ -115,7 +116,7 @@ function Cache:get(key, opts)
     if opts == nil then
       return value, nil, "l0"
     end
-    return fetch.hand_out(self, value, opts), nil, "l0"
+    return look.hand_out(self, value, opts), nil, "l0"
   end
   local status
   local view = self.view
@@ -285,6 +286,7 @@ local function new(parsed, host, engine, codec)
     engine = engine,
     codec = codec,
     l0 = values,
+    refreshing = {}, -- by key: values that this worker is refreshing
     flights = {}, -- by key: fills that coroutines of this worker wait for together
     report = report.new(parsed.logger or host.log, host.now),
   }, Cache)

@@ -5,23 +5,22 @@
 -- and nodes the core decides who fills (gorge_fetch_start).
 
 local C = require "gorge.ffi.lib"
-local Engine = require "gorge.ffi.engine"
 local blocking_host = require "gorge.hosts.blocking"
 local check = require "gorge.arguments"
 local flights = require "gorge.flights"
 local l0 = require "gorge.ffi.l0"
 local load = require "gorge.load"
+local look = require "gorge.look"
 local options = require "gorge.options"
-local report = require "gorge.report"
+local refresh = require "gorge.refresh"
 local spare = require "gorge.spare"
 local stale = require "gorge.stale"
 local text = require "gorge.text"
 local trouble = require "gorge.trouble"
 
-local decode_error_count = tonumber(C.GORGE_COUNT_DECODE_ERRORS)
 local parse_call = options.parse_call
 local land = flights.land
-local look_l1 = Engine.look
+local from_l1 = look.from_l1
 local store_l0 = l0.store
 
 local HIT = tonumber(C.GORGE_HIT)
@@ -29,11 +28,11 @@ local PENDING = tonumber(C.GORGE_PENDING)
 local LEASE = tonumber(C.GORGE_LEASE)
 local FAILED = tonumber(C.GORGE_FAILED)
 local MISS = tonumber(C.GORGE_MISS)
-local SPACE = tonumber(C.GORGE_SPACE)
 local CUSTOM = tonumber(C.GORGE_KIND_CUSTOM)
 local TIMED_OUT = tonumber(C.GORGE_ERR_TIMEOUT)
 local CLOSED = tonumber(C.GORGE_ERR_CLOSED)
 local LOOKUP = tonumber(C.GORGE_FETCH_LOOKUP)
+local REFRESH = tonumber(C.GORGE_FETCH_REFRESH)
 
 -- A fill that ends without a value in L1 (refused, too large, not to be stored) sends its waiters round once more; so often at most.
 local MAX_ROUNDS = 8
@@ -41,85 +40,6 @@ local MAX_ROUNDS = 8
 local _M = {}
 
 local spare_calls = {}
-
----A value from L0 for a call with options.
-function _M.hand_out(self, value, opts)
-  local _, _, _, _, want_clone = parse_call(opts, 3)
-  if want_clone then
-    return self.codec.clone(value)
-  end
-  return value
-end
-
----A stored value that is no value to anybody: counted, told at most once a minute.
-function _M.note_undecodable(self, key, layer, why)
-  if not self.engine then
-    return
-  end
-  local counters = self.engine.counters
-  counters[decode_error_count] = counters[decode_error_count] + 1
-  local message = "gorge: a value in " .. layer .. " cannot be decoded, treated as a miss: " .. text.printable(why, 200)
-  report.write(self.report, "warn", message, { key = key })
-end
-
----Decodes what the last look into L1 found, and keeps it in L0.
----@return integer status HIT or MISS
----@return any value
-local function take(self, key)
-  local engine = self.engine
-  local read, codec = engine.read, self.codec
-  local ok, value
-  if read.kind == codec.memory_kind then
-    ok, value = codec.decode_memory(engine.buffer, read.len)
-  else
-    if read.kind == CUSTOM then -- the user's decoder may yield, and others use `read` then
-      read = engine:copy_read()
-    end
-    ok, value = codec.decode(read.kind, engine:bytes())
-  end
-  if not ok then
-    _M.note_undecodable(self, key, "L1", value)
-    C.gorge_drop(engine.handle, key, #key) -- else it would be in the way of the next one
-    return MISS
-  end
-  if engine.entered then -- the workers of a master that looked before the fork start with an empty L0
-    store_l0(self.l0, key, value, read)
-  end
-  return HIT, value
-end
-
----A look into L1 that takes the shortest way for strings.
----@param view ffi.cdata* whose cache is not NULL
----@return integer status HIT or MISS, or a failure; SPACE: the buffer is too small
----@return any value
-function _M.look(self, view, key)
-  local status, value = look_l1(view, key)
-  if status == HIT then
-    if value == nil then
-      return take(self, key)
-    end
-    if view.records ~= nil then
-      store_l0(self.l0, key, value, view.read)
-    end
-  end
-  return status, value
-end
-
----@return integer status HIT or MISS, or a failure
----@return any value
-local function from_l1(self, key)
-  local engine = self.engine
-  if not engine then
-    return CLOSED
-  elseif not engine.entered then
-    self.host.enter(engine) -- from the first look on this process must hear of what other nodes do; a failure is told when a value is needed
-  end
-  local status = engine:get(key)
-  if status ~= HIT then
-    return status
-  end
-  return take(self, key)
-end
 
 -- The run of one call, collected so that the helpers below need no long argument lists.
 ---@class gorge.Call
@@ -131,7 +51,9 @@ end
 ---@field lock_ms integer
 ---@field on_timeout "run"|"stale"|"error"
 ---@field stale_ms integer how long ago a value may have expired that is served when fn fails
+---@field stale_ttl_ms integer|nil how long before its end the value is due for a refresh; nil: the cache's
 ---@field failed boolean|nil fn failed, or was waited for in vain
+---@field load_ms number|nil how long fn took
 ---@field args table|nil
 ---@field jitter number expiration_jitter
 ---@field engine gorge.Engine
@@ -211,7 +133,7 @@ local function from_l2(self, call, flight)
   local engine = call.engine
   local read, ok, value = take_l2(self, engine)
   if not ok then
-    _M.note_undecodable(self, call.key, "Redis", value)
+    look.note_undecodable(self, call.key, "Redis", value)
     land(engine, flight, "again")
     local deletion, status = engine:start_delete(call.key)
     if deletion ~= 0 then
@@ -322,21 +244,47 @@ local function engine_for(self, blocking)
   return engine
 end
 
+-- A refresh of one key.
+
+local function fill_one(job)
+  local self, call = job.cache, job.call
+  local engine = call.engine
+  if self.flights[call.key] then
+    return -- somebody has found it expired, and fills
+  end
+  call.wait_ms, call.on_timeout = self.options.refresh_timeout_ms, "error"
+  call.deadline_ms = C.gorge_now_ms() + call.wait_ms
+  local op, status = engine:start_fetch(call.key, call.tags, call.lock_ms, call.wait_ms, REFRESH)
+  if op ~= 0 then
+    local _, err
+    _, job.value, err, job.source = lead(self, call, status, op)
+    return err
+  end
+end
+
+---Has a value refreshed that is still good.
+---@return any value
+---@return string source
+local function refresh_one(self, call, value)
+  local done = refresh.begin(self, { call.key }, call, fill_one)
+  if done and done.source then
+    return done.value, done.source
+  end
+  return value, "l1"
+end
+
 ---@param looked integer|nil what a look into L1 a moment ago said; nil: none was made
 function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   check.key_type(key, 3)
   local parsed = self.options
-  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter, stale_ms = parse_call(opts, 2)
+  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter, stale_ms, stale_ttl_ms = parse_call(opts, 2)
   local ttl_ms = check.ttl_ms(ttl, parsed.l1_ttl_ms, 3)
   local problem = check.key_problem(key)
   if problem then
     return nil, problem
   end
-  local status, value = looked, nil
-  if not looked or looked == SPACE then
-    status, value = from_l1(self, key)
-  end
-  if status == HIT then
+  local status, value, due = from_l1(self, key, looked)
+  if status == HIT and not due then
     if want_clone then
       value = self.codec.clone(value)
     end
@@ -357,10 +305,18 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   call.on_timeout = on_timeout or parsed.on_lock_timeout
   call.jitter = jitter or parsed.expiration_jitter
   call.stale_ms = stale_ms or parsed.stale_if_error_ms
+  call.stale_ttl_ms = stale_ttl_ms
   call.failed = nil
   call.engine = engine
   call.deadline_ms = C.gorge_now_ms() + parsed.wait_timeout_ms
   local again, source = true, nil
+  if status == HIT then
+    value, source = refresh_one(self, call, value)
+    if want_clone then
+      value = self.codec.clone(value)
+    end
+    return value, nil, source
+  end
   for round = 1, MAX_ROUNDS do
     if round > 1 then -- what another worker has filled is there now
       status, value = from_l1(self, key)
@@ -401,10 +357,7 @@ function _M.get(self, key, opts, looked)
     return nil, problem
   end
   local source = "l1"
-  local status, value = looked, nil
-  if not looked or looked == SPACE then
-    status, value = from_l1(self, key)
-  end
+  local status, value = from_l1(self, key, looked)
   if status ~= HIT then
     local engine, err = engine_for(self, blocking)
     if not engine then
@@ -429,7 +382,7 @@ function _M.get(self, key, opts, looked)
       if ok then
         store_l0(self.l0, key, value, read)
       else
-        _M.note_undecodable(self, key, "Redis", value)
+        look.note_undecodable(self, key, "Redis", value)
         status = MISS
       end
     end
@@ -447,7 +400,7 @@ function _M.get(self, key, opts, looked)
 end
 
 -- For many.lua, which does the same for several keys at once.
-_M.from_l1, _M.from_l2, _M.engine_for, _M.timed_out, _M.own_fill = from_l1, from_l2, engine_for, timed_out, own_fill
+_M.from_l2, _M.engine_for, _M.timed_out, _M.own_fill = from_l2, engine_for, timed_out, own_fill
 _M.MAX_ROUNDS = MAX_ROUNDS
 
 return _M

@@ -21,4 +21,18 @@ function _M.of(ttl_ms, l1_max_ms, share)
   return ttl_ms * part, l1_ttl_ms * part -- the core takes what is below a millisecond for one
 end
 
+---How long before its end a value is due for a refresh: stale_ttl, but half of a life that is not longer than that, or it would be due from the
+---moment that it was stored.
+---@param ttl_ms number
+---@param parsed gorge.ParsedOptions
+---@param stale_ttl_ms number|nil instead of the cache's
+---@return number 0: never
+function _M.refresh(ttl_ms, parsed, stale_ttl_ms)
+  if not parsed.stale_while_revalidate then
+    return 0
+  end
+  local ahead_ms = stale_ttl_ms or parsed.stale_ttl_ms
+  return ahead_ms < ttl_ms and ahead_ms or ttl_ms / 2
+end
+
 return _M

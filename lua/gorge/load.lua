@@ -14,8 +14,9 @@ local unpack = unpack
 
 local PENDING = tonumber(C.GORGE_PENDING)
 local TOO_LARGE = tonumber(C.GORGE_TOO_LARGE)
+local ERR_ARGUMENT = tonumber(C.GORGE_ERR_ARGUMENT)
 local MAX_TTL_MS = 10 * 365 * 86400 * 1000
-local OVERRIDES = { ttl = true, tags = true, no_store = true }
+local OVERRIDES = { ttl = true, tags = true, stale_ttl = true, no_store = true }
 
 local _M = {}
 
@@ -38,13 +39,14 @@ end
 ---@return any value_or_err
 ---@return table|number|nil overrides
 local function call_loader(call)
-  local args = call.args
+  local args, began_us = call.args, C.gorge_now_us()
   local ok, value, err, overrides
   if args then
     ok, value, err, overrides = _M.protected(call.fn, call.key, unpack(args, 1, args.n or #args))
   else
     ok, value, err, overrides = _M.protected(call.fn, call.key)
   end
+  call.load_ms = (C.gorge_now_us() - began_us) / 1000
   if not ok then
     call.failed = true
     return false, value
@@ -55,10 +57,23 @@ local function call_loader(call)
   return true, value, overrides
 end
 
+---@return number|nil ms
+---@return string|nil problem
+local function time_of(overrides, name)
+  local seconds = overrides[name]
+  if seconds == nil then
+    return
+  elseif type(seconds) ~= "number" or not (seconds > 0 and seconds * 1000 <= MAX_TTL_MS) then
+    return nil, "override " .. name .. " must be a number of seconds greater than 0, got " .. text.describe(seconds)
+  end
+  return seconds < 0.001 and 1 or seconds * 1000
+end
+
 ---@return string|nil problem
 ---@return number|nil ttl_ms
 ---@return string|nil packed_tags
 ---@return boolean|nil no_store
+---@return number|nil stale_ttl_ms
 local function read_overrides(overrides)
   if overrides == nil then
     return
@@ -69,24 +84,18 @@ local function read_overrides(overrides)
   end
   for name in pairs(overrides) do
     if not OVERRIDES[name] then
-      return "override " .. text.quote(tostring(name)) .. " is not one of ttl, tags, no_store"
+      return "override " .. text.quote(tostring(name)) .. " is not one of ttl, tags, stale_ttl, no_store"
     end
   end
-  local ttl_ms, packed, problem
-  local ttl = overrides.ttl
-  if ttl ~= nil then
-    if type(ttl) ~= "number" or not (ttl > 0 and ttl * 1000 <= MAX_TTL_MS) then
-      return "override ttl must be a number of seconds greater than 0, got " .. text.describe(ttl)
-    end
-    ttl_ms = ttl < 0.001 and 1 or ttl * 1000
+  local ttl_ms, stale_ttl_ms, packed, problem
+  ttl_ms, problem = time_of(overrides, "ttl")
+  if not problem then
+    stale_ttl_ms, problem = time_of(overrides, "stale_ttl")
   end
-  if overrides.tags ~= nil then
+  if not problem and overrides.tags ~= nil then
     packed, problem = tags.pack(overrides.tags)
-    if not packed then
-      return problem
-    end
   end
-  return nil, ttl_ms, packed, overrides.no_store
+  return problem, ttl_ms, packed, overrides.no_store, stale_ttl_ms
 end
 
 ---@return nil
@@ -110,7 +119,7 @@ end
 ---@return integer|nil status of the store; PENDING: to be waited for; nil: nothing is to be stored
 ---@return integer|nil size bytes of the encoded value
 function _M.begin_store(self, call, op, value, overrides)
-  local problem, ttl_ms, packed, no_store = read_overrides(overrides)
+  local problem, ttl_ms, packed, no_store, stale_ttl_ms = read_overrides(overrides)
   if problem then
     local _, err = failed(call, op, "gorge: key " .. text.quote(call.key) .. ": " .. problem)
     return err
@@ -133,7 +142,8 @@ function _M.begin_store(self, call, op, value, overrides)
   ttl_ms = ttl_ms or (type(value) == "nil" and call.negative_ms) or call.ttl_ms
   local l1_ttl_ms
   ttl_ms, l1_ttl_ms = life.of(ttl_ms, self.options.l1_ttl_ms, call.jitter)
-  engine:prepare(call.stale_ms, 0, 0)
+  local parsed = self.options
+  engine:prepare(call.stale_ms, life.refresh(ttl_ms, parsed, stale_ttl_ms or call.stale_ttl_ms), parsed.early_refresh and call.load_ms or 0)
   return nil, engine:fill(op, packed, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes), #bytes
 end
 
@@ -144,7 +154,7 @@ function _M.end_store(self, call, value, status, size)
     report.write(self.report, "info", message, { key = call.key, bytes = size })
   end
   local engine = call.engine
-  if engine.entered then
+  if engine.entered and status ~= ERR_ARGUMENT then -- that is an operation which was given up: nothing was told of it
     l0.store(self.l0, call.key, value, engine.read)
   end
 end

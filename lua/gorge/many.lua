@@ -6,19 +6,23 @@ local C = require "gorge.ffi.lib"
 local table_new = require "table.new"
 local check = require "gorge.arguments"
 local fetch = require "gorge.fetch"
+local look = require "gorge.look"
 local l0 = require "gorge.ffi.l0"
 local Many = require "gorge.many_fill"
 local options = require "gorge.options"
+local refresh = require "gorge.refresh"
 local stale = require "gorge.stale"
 local text = require "gorge.text"
 
-local look_l0, look_l1 = l0.look, fetch.look
+local look_l0, look_l1 = l0.look, look.look
 local parse_call = options.parse_call
 local type = type
 
 local HIT = tonumber(C.GORGE_HIT)
 local SPACE = tonumber(C.GORGE_SPACE)
+local DUE = tonumber(C.GORGE_DUE)
 local CLOSED = tonumber(C.GORGE_ERR_CLOSED)
+local REFRESH = tonumber(C.GORGE_FETCH_REFRESH)
 
 local MAX_KEYS = 1000
 
@@ -27,7 +31,7 @@ local _M = {}
 ---What L0 and L1 have.
 ---@param many gorge.Many
 ---@return string[]|nil missing nil: the cache was closed
-local function look(many, keys)
+local function look_for(many, keys)
   local cache = many.cache
   local view = cache.view
   local values, errs, sources = many.values, many.errs, many.sources
@@ -47,11 +51,15 @@ local function look(many, keys)
           if view.cache ~= nil then
             status, value = look_l1(cache, view, key)
           end
-          if status == SPACE then
-            status, value = fetch.from_l1(cache, key)
+          local due
+          if status == SPACE or status == DUE then
+            status, value, due = look.from_l1(cache, key, status)
           end
           if status == HIT then
             values[key], sources[key] = value, "l1"
+            if due then
+              many.due[#many.due + 1] = key
+            end
           elseif status == CLOSED then
             return nil
           else
@@ -72,7 +80,7 @@ end
 local function fill(many, missing)
   for round = 1, fetch.MAX_ROUNDS do
     if round > 1 then -- what others have filled is there now
-      missing = look(many, missing)
+      missing = look_for(many, missing)
       if not missing then
         return false
       end
@@ -123,7 +131,7 @@ end
 
 ---@return gorge.Many
 local function new_many(self, n)
-  return setmetatable({ cache = self, values = table_new(0, n), errs = {}, sources = table_new(0, n), failed = {} }, Many)
+  return setmetatable({ cache = self, values = table_new(0, n), errs = {}, sources = table_new(0, n), failed = {}, due = {} }, Many)
 end
 
 ---The call's private copies of the values.
@@ -145,15 +153,63 @@ function _M.check(keys, ttl, fn, tags, opts, level)
   return problem
 end
 
+---What is the same for all keys of a call.
+local function new_call(self, engine, ttl, fn, tags, opts)
+  local parsed = self.options
+  local negative_ms, lock_ms, on_timeout, args, _, _, jitter, stale_ms, stale_ttl_ms = parse_call(opts)
+  local call = {
+    fn = fn,
+    ttl_ms = check.ttl_ms(ttl, parsed.l1_ttl_ms),
+    tags = check.tags(tags),
+    negative_ms = negative_ms or parsed.negative_cache_ttl_ms,
+    lock_ms = lock_ms or parsed.lock_ttl_ms,
+    wait_ms = parsed.wait_timeout_ms,
+    on_timeout = on_timeout or parsed.on_lock_timeout,
+    args = args,
+    jitter = jitter or parsed.expiration_jitter,
+    stale_ms = stale_ms or parsed.stale_if_error_ms,
+    stale_ttl_ms = stale_ttl_ms,
+    engine = engine,
+    deadline_ms = C.gorge_now_ms() + parsed.wait_timeout_ms,
+  }
+  call.__index = call
+  return call
+end
+
+---Runs the loader once for what is due, as a round of its own.
+---@param job gorge.Refresh
+---@return any err of one of the keys
+local function fill_due(job)
+  local self, call = job.cache, job.call
+  local many = new_many(self, #job.keys)
+  call.wait_ms, call.on_timeout = self.options.refresh_timeout_ms, "error"
+  call.deadline_ms = C.gorge_now_ms() + call.wait_ms
+  many.call, many.flags, many.waiter = call, REFRESH, call.engine.host.waiter()
+  many:round(job.keys)
+  many.waiter:release()
+  job.many = many
+  return select(2, next(many.errs))
+end
+
+---@param many gorge.Many
+---@param call table
+local function refresh_due(many, call)
+  local done = refresh.begin(many.cache, many.due, call, fill_due)
+  if done then
+    for key, value in pairs(done.many.values) do
+      many.values[key], many.sources[key] = value, done.many.sources[key]
+    end
+  end
+end
+
 function _M.fetch_many(self, keys, ttl, fn, tags, opts)
   local problem = _M.check(keys, ttl, fn, tags, opts, 2)
   if problem then
     return nil, problem
   end
-  local parsed = self.options
-  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter, stale_ms = parse_call(opts)
+  local _, _, _, _, want_clone, blocking = parse_call(opts)
   local many = new_many(self, #keys)
-  local missing = look(many, keys)
+  local missing = look_for(many, keys)
   if not missing then
     return nil, "closed"
   elseif #missing > 0 then
@@ -164,21 +220,7 @@ function _M.fetch_many(self, keys, ttl, fn, tags, opts)
       end
       return many.values, many.errs, many.sources
     end
-    many.call = {
-      fn = fn,
-      ttl_ms = check.ttl_ms(ttl, parsed.l1_ttl_ms),
-      tags = check.tags(tags),
-      negative_ms = negative_ms or parsed.negative_cache_ttl_ms,
-      lock_ms = lock_ms or parsed.lock_ttl_ms,
-      wait_ms = parsed.wait_timeout_ms,
-      on_timeout = on_timeout or parsed.on_lock_timeout,
-      args = args,
-      jitter = jitter or parsed.expiration_jitter,
-      stale_ms = stale_ms or parsed.stale_if_error_ms,
-      engine = engine,
-      deadline_ms = C.gorge_now_ms() + parsed.wait_timeout_ms,
-    }
-    many.call.__index = many.call
+    many.call = new_call(self, engine, ttl, fn, tags, opts)
     many.waiter = engine.host.waiter()
     local done = fill(many, missing)
     many.waiter:release()
@@ -187,6 +229,9 @@ function _M.fetch_many(self, keys, ttl, fn, tags, opts)
     elseif many.call.stale_ms > 0 then
       take_stale(many)
     end
+  end
+  if #many.due > 0 then
+    refresh_due(many, new_call(self, self.engine, ttl, fn, tags, opts))
   end
   if want_clone then
     copy_values(many.values, self.codec.clone)

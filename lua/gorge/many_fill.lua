@@ -55,6 +55,8 @@ end
 ---@field failed table<string, boolean> keys whose errs are those of the loader, or of a wait for one
 ---@field waiter gorge.Waiter|nil signalled for each of its operations
 ---@field again string[] keys for another round
+---@field due string[] keys whose values are to be refreshed
+---@field flags integer|nil of its operations
 local Many = {}
 Many.__index = Many
 
@@ -128,7 +130,7 @@ function Many:begin(key, items, loads)
     items[#items + 1] = item
     return
   end
-  local op, status = engine:start_fetch(key, call.tags, call.lock_ms, call.wait_ms, TELL)
+  local op, status = engine:start_fetch(key, call.tags, call.lock_ms, call.wait_ms, self.flags or TELL)
   if op == 0 then -- no memory for an operation: the caller still gets its value
     loads[#loads + 1] = item
     return
@@ -264,13 +266,14 @@ end
 ---@return any rest_err what is wrong with all keys that have no value
 ---@return table|number|nil overrides
 local function run_loader(call, keys)
-  local args = call.args
+  local args, began_us = call.args, C.gorge_now_us()
   local ok, values, errs, overrides
   if args then
     ok, values, errs, overrides = load.protected(call.fn, keys, unpack(args, 1, args.n or #args))
   else
     ok, values, errs, overrides = load.protected(call.fn, keys)
   end
+  call.load_ms = (C.gorge_now_us() - began_us) / 1000
   if not ok then
     return {}, {}, values
   elseif type(values) == "nil" and errs ~= nil then

@@ -108,6 +108,11 @@ _M.to_ms = check.to_ms
 ---@field wait_timeout? number seconds, default 30
 ---@field on_lock_timeout? "run"|"stale"|"error" default "run"
 ---@field stale_if_error? number seconds, 0 or more, default 0
+---@field stale_while_revalidate? boolean default false
+---@field stale_ttl? number seconds, default 60
+---@field early_refresh? boolean|number true or a beta, default false
+---@field refresh_timeout? number seconds, default 10
+---@field soft_timeout? number seconds
 ---@field expiration_jitter? number 0 to 1, default 0
 ---@field cache_read_disabled? boolean default false
 ---@field cache_delete_disabled? boolean default false
@@ -161,6 +166,14 @@ _M.to_ms = check.to_ms
 ---@field on_lock_timeout "run"|"stale"|"error"
 ---@field stale_if_error number
 ---@field stale_if_error_ms integer 0: values are not kept beyond their end
+---@field stale_while_revalidate boolean
+---@field stale_ttl number
+---@field stale_ttl_ms integer
+---@field early_refresh number|false beta
+---@field refresh_timeout number
+---@field refresh_timeout_ms integer
+---@field soft_timeout number|nil
+---@field soft_timeout_ms integer|nil
 ---@field expiration_jitter number
 ---@field cache_read_disabled boolean
 ---@field cache_delete_disabled boolean
@@ -317,6 +330,18 @@ local function check_metrics(value, name)
   return nil, mismatch(name, "a table of functions", value)
 end
 
+local MAX_BETA = 100
+
+-- true means the beta of the paper's own examples.
+local function check_early(value, name)
+  if type(value) == "boolean" then
+    return value and 1
+  elseif type(value) == "number" and value > 0 and value <= MAX_BETA then
+    return value
+  end
+  return nil, mismatch(name, "a boolean or a number greater than 0 and at most " .. MAX_BETA, value)
+end
+
 local check_timeout_choice = choice({ "run", "stale", "error" }, {})
 
 local RULES = {
@@ -334,6 +359,11 @@ local RULES = {
   on_lock_timeout = { check = check_timeout_choice, default = "run" },
   expiration_jitter = { check = check.share, default = 0 },
   stale_if_error = { check = check.seconds_or_none(MAX_TTL), default = 0, ms = true },
+  stale_while_revalidate = { check = check.boolean, default = false },
+  stale_ttl = { check = seconds(MAX_TTL), default = 60, ms = true },
+  early_refresh = { check = check_early, default = false },
+  refresh_timeout = { check = seconds(MAX_LEASE), default = 10, ms = true },
+  soft_timeout = { check = seconds(MAX_WAIT), ms = true },
   cache_read_disabled = { check = check.boolean, default = false },
   cache_delete_disabled = { check = check.boolean, default = false },
   serializer = { check = value_options.serializer, default = "auto" },
@@ -348,10 +378,7 @@ local RULES = {
   host = { check = choice({ "auto", "nginx", "loop", "blocking" }, { "cqueues", "luv" }), default = "auto" },
 }
 
-local REFUSED = set {
-  "stale_while_revalidate", "stale_ttl", "early_refresh", "soft_timeout", "refresh_timeout",
-  "origin",
-}
+local REFUSED = set { "origin" }
 
 ---Raises as if the function that called `parse` or `parse_call` had called `error(message, level)` itself.
 local function fail(level, problem)
@@ -382,8 +409,9 @@ end
 
 local CALL_KNOWN = set {
   "negative_cache_ttl", "lock_ttl", "on_lock_timeout", "args", "clone", "blocking", "expiration_jitter", "stale_if_error",
+  "stale_ttl", "soft_timeout",
 }
-local CALL_REFUSED = set { "stale_ttl", "soft_timeout" }
+local CALL_REFUSED = set {}
 
 ---What is wrong with the options of one call; the slow half of `parse_call`.
 ---@return string problem
@@ -428,6 +456,8 @@ end
 ---@return boolean|nil blocking
 ---@return number|nil expiration_jitter
 ---@return integer|nil stale_if_error_ms
+---@return integer|nil stale_ttl_ms
+---@return integer|nil soft_timeout_ms
 function _M.parse_call(opts, level)
   if opts == nil then
     return
@@ -436,7 +466,7 @@ function _M.parse_call(opts, level)
   if type(opts) ~= "table" then
     fail(level, "the options of a call must be a table, got " .. describe(opts))
   end
-  local negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms
+  local negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms, stale_ttl_ms, soft_ms
   for name, value in next, opts do
     if name == "args" and is_args(value) then
       args = value
@@ -454,11 +484,15 @@ function _M.parse_call(opts, level)
       jitter = value
     elseif name == "stale_if_error" and (value == 0 or is_seconds(value, MAX_TTL)) then
       stale_ms = value == 0 and 0 or to_ms(value)
+    elseif name == "stale_ttl" and is_seconds(value, MAX_TTL) then
+      stale_ttl_ms = to_ms(value)
+    elseif name == "soft_timeout" and is_seconds(value, MAX_WAIT) then
+      soft_ms = to_ms(value)
     else
       fail(level, call_problem(name, value))
     end
   end
-  return negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms
+  return negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms, stale_ttl_ms, soft_ms
 end
 
 return _M

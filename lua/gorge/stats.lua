@@ -43,6 +43,8 @@ _M.COUNTERS = {
   { "replayed", "Invalidations that Redis was told of later." },
   { "stale_served", "Answers with values that had expired." },
   { "master_switches", "Other masters that the sentinels named." },
+  { "refreshes", "Runs of loaders for values that were still good." },
+  { "refresh_errors", "Refreshes that failed." },
 }
 
 _M.HISTOGRAMS = { "l2_latency", "load_latency", "wait_latency" }

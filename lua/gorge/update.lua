@@ -7,7 +7,7 @@ local check = require "gorge.arguments"
 local l0 = require "gorge.ffi.l0"
 local life = require "gorge.life"
 local load = require "gorge.load"
-local fetch = require "gorge.fetch"
+local look = require "gorge.look"
 local text = require "gorge.text"
 
 local HIT = tonumber(C.GORGE_HIT)
@@ -53,7 +53,7 @@ local function old_value(self, key, status)
   local kind, bytes = engine.read.kind, engine:bytes()
   local ok, value = self.codec.decode(kind, bytes, engine.has_redis)
   if not ok then
-    fetch.note_undecodable(self, key, engine.has_redis and "Redis" or "L1", value)
+    look.note_undecodable(self, key, engine.has_redis and "Redis" or "L1", value)
     return nil
   end
   return value
@@ -87,7 +87,7 @@ local function attempt(self, call, op, status)
   local ttl_ms = call.ttl_ms or (type(value) == "nil" and options.negative_cache_ttl_ms) or options.l1_ttl_ms
   local l1_ttl_ms
   ttl_ms, l1_ttl_ms = life.of(ttl_ms, options.l1_ttl_ms, options.expiration_jitter)
-  engine:prepare(options.stale_if_error_ms, 0, 0)
+  engine:prepare(options.stale_if_error_ms, life.refresh(ttl_ms, options), 0)
   status = engine:update(op, ttl_ms, l1_ttl_ms, kind, bytes, l2_kind, l2_bytes)
   if status == PENDING then
     status = engine:wait(op, status)

@@ -82,7 +82,7 @@ function _M.set(self, key, value, ttl, tags)
   end
   local l1_ttl_ms
   ttl_ms, l1_ttl_ms = life.of(ttl_ms, options.l1_ttl_ms, options.expiration_jitter)
-  engine:prepare(options.stale_if_error_ms, 0, 0)
+  engine:prepare(options.stale_if_error_ms, life.refresh(ttl_ms, options), 0)
   if not engine.has_redis then
     local done = engine:put(key, packed, l1_ttl_ms, kind, bytes)
     if done == OK then

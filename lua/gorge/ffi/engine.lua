@@ -59,6 +59,7 @@ function _M.new(options, host, flags)
   config.flags = flags
   config.lock_sleep_ms, config.lock_retries = options.lock_sleep_ms, options.lock_retries
   config.l1_ttl_ms = options.l1_ttl_ms
+  config.early_beta = options.early_refresh or 0
   config.freshness_bound_ms, config.disconnected_ttl_ms = options.freshness_bound_ms, options.disconnected_ttl * 1000
   if redis then
     config.redis_host, config.redis_path = text(redis.host), text(redis.path)

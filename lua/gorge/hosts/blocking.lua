@@ -42,6 +42,9 @@ function _M.can_wait()
   return true
 end
 
+---There is no background: whoever has something to be done there does it.
+function _M.background() end
+
 function _M.guard() end
 function _M.kick() end
 function _M.expect() end

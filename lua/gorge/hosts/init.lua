@@ -12,6 +12,7 @@ local _M = {}
 ---@field guard fun(engine: gorge.Engine, op: integer) gives the operation up when its coroutine is ended from outside
 ---@field kick fun(engine: gorge.Engine) bytes may wait to be sent
 ---@field expect fun(engine: gorge.Engine) an operation begins to wait
+---@field background fun(engine: gorge.Engine, job: gorge.Job): boolean|nil, string? true: it will be run; nil and why not; nil: there is no background here
 ---@field drain fun(engine: gorge.Engine, seconds: number)
 ---@field close fun(engine: gorge.Engine)
 ---@field clock ffi.cdata*|nil see ffi/engine.lua

@@ -176,6 +176,25 @@ local function make(name, fallback)
     return fallback()
   end
 
+  ---A coroutine for the job, and one that gives it up when its time is over.
+  function host.background(_, job)
+    if not inside() then
+      return nil
+    end
+    local watch = new_waiter()
+    _M.spawn(function()
+      job:run()
+      job.done = true
+      watch:signal()
+    end)
+    _M.spawn(function()
+      if not watch:wait(job.limit_ms / 1000) and not job.done then
+        job:give_up()
+      end
+    end)
+    return true
+  end
+
   function host.can_wait()
     if inside() or fallback ~= nil then
       return true

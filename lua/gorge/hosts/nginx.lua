@@ -5,6 +5,7 @@ local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 local Engine = require "gorge.ffi.engine"
 local doorbell = require "gorge.hosts.nginx_doorbell"
+local jobs = require "gorge.hosts.nginx_jobs"
 local pump = require "gorge.hosts.nginx_pump"
 local semaphore = require "ngx.semaphore"
 local base = require "resty.core.base"
@@ -133,6 +134,7 @@ function _M.kick(engine)
 end
 
 _M.expect = doorbell.expect
+_M.background = jobs.add
 
 function _M.drain(engine, seconds)
   if not CAN_YIELD[get_phase()] then
@@ -148,6 +150,7 @@ end
 function _M.close(engine)
   pump.close(engine)
   doorbell.close(engine)
+  jobs.close(engine)
 end
 
 _M.clock = ffi.cast("const uint64_t *", current_msec)
