@@ -86,12 +86,14 @@ _M.to_ms = check.to_ms
 ---@field lock_ttl? number seconds, instead of the cache's
 ---@field on_lock_timeout? "run"|"stale"|"error" instead of the cache's
 ---@field stale_if_error? number seconds, instead of the cache's
+---@field stale_ttl? number seconds, instead of the cache's
 ---@field expiration_jitter? number 0 to 1, instead of the cache's
 
 ---What `fn` may return as its third value.
 ---@class gorge.Overrides
 ---@field ttl? number seconds
 ---@field tags? string|string[]
+---@field stale_ttl? number seconds
 ---@field no_store? boolean hand the value out, keep nothing
 
 ---@class gorge.Options what a user gives to `gorge.new`
@@ -112,7 +114,6 @@ _M.to_ms = check.to_ms
 ---@field stale_ttl? number seconds, default 60
 ---@field early_refresh? boolean|number true or a beta, default false
 ---@field refresh_timeout? number seconds, default 10
----@field soft_timeout? number seconds
 ---@field expiration_jitter? number 0 to 1, default 0
 ---@field cache_read_disabled? boolean default false
 ---@field cache_delete_disabled? boolean default false
@@ -172,8 +173,6 @@ _M.to_ms = check.to_ms
 ---@field early_refresh number|false beta
 ---@field refresh_timeout number
 ---@field refresh_timeout_ms integer
----@field soft_timeout number|nil
----@field soft_timeout_ms integer|nil
 ---@field expiration_jitter number
 ---@field cache_read_disabled boolean
 ---@field cache_delete_disabled boolean
@@ -363,7 +362,6 @@ local RULES = {
   stale_ttl = { check = seconds(MAX_TTL), default = 60, ms = true },
   early_refresh = { check = check_early, default = false },
   refresh_timeout = { check = seconds(MAX_LEASE), default = 10, ms = true },
-  soft_timeout = { check = seconds(MAX_WAIT), ms = true },
   cache_read_disabled = { check = check.boolean, default = false },
   cache_delete_disabled = { check = check.boolean, default = false },
   serializer = { check = value_options.serializer, default = "auto" },
@@ -378,7 +376,7 @@ local RULES = {
   host = { check = choice({ "auto", "nginx", "loop", "blocking" }, { "cqueues", "luv" }), default = "auto" },
 }
 
-local REFUSED = set { "origin" }
+local REFUSED = set { "origin", "soft_timeout" }
 
 ---Raises as if the function that called `parse` or `parse_call` had called `error(message, level)` itself.
 local function fail(level, problem)
@@ -409,9 +407,9 @@ end
 
 local CALL_KNOWN = set {
   "negative_cache_ttl", "lock_ttl", "on_lock_timeout", "args", "clone", "blocking", "expiration_jitter", "stale_if_error",
-  "stale_ttl", "soft_timeout",
+  "stale_ttl",
 }
-local CALL_REFUSED = set {}
+local CALL_REFUSED = set { "soft_timeout" }
 
 ---What is wrong with the options of one call; the slow half of `parse_call`.
 ---@return string problem
@@ -457,7 +455,6 @@ end
 ---@return number|nil expiration_jitter
 ---@return integer|nil stale_if_error_ms
 ---@return integer|nil stale_ttl_ms
----@return integer|nil soft_timeout_ms
 function _M.parse_call(opts, level)
   if opts == nil then
     return
@@ -466,7 +463,7 @@ function _M.parse_call(opts, level)
   if type(opts) ~= "table" then
     fail(level, "the options of a call must be a table, got " .. describe(opts))
   end
-  local negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms, stale_ttl_ms, soft_ms
+  local negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms, stale_ttl_ms
   for name, value in next, opts do
     if name == "args" and is_args(value) then
       args = value
@@ -486,13 +483,11 @@ function _M.parse_call(opts, level)
       stale_ms = value == 0 and 0 or to_ms(value)
     elseif name == "stale_ttl" and is_seconds(value, MAX_TTL) then
       stale_ttl_ms = to_ms(value)
-    elseif name == "soft_timeout" and is_seconds(value, MAX_WAIT) then
-      soft_ms = to_ms(value)
     else
       fail(level, call_problem(name, value))
     end
   end
-  return negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms, stale_ttl_ms, soft_ms
+  return negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms, stale_ttl_ms
 end
 
 return _M

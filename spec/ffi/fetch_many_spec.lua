@@ -142,7 +142,7 @@ describe("fetch_many", function()
       return { short = 1, tagged = 2, unkept = 3, plain = 4, wrong = 5 }, nil,
         { short = 5, tagged = { tags = "t2", ttl = 7 }, unkept = { no_store = true }, wrong = { tll = 1 } }
     end, "t1")
-    assert.same({ wrong = 'gorge: key "wrong": override "tll" is not one of ttl, tags, no_store' }, errs)
+    assert.same({ wrong = 'gorge: key "wrong": override "tll" is not one of ttl, tags, stale_ttl, no_store' }, errs)
     assert.is_true(cache:peek("short").ttl <= 5 and cache:peek("tagged").ttl <= 7 and cache:peek("plain").ttl > 50)
     assert.same({ { "t1" }, { "t2" } }, { cache:peek("short").tags, cache:peek("tagged").tags })
     assert.is_nil(cache:peek "unkept")

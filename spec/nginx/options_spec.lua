@@ -28,7 +28,7 @@ describe("an option that is wrong keeps nginx from starting and is named:", func
     { "a choice that there is not", { on_lock_timeout = "panic" }, "gorge: option 'on_lock_timeout' must be" },
     { "a share above one", { expiration_jitter = 1.5 }, "gorge: option 'expiration_jitter' must be a number from 0 to 1, got 1.5" },
     { "a word for a boolean", { cache_read_disabled = "yes" }, "gorge: option 'cache_read_disabled' must be a boolean, got \"yes\"" },
-    { "not supported", { stale_if_error = 5 }, "gorge: option 'stale_if_error' is not supported by this version" },
+    { "not supported", { host = "luv" }, "gorge: option 'host': .* is not supported by this version" },
     { "a URL of another kind", { redis = "http://127.0.0.1:6379" }, "gorge: option 'redis'.*redis://" },
     { "a URL with a wrong port", { redis = "redis://127.0.0.1:99999" }, "gorge: option 'redis'.*port" },
     { "a URL with a wrong database", { redis = "redis://127.0.0.1/zero" }, "gorge: option 'redis'" },

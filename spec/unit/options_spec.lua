@@ -30,7 +30,8 @@ describe("options.parse", function()
           freshness_bound = 5, freshness_bound_ms = 5000, disconnected_ttl = 30,
           negative_cache_ttl = 60, negative_cache_ttl_ms = 60000, lock_ttl = 10, lock_ttl_ms = 10000, lock_sleep = 0.05, lock_sleep_ms = 50,
           lock_retries = 10, wait_timeout = 30, wait_timeout_ms = 30000, on_lock_timeout = "run", expiration_jitter = 0,
-          stale_if_error = 0, stale_if_error_ms = 0,
+          stale_if_error = 0, stale_if_error_ms = 0, stale_while_revalidate = false, stale_ttl = 60, stale_ttl_ms = 60000,
+          early_refresh = false, refresh_timeout = 10, refresh_timeout_ms = 10000,
           cache_read_disabled = false, cache_delete_disabled = false, serializer = "auto",
           circuit_breaker = false, compress = false, host = "auto",
         }, parse(opts or nil))
@@ -120,7 +121,10 @@ describe("options.parse", function()
   end)
 
   describe("times", function()
-    local TIMES = { l1_ttl = 315360000, negative_cache_ttl = 315360000, lock_ttl = 3600, lock_sleep = 60, wait_timeout = 86400 }
+    local TIMES = {
+      l1_ttl = 315360000, negative_cache_ttl = 315360000, lock_ttl = 3600, lock_sleep = 60, wait_timeout = 86400, stale_ttl = 315360000,
+      refresh_timeout = 3600,
+    }
 
     it("are seconds, and whole milliseconds rounded up", function()
       for name, max in pairs(TIMES) do
@@ -156,6 +160,19 @@ describe("options.parse", function()
         for _, value in ipairs { range[1] - 1, range[2] + 1, 1.5 } do
           assert.matches(pattern, refusal { [name] = value })
         end
+      end
+    end)
+  end)
+
+  describe("early_refresh", function()
+    it("is a boolean or a beta", function()
+      for given, beta in pairs { [true] = 1, [0.5] = 0.5, [100] = 100 } do
+        assert.equal(beta, parse({ early_refresh = given }).early_refresh)
+      end
+      assert.is_false(parse({ early_refresh = false }).early_refresh)
+      for _, value in ipairs { 0, -1, 101, 0 / 0, "yes", {} } do
+        local expected = "^gorge: option 'early_refresh' must be a boolean or a number greater than 0 and at most 100, got "
+        assert.matches(expected, refusal { early_refresh = value })
       end
     end)
   end)
@@ -244,8 +261,7 @@ describe("options.parse", function()
 
   describe("options of the API that this version lacks", function()
     it("are refused by name, even with their default value", function()
-      local names = { "stale_while_revalidate", "stale_ttl", "early_refresh", "soft_timeout", "refresh_timeout",
-        "origin" }
+      local names = { "soft_timeout", "origin" }
       for _, name in ipairs(names) do
         for _, value in ipairs { false, 0, {} } do
           assert.equal("gorge: option '" .. name .. "' is not supported by this version", refusal { [name] = value })
@@ -461,16 +477,17 @@ describe("options.parse_call", function()
 
   it("overrides nothing without options", function()
     assert.equal(0, select("#", call(nil)))
-    assert.same({ n = 8 }, { n = select("#", call {}), call {} })
+    assert.same({ n = 9 }, { n = select("#", call {}), call {} })
   end)
 
   it("gives each override in its place", function()
     local args = { 1, 2 }
-    local negative_ms, lock_ms, on_timeout, got, clone, blocking, jitter, stale_ms = call {
+    local negative_ms, lock_ms, on_timeout, got, clone, blocking, jitter, stale_ms, stale_ttl_ms = call {
       negative_cache_ttl = 0.25, lock_ttl = 3, on_lock_timeout = "error", args = args, clone = true, blocking = false,
-      expiration_jitter = 0.5, stale_if_error = 1.5,
+      expiration_jitter = 0.5, stale_if_error = 1.5, stale_ttl = 7,
     }
-    assert.same({ 250, 3000, "error", true, false, 0.5, 1500 }, { negative_ms, lock_ms, on_timeout, clone, blocking, jitter, stale_ms })
+    assert.same({ 250, 3000, "error", true, false, 0.5, 1500, 7000 },
+      { negative_ms, lock_ms, on_timeout, clone, blocking, jitter, stale_ms, stale_ttl_ms })
     assert.equal(0, (select(8, call { stale_if_error = 0 })))
     assert.equal(args, got)
     assert.equal("run", (select(3, call { on_lock_timeout = "run" })))
@@ -498,7 +515,8 @@ describe("options.parse_call", function()
       { { on_lock_timeout = "wait" }, "^gorge: option 'on_lock_timeout' must be one of \"run\", \"stale\", \"error\", got \"wait\"$" },
       { { clone = 1 }, "^gorge: option 'clone' must be a boolean, got 1$" },
       { { blocking = "yes" }, "^gorge: option 'blocking' must be a boolean, got \"yes\"$" },
-      { { stale_ttl = 1 }, "^gorge: option 'stale_ttl' is not supported by this version$" },
+      { { stale_ttl = 0 }, "^gorge: option 'stale_ttl' must be a number of seconds greater than 0 and at most 315360000, got 0$" },
+      { { early_refresh = true }, "^gorge: option 'early_refresh' belongs to gorge.new, it cannot be set for one call$" },
       { { stale_if_error = -1 }, "^gorge: option 'stale_if_error' must be a number of seconds from 0 to 315360000, got %-1$" },
       { { stale_if_error = 0 / 0 }, "^gorge: option 'stale_if_error' must be a number of seconds from 0 to 315360000, got nan$" },
       { { soft_timeout = 1 }, "^gorge: option 'soft_timeout' is not supported by this version$" },
@@ -531,7 +549,7 @@ describe("options.parse_call", function()
   end)
 
   it("creates no garbage", function()
-    local opts = { negative_cache_ttl = 0.25, lock_ttl = 3, on_lock_timeout = "run", args = { 1 }, clone = true, blocking = true, stale_if_error = 1 }
+    local opts = { negative_cache_ttl = 0.25, lock_ttl = 3, on_lock_timeout = "run", args = { 1 }, clone = true, blocking = true, stale_if_error = 1, stale_ttl = 1 }
     local function run(count)
       for _ = 1, count do
         call(opts)
