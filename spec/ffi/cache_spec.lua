@@ -27,8 +27,9 @@ describe("gorge.new", function()
   end)
 
   it("rejects by name what this version does not have", function()
-    assert.error_matches(function() gorge.new { soft_timeout = 1 } end, "'soft_timeout' is not supported by this version")
-    assert.error_matches(function() gorge.new { redis = { host = "h", sentinels = {} } } end, "'redis.sentinels' is not supported by this version")
+    assert.error_matches(function() gorge.new { host = "luv" } end, "\"luv\" is not supported by this version")
+    assert.error_matches(function() gorge.new { redis = { host = "h", keepalive_interval = 1 } } end,
+      "'redis.keepalive_interval' is not supported by this version")
   end)
 
   it("shares one zone between caches and keeps their namespaces apart", function()

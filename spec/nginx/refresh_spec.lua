@@ -54,6 +54,14 @@ local function assert_served(n, key)
   assert.is_true(source == "l0" or source == "l1" or source == "l2", source)
 end
 
+-- Reads until fn runs: a value that was just read from Redis is due for the next reader.
+local function begin(n, key)
+  helper.wait_until(function()
+    assert_served(n, key)
+    return n:counted "at refresh" >= 1
+  end)
+end
+
 describe("stale_while_revalidate", function()
   it("runs fn once on two nodes of two workers, serves at once, and refreshes L1 and Redis", function()
     local redis = helper.redis()
@@ -156,8 +164,7 @@ describe("stale_while_revalidate", function()
       local redis = name ~= "clear" and helper.redis() or nil
       local n = node.start { options = options { redis = redis and redis.url } }
       prepare(n, "k")
-      assert_served(n, "k")
-      n:wait_count "at refresh"
+      begin(n, "k")
       assert.is_true(n:run(code))
       local value, err, source = n:run [[return cache:fetch("k", 60, function() return "mine", nil, { stale_ttl = 0.001 } end)]]
       assert.equal("mine", value, err)
@@ -177,8 +184,7 @@ describe("stale_while_revalidate", function()
   it("ends a run of fn that takes longer than refresh_timeout", function()
     local n = node.start { options = options { refresh_timeout = 0.2 } }
     prepare(n, "k")
-    assert_served(n, "k")
-    n:wait_count "at refresh"
+    begin(n, "k")
     helper.wait_until(function() return n:stats().refresh_errors == 1 end)
     assert.equal(0, n:stats().fills_running)
     assert_served(n, "k")
@@ -254,8 +260,7 @@ describe("stale_while_revalidate", function()
   it("lets an old worker end its refresh, and the new ones go on", function()
     local n = node.start { options = options() }
     prepare(n, "k")
-    assert_served(n, "k")
-    n:wait_count "at refresh"
+    begin(n, "k")
     n.nginx:reload()
     n:run [[open "refresh"]]
     wait_for(n, "k", "new")
