@@ -549,7 +549,8 @@ describe("options.parse_call", function()
   end)
 
   it("creates no garbage", function()
-    local opts = { negative_cache_ttl = 0.25, lock_ttl = 3, on_lock_timeout = "run", args = { 1 }, clone = true, blocking = true, stale_if_error = 1, stale_ttl = 1 }
+    local opts = { negative_cache_ttl = 0.25, lock_ttl = 3, on_lock_timeout = "run", args = { 1 }, clone = true, blocking = true,
+      stale_if_error = 1, stale_ttl = 1 }
     local function run(count)
       for _ = 1, count do
         call(opts)
