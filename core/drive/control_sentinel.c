@@ -107,19 +107,17 @@ static void choose(struct gorge_lookout *l, const struct gorge_sentinel_report *
   l->rank = r->rank;
 }
 
-/* What keeps us from knowing the master, as most of the sentinels say it. */
+/* What keeps us from knowing the master: of what the sentinels say, what is most likely to be mended here. */
 static enum gorge_master_trouble trouble_of(const struct gorge_lookout *l) {
-  bool asking = false, unknown = false, refused = false;
+  bool any[GORGE_SENTINEL_SILENT + 1] = {false};
   for (uint32_t i = 0; i < l->count; i++) {
-    enum gorge_sentinel_state state = gorge_sentinel_state(l->seats[i].sentinel);
-    asking = asking || state == GORGE_SENTINEL_ASKING || state == GORGE_SENTINEL_KNOWS;
-    unknown = unknown || state == GORGE_SENTINEL_UNKNOWN;
-    refused = refused || state == GORGE_SENTINEL_REFUSES;
+    any[gorge_sentinel_state(l->seats[i].sentinel)] = true;
   }
-  return asking    ? GORGE_MASTER_FINE
-         : unknown ? GORGE_MASTER_UNKNOWN
-         : refused ? GORGE_MASTER_REFUSED
-                   : GORGE_MASTER_SILENT;
+  return any[GORGE_SENTINEL_ASKING] || any[GORGE_SENTINEL_KNOWS] ? GORGE_MASTER_FINE
+         : any[GORGE_SENTINEL_UNKNOWN]                           ? GORGE_MASTER_UNKNOWN
+         : any[GORGE_SENTINEL_REFUSES]                           ? GORGE_MASTER_REFUSED
+         : any[GORGE_SENTINEL_UNTRUSTED]                         ? GORGE_MASTER_UNTRUSTED
+                                                                 : GORGE_MASTER_SILENT;
 }
 
 static bool same_address(const struct gorge_address *a, const struct gorge_address *b) {
@@ -228,6 +226,7 @@ static bool take_seat(struct gorge_lookout *l, struct seat *seat, uint32_t i) {
   struct gorge_conn_config config = all->conn;
   config.seed ^= c->owner.id + ((uint64_t)i << 32);
   config.max_reply_bytes = REPLY_MAX;
+  config.host = all->list[i].host;
   seat->lookout = l;
   seat->sentinel = gorge_sentinel_create(all->master, &config, &hooks);
   seat->endpoint = gorge_endpoint_create(all->list[i].host, all->list[i].port, NULL);

@@ -22,6 +22,7 @@ const char *gorge_master_trouble_text(uint64_t trouble) {
     case GORGE_MASTER_SILENT: return "no sentinel can be reached";
     case GORGE_MASTER_REFUSED: return "the sentinels refuse user or password";
     case GORGE_MASTER_UNKNOWN: return "no sentinel knows a master of that name";
+    case GORGE_MASTER_UNTRUSTED: return "TLS with the sentinels fails";
     case GORGE_MASTER_UNRESOLVED: return "the name of the master cannot be resolved";
   }
   return "the sentinels have not been asked yet";

@@ -16,6 +16,7 @@ enum gorge_master_trouble {
   GORGE_MASTER_SILENT,    /* no sentinel can be reached */
   GORGE_MASTER_REFUSED,   /* they do not let us in */
   GORGE_MASTER_UNKNOWN,   /* none of those that answer knows a master of that name */
+  GORGE_MASTER_UNTRUSTED, /* TLS with them fails */
   GORGE_MASTER_UNRESOLVED /* they name a host that cannot be resolved */
 };
 

@@ -79,8 +79,12 @@ static const char *problem_of(const struct gorge_config *config) {
       (config->redis_port == 0 || config->redis_port > UINT16_MAX)) {
     return "redis_port must be 1 to 65535";
   }
-  if (config->tls != GORGE_TLS_OFF && config->redis_host == NULL) {
-    return "TLS needs redis_host";
+  bool named = config->redis_host != NULL || (config->sentinels != NULL && config->tls_server_name != NULL);
+  if (config->tls == GORGE_TLS_ON && !named) {
+    return "TLS needs redis_host, or sentinels and tls_server_name";
+  }
+  if (config->tls != GORGE_TLS_OFF && config->redis_path != NULL) {
+    return "TLS is not for unix sockets";
   }
   return NULL;
 }

@@ -225,8 +225,7 @@ struct gorge_config {
   const char *redis_path;
   const char *sentinels; /* instead of host and path: "host port\n" for each, 16 at most */
   const char *master;    /* its name there, 1..128 bytes */
-  const char *sentinel_username;
-  const char *sentinel_password;
+  const char *sentinel_username, *sentinel_password;
   const char *username;
   const char *password;
   uint32_t

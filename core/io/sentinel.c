@@ -249,6 +249,9 @@ void gorge_sentinel_tick(struct gorge_sentinel *s, uint64_t every_ms, uint64_t n
 
 enum gorge_sentinel_state gorge_sentinel_state(const struct gorge_sentinel *s) {
   bool down = gorge_conn_state(s->asks) == GORGE_CONN_DOWN && gorge_conn_reason(s->asks)[0] != '\0';
+  if (down && strncmp(gorge_conn_reason(s->asks), "TLS", 3) == 0) {
+    return GORGE_SENTINEL_UNTRUSTED;
+  }
   if (down) {
     return gorge_conn_failure(s->asks) == GORGE_ERR_REDIS ? GORGE_SENTINEL_REFUSES : GORGE_SENTINEL_SILENT;
   }

@@ -28,11 +28,12 @@ struct gorge_sentinel_report {
 };
 
 enum gorge_sentinel_state {
-  GORGE_SENTINEL_ASKING,  /* no answer yet */
-  GORGE_SENTINEL_KNOWS,   /* its last answer was a report */
-  GORGE_SENTINEL_UNKNOWN, /* it knows no such master, or says nonsense */
-  GORGE_SENTINEL_REFUSES, /* it does not let us in, or ask */
-  GORGE_SENTINEL_SILENT   /* it cannot be reached */
+  GORGE_SENTINEL_ASKING,    /* no answer yet */
+  GORGE_SENTINEL_KNOWS,     /* its last answer was a report */
+  GORGE_SENTINEL_UNKNOWN,   /* it knows no such master, or says nonsense */
+  GORGE_SENTINEL_REFUSES,   /* it does not let us in, or ask */
+  GORGE_SENTINEL_UNTRUSTED, /* TLS with it fails */
+  GORGE_SENTINEL_SILENT     /* it cannot be reached */
 };
 
 struct gorge_sentinel_hooks {

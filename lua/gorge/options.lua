@@ -281,8 +281,8 @@ local function check_redis(value, name)
     return nil, problem
   elseif not out.path and not out.host and not out.sentinels then
     return nil, "option 'redis' needs 'host', 'path' or 'sentinels'"
-  elseif out.sentinels and out.tls then
-    return nil, "option 'redis.tls' together with 'redis.sentinels' is not supported by this version"
+  elseif out.sentinels and out.tls and out.tls.verify and not out.tls.server_name then
+    return nil, "option 'redis.tls' needs 'server_name' with sentinels: what the certificates of master and sentinels are for"
   elseif out.path and out.tls then
     return nil, "options 'redis.path' and 'redis.tls' exclude each other"
   elseif out.username and not out.password then

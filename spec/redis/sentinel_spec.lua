@@ -19,7 +19,10 @@ end)
 
 local function merge(base, changes)
   for name, value in pairs(changes or {}) do
-    base[name] = value ~= NONE and value or nil
+    base[name] = value
+    if value == NONE then
+      base[name] = nil
+    end
   end
   return base
 end
@@ -204,6 +207,39 @@ describe("a failover by hand", function()
     for _, sentinel in ipairs(set.sentinels) do
       sentinel:resume()
     end
+    a:close()
+  end)
+end)
+
+describe("a master and sentinels that speak TLS", function()
+  it("are followed like others, and certificates count", function()
+    local dir = helper.temp_dir()
+    local certificates = require "spec.support.certificates"
+    local ca = certificates.authority(dir, "ca")
+    local tls = ca:issue("server", { alt = "DNS:redis.example" })
+    tls.ca = ca.ca
+    local secure = helper.replicated { replicas = 1, sentinels = 1, quorum = 1, tls = tls, down_after_ms = 300 }
+    local function open(changes)
+      count = count + 1
+      return assert(gorge.new { namespace = "sentinel-" .. count, l1_size = "4m", freshness_bound = 1, redis = {
+        sentinels = secure:addresses(), master = secure.name, tls = merge({ ca = ca.ca, server_name = "redis.example" }, changes) } })
+    end
+    local other = open { server_name = "other.example" }
+    assert.same({ "value of k", nil, "fn" }, { other:fetch("k", 60, load) })
+    helper.wait_until(function() return other:get "x" == nil and other:stats().redis_error == "TLS with the sentinels fails" end,
+      { message = function() return "the reason is " .. tostring(other:stats().redis_error) end })
+    other:close()
+    local careless = open { verify = false, server_name = NONE }
+    wait_ready(careless)
+    careless:close()
+    local a = open()
+    wait_ready(a)
+    local old, new = secure.servers[1], secure.servers[2]
+    assert.equal("127.0.0.1:" .. old.tls_port, a:stats().master)
+    assert.is_true(old:command("CLIENT", "LIST"):find("laddr=127.0.0.1:" .. old.tls_port, 1, true) ~= nil)
+    old:kill()
+    helper.wait_until(function() return a:get "x" == nil and a:stats().master == "127.0.0.1:" .. new.tls_port end, { timeout = 15 })
+    wait_ready(a)
     a:close()
   end)
 end)

@@ -6,7 +6,7 @@ local net = require "spec.support.net"
 
 local SERVER = os.getenv "REDIS_SERVER" or "redis-server" -- another that speaks its protocol, such as valkey-server
 
-local _M = {}
+local _M = { SERVER = SERVER }
 
 ---@class gorge.spec.Redis
 ---@field port integer
@@ -77,7 +77,8 @@ function _M.start(opts)
   return self
 end
 
-local function tls_lines(tls, port)
+--- Lines of a configuration.
+function _M.tls_lines(tls, port)
   return ("tls-port %d\ntls-cert-file %s\ntls-key-file %s\ntls-ca-cert-file %s\ntls-auth-clients %s"):format(port, tls.cert,
     tls.key, tls.ca, tls.clients or "no")
 end
@@ -96,7 +97,7 @@ function Redis:configure()
     'save ""',
     "appendonly no",
     opts.password and "requirepass " .. opts.password or "",
-    opts.tls and tls_lines(opts.tls, self.tls_port) or "",
+    opts.tls and _M.tls_lines(opts.tls, self.tls_port) or "",
     opts.config or "",
   }, "\n") .. "\n")
 end

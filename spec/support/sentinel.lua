@@ -15,6 +15,7 @@ Replicated.__index = Replicated
 
 ---@class gorge.spec.Sentinel
 ---@field port integer
+---@field tls_port integer|nil
 local Sentinel = {}
 Sentinel.__index = Sentinel
 
@@ -24,8 +25,11 @@ end
 
 local function start_sentinel(name, master_port, opts)
   local self = setmetatable({ dir = process.temp_dir(), port = net.free_port(), password = opts.sentinel_password }, Sentinel)
+  self.tls_port = opts.tls and net.free_port() or nil
   self.config = lines {
     "bind 127.0.0.1", "port " .. self.port, "dir " .. self.dir, "logfile " .. self.dir .. "/redis.log", "daemonize no",
+    opts.tls and redis.tls_lines(opts.tls, self.tls_port) or "",
+    opts.tls and "tls-replication yes" or "",
     opts.sentinel_password and "requirepass " .. opts.sentinel_password or "",
     opts.sentinel_password and "sentinel sentinel-pass " .. opts.sentinel_password or "",
     ("sentinel monitor %s 127.0.0.1 %d %d"):format(name, master_port, opts.quorum or 2),
@@ -39,7 +43,7 @@ local function start_sentinel(name, master_port, opts)
 end
 
 function Sentinel:up()
-  self.process = process.spawn { "redis-server", self.dir .. "/sentinel.conf", "--sentinel", stdout = self.dir .. "/stdout" }
+  self.process = process.spawn { redis.SERVER, self.dir .. "/sentinel.conf", "--sentinel", stdout = self.dir .. "/stdout" }
   process.wait_until(function()
     if not self.process:alive() then
       error("the sentinel ended: " .. self:log())
@@ -89,23 +93,29 @@ function Sentinel:stop()
 end
 
 --- Starts them and waits until every sentinel knows every replica and every other sentinel.
----@param opts? { password?: string, sentinel_password?: string, replicas?: integer, sentinels?: integer, quorum?: integer, down_after_ms?: integer }
+--- opts: password, sentinel_password, replicas (2), sentinels (3), quorum (2), down_after_ms (500), tls as for redis.start.
+---@param opts? table
 ---@return gorge.spec.Replicated
 function _M.start(opts)
   opts = opts or {}
   local self = setmetatable({ name = "main", servers = {}, sentinels = {} }, Replicated)
   local replicas, sentinels = opts.replicas or 2, opts.sentinels or 3
-  local common = lines { "repl-diskless-sync-delay 0", "repl-ping-replica-period 1", opts.password and "masterauth " .. opts.password or "" }
-  self.servers[1] = redis.start { password = opts.password, config = common }
+  local common = lines {
+    "repl-diskless-sync-delay 0", "repl-ping-replica-period 1",
+    opts.password and "masterauth " .. opts.password or "",
+    opts.tls and "tls-replication yes" or "",
+  }
+  self.servers[1] = redis.start { password = opts.password, config = common, tls = opts.tls }
   for i = 1, replicas do
-    self.servers[i + 1] = redis.start { password = opts.password, config = common .. "replicaof 127.0.0.1 " .. self.servers[1].port }
+    self.servers[i + 1] = redis.start { password = opts.password, tls = opts.tls,
+      config = common .. "replicaof 127.0.0.1 " .. (self.servers[1].tls_port or self.servers[1].port) }
   end
   process.wait_until(function()
     local info = assert(self.servers[1]:command("INFO", "replication"))
     return info:match "connected_slaves:(%d+)" == tostring(replicas) and self:in_step()
   end, { message = "the replicas did not follow" })
   for i = 1, sentinels do
-    self.sentinels[i] = start_sentinel(self.name, self.servers[1].port, opts)
+    self.sentinels[i] = start_sentinel(self.name, self.servers[1].tls_port or self.servers[1].port, opts)
   end
   process.wait_until(function() return self:settled(sentinels - 1, replicas) end,
     { timeout = 20, interval = 0.05, message = "the sentinels did not find one another" })
@@ -147,7 +157,7 @@ end
 ---@return gorge.spec.Redis
 function Replicated:server_at(port)
   for _, server in ipairs(self.servers) do
-    if server.port == port then
+    if server.port == port or server.tls_port == port then
       return server
     end
   end
@@ -187,7 +197,7 @@ end
 function Replicated:addresses()
   local list = {}
   for i, sentinel in ipairs(self.sentinels) do
-    list[i] = "127.0.0.1:" .. sentinel.port
+    list[i] = "127.0.0.1:" .. (sentinel.tls_port or sentinel.port)
   end
   return list
 end
@@ -198,7 +208,7 @@ end
 function Replicated:wait_promoted(old)
   return process.wait_until(function()
     local port = self:master_port()
-    local server = port and port ~= old.port and self:server_at(port)
+    local server = port and port ~= old.port and port ~= old.tls_port and self:server_at(port)
     local role = server and server:command "ROLE"
     return type(role) == "table" and role[1] == "master" and server
   end, { timeout = 20, interval = 0.02, message = "no other server was promoted" })

@@ -393,6 +393,12 @@ describe("option redis", function()
     assert.equal("master 'main' of the sentinels one:26379, two.example:1, 10.0.0.1:65535, [::1]:26379, [2001:db8::1]:7, database 2", parsed.display)
   end)
 
+  it("may name sentinels that speak TLS", function()
+    for _, tls in ipairs { { server_name = "redis.example" }, { verify = false } } do
+      assert.equal(tls.server_name, redis({ sentinels = { "h" }, master = "m", tls = tls }).tls.server_name)
+    end
+  end)
+
   it("names what is wrong with sentinels", function()
     local accepts = "^gorge: option 'redis.sentinels' must be an array of 1 to 16 addresses such as \"sentinel%-1:26379\", got "
     local many = {}
@@ -421,7 +427,8 @@ describe("option redis", function()
       { { sentinels = list, master = "m", port = 1 }, "'redis.sentinels' and 'redis.port' exclude each other" },
       { { sentinels = list, master = "m", path = "/p" }, "'redis.sentinels' and 'redis.path' exclude each other" },
       { { sentinels = list, master = "m", cluster = list }, "^gorge: option 'redis.cluster' is not supported by this version$" },
-      { { sentinels = list, master = "m", tls = true }, "^gorge: option 'redis.tls' together with 'redis.sentinels' is not supported by this version$" },
+      { { sentinels = list, master = "m", tls = true }, "^gorge: option 'redis.tls' needs 'server_name' with sentinels: " },
+      { { sentinels = list, master = "m", tls = { verify = true } }, "^gorge: option 'redis.tls' needs 'server_name' with sentinels: " },
       { { sentinels = list, master = "m", username = "u" }, "option 'redis.username' needs 'redis.password' too$" },
       { { sentinels = list, master = "m", sentinel_username = "u" }, "option 'redis.sentinel_username' needs 'redis.sentinel_password' too$" },
       { { host = "h", master = "m" }, "^gorge: option 'redis.master' needs 'redis.sentinels' too$" },
