@@ -6,6 +6,7 @@
 
 #include "io/l2_state.h"
 #include "proto/bytes.h"
+#include "proto/redirect.h"
 
 /* How often a LEASE may be sent again because what it returned was dead; then it takes the lease whatever the value. */
 enum { ROUNDS_MAX = 4, EPOCHS_MAX = 4 };
@@ -57,15 +58,21 @@ static void finish_status(struct gorge_l2_request *rq, int status, uint64_t vers
   finish(rq, &result, now_ms);
 }
 
-/* Redis's own words, fit to be printed. */
+/* Redis's own words, fit to be printed; and what they mean, where that is not to be seen. */
 static void finish_error(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
+  static const char cluster[] = "a node of a Redis Cluster, which this version does not support, says: ";
+  struct gorge_redirect redirect;
   char *out = rq->l2->error;
-  size_t len = reply->len < GORGE_L2_ERROR_MAX ? reply->len : GORGE_L2_ERROR_MAX;
-  for (size_t i = 0; i < len; i++) {
-    unsigned char byte = (unsigned char)reply->str[i];
-    out[i] = byte >= 0x20 && byte < 0x7f ? (char)byte : '?';
+  size_t at = 0;
+  if (gorge_redirect_parse(&redirect, reply->str, reply->len)) {
+    memcpy(out, cluster, sizeof cluster - 1);
+    at = sizeof cluster - 1;
   }
-  out[len] = '\0';
+  for (size_t i = 0; i < reply->len && at < GORGE_L2_ERROR_MAX; i++) {
+    unsigned char byte = (unsigned char)reply->str[i];
+    out[at++] = byte >= 0x20 && byte < 0x7f ? (char)byte : '?';
+  }
+  out[at] = '\0';
   finish_status(rq, GORGE_ERR_REDIS, 0, out, now_ms);
 }
 
