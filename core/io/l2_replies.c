@@ -63,11 +63,8 @@ static void finish_error(struct gorge_l2_request *rq, const struct redisReply *r
   static const char cluster[] = "a node of a Redis Cluster, which this version does not support, says: ";
   struct gorge_redirect redirect;
   char *out = rq->l2->error;
-  size_t at = 0;
-  if (gorge_redirect_parse(&redirect, reply->str, reply->len)) {
-    memcpy(out, cluster, sizeof cluster - 1);
-    at = sizeof cluster - 1;
-  }
+  size_t at = gorge_redirect_parse(&redirect, reply->str, reply->len) ? sizeof cluster - 1 : 0;
+  memcpy(out, cluster, at);
   for (size_t i = 0; i < reply->len && at < GORGE_L2_ERROR_MAX; i++) {
     unsigned char byte = (unsigned char)reply->str[i];
     out[at++] = byte >= 0x20 && byte < 0x7f ? (char)byte : '?';

@@ -38,8 +38,8 @@ struct gorge_tls;
  */
 bool gorge_tls_check(const struct gorge_tls_config *config, char *reason, size_t size);
 /*
- * A session with `host` (a name or a numeric address; "": not known, which will do when nothing is verified; outlives it), whose first bytes are there to be sent. NULL: see
- * reason.
+ * A session with `host` (a name or a numeric address; "": not known, which will do when nothing is verified; outlives it),
+ * whose first bytes are there to be sent. NULL: see reason.
  */
 struct gorge_tls *gorge_tls_create(const struct gorge_tls_config *config, const char *host, char *reason, size_t size);
 /* NULL is fine. Says nothing to the server. */
