@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The ABI of libgorge, for its users; gorge_ffi_look.h has what is for those who look on. No preprocessor lines: the build wraps both
+ * The ABI of libgorge; gorge_ffi_look.h has the part for who looks at it. No preprocessor lines: the build wraps both
  * files verbatim into ffi.cdef.
  *
  * Conventions. Every function returns a status (enum gorge_status): 0 is success, positive values are
@@ -463,38 +463,3 @@ int gorge_doorbell_path(gorge_cache *cache, char *path, uint32_t size);
 void gorge_ring(gorge_cache *cache);
 /* Runs this process's own event loop until something happened or timeout_ms passed. Blocks. For GORGE_CONFIG_INLINE. Then poll every cache. */
 int gorge_loop_wait(double timeout_ms);
-
-/* ------------------------------------------------------------------ statistics */
-
-struct gorge_stats {
-  uint64_t counters[GORGE_COUNTERS];
-  uint64_t histograms[GORGE_HISTOGRAMS][GORGE_HISTOGRAM_WORDS];
-  uint64_t entries;
-  uint64_t bytes_used;
-  uint64_t bytes_total;
-  uint64_t zone_size;
-  uint64_t flights; /* fills running on this host */
-  uint64_t workers; /* processes attached */
-  uint64_t epoch;
-  uint32_t breaker;     /* 0 closed, 1 open, 2 half-open */
-  uint32_t redis_state; /* of this worker's connection: 0 down, 1 connecting, 2 handshake, 3 ready; 9: no Redis */
-  uint32_t redis_pending;
-  uint32_t subscribed; /* 1 while a worker of this host listens to other nodes */
-  uint64_t queued;     /* invalidations that wait for Redis; a clear counts as one */
-  double lag_ms;       /* a hit reflects what Redis had committed so long ago; -1: nothing is known, or no Redis */
-  uint64_t breaker_opens;
-  char redis_reason[128]; /* why this worker's connection is down, or its last command failed; empty: neither */
-  char master[64];        /* with sentinels: where the master is, "192.0.2.1:6379"; "": not known */
-};
-
-/* Sums over all workers of the host. */
-int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out);
-/*
- * Why the last command of this process to Redis failed: 1, and text of at most `size` bytes, NUL-terminated, printable. 0 when it
- * did not fail, or there was none. Does not block.
- */
-int gorge_redis_trouble(const gorge_cache *cache, char *text, uint32_t size);
-/* Upper bound of a histogram bucket in microseconds; -1 for the last. */
-double gorge_histogram_bound_us(uint32_t bucket);
-/* Quantile q (0..1) of a histogram of gorge_stats, in microseconds. */
-double gorge_histogram_quantile_us(const uint64_t *buckets, double q);
