@@ -469,6 +469,8 @@ describe("README.md, failures", function()
     local alone = new { wait_timeout = 0.05, on_lock_timeout = "error" }
     returned(alone:fetch("k", 60, function() error("...", 0) end))
     returned(alone:fetch("user:101", 60, function() return { roles = { 1, 2, print } } end))
+    local typed = new { schema = { roles = { "string" } } }
+    returned(typed:fetch("user:101", 60, function() return { roles = { "a", 5 } } end))
     returned(alone:fetch("user:101", 60, function() return 1, nil, { tll = 1 } end))
     returned(alone:set("", 1))
     returned(alone:get(("k"):rep(8193)))
