@@ -174,7 +174,7 @@ fuzz-programs: $(FUZZERS:%=$(BUILD)/fuzz/%)
 deps-trixie:  ## install what make test-trixie needs
 	@[ "$(DEPS)" = no ] || core/tools/deps.sh trixie
 test-trixie: deps-trixie  ## build and test everything in Debian 13, in a chroot; needs root: see core/tools/trixie.sh
-	@TRIXIE='$(TRIXIE)' TRIXIE_SERVERS='$(TRIXIE_SERVERS)' TRIXIE_RUN='$(TRIXIE_RUN)' core/tools/trixie.sh
+	@core/tools/trixie.sh
 
 .PHONY: soak
 soak: deps-dev  ## long runs of faults; SOAK="parts" picks some: see core/tools/soak.sh
