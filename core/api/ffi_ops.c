@@ -62,6 +62,37 @@ int gorge_update_unknown(gorge_cache *cache, uint64_t op) {
   return o != NULL && o->unknown;
 }
 
+int gorge_origin_start(gorge_cache *cache, uint32_t wait_ms, uint32_t longest_ms, uint64_t *op) {
+  struct gorge_op *o;
+  *op = 0;
+  int status = create(cache, "", 0, NULL, 0, &o);
+  if (status != GORGE_OK) {
+    return status;
+  }
+  uint64_t now_ms = gorge_clock_ms();
+  o->lease_ms = longest_ms;
+  o->deadline_ms = now_ms + wait_ms;
+  gorge_origin_enter(o, now_ms);
+  *op = o->id;
+  return o->status;
+}
+
+void gorge_fetch_mark(gorge_cache *cache, uint64_t op, int runs) {
+  struct gorge_op *o = gorge_op_find(cache, op);
+  if (o != NULL && o->state == GORGE_OP_RUN) {
+    o->unrun = runs == 0;
+    o->began_us = gorge_clock_us();
+  }
+}
+
+void gorge_origin_finish(gorge_cache *cache, uint64_t op, int failed) {
+  struct gorge_op *o = gorge_op_find(cache, op);
+  if (o != NULL && o->state == GORGE_OP_ORIGIN) {
+    gorge_origin_end(o, failed != 0, gorge_clock_ms());
+    gorge_op_destroy(o);
+  }
+}
+
 int gorge_clear_start(gorge_cache *cache, uint64_t *op) {
   struct gorge_op *o;
   *op = 0;

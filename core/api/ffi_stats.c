@@ -10,6 +10,7 @@
 #include "drive/master.h"
 #include "engine/engine.h"
 #include "resil/histogram.h"
+#include "sync/permits.h"
 #include "sync/role.h"
 
 void gorge_stats_zone(const struct gorge_zone *zone, uint32_t ns, struct gorge_stats *out) {
@@ -44,6 +45,8 @@ void gorge_stats_zone(const struct gorge_zone *zone, uint32_t ns, struct gorge_s
 
 int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
   gorge_stats_zone(cache->zone, cache->ns, out);
+  out->origin_breaker = gorge_breaker_state(cache->origin_breaker);
+  out->origin_running = gorge_permits_count(cache->zone, cache->ns);
   out->redis_state = cache->has_redis ? GORGE_CONN_DOWN : GORGE_STATS_NO_REDIS;
   if (cache->generation == gorge_process_generation() && cache->l2 != NULL) {
     const struct gorge_conn *conn = gorge_l2_conn(cache->l2);

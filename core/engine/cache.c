@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "proto/names.h"
+#include "sync/permits.h"
 
 enum { SYNC_MS = 200 };
 
@@ -44,8 +45,13 @@ static int open_zone(gorge_cache *c, const struct gorge_config *config, char *er
   if (status != GORGE_OK) {
     return fail(status, err, err_size, "too many namespaces in this zone");
   }
+  if (config->origin_max_concurrency > 0 && !gorge_permits_there(c->zone, c->ns)) {
+    return fail(GORGE_ERR_FULL, err, err_size,
+                "too many namespaces in this zone for origin.max_concurrency: a larger zone has room for more");
+  }
   c->words = gorge_zone_words(c->zone, c->ns);
   c->breaker = gorge_zone_breaker(c->zone, c->ns);
+  c->origin_breaker = gorge_zone_origin_breaker(c->zone, c->ns);
   gorge_l1_reader_init(c->zone, c->ns, &c->reader);
   return GORGE_OK;
 }
@@ -113,6 +119,9 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   c->early_beta = config->early_beta > 0 ? config->early_beta : 0;
   c->breaker_config.max_failures = config->breaker_max_failures;
   c->breaker_config.timeout_ms = config->breaker_timeout_ms;
+  c->origin_max = config->origin_max_concurrency;
+  c->origin_config.max_failures = config->origin_max_failures;
+  c->origin_config.timeout_ms = config->origin_timeout_ms;
   c->breaker_slow_us = (uint64_t)config->breaker_slow_ms * 1000;
   memcpy(c->name, config->ns, strlen(config->ns) + 1);
   int status = gorge_config_tls(c, config, err, err_size);
@@ -154,6 +163,7 @@ static void forget_process(gorge_cache *c) {
   c->free_slots = NULL;
   c->slot_count = c->op_count = c->free_count = 0;
   c->waiting = NULL;
+  c->queue_first = c->queue_last = NULL;
   c->noted_first = c->noted_last = NULL;
   c->spare = NULL;
   c->spare_count = 0;
@@ -282,4 +292,5 @@ void gorge_cache_turn(gorge_cache *c, uint64_t now_ms) {
     next = op->next;
     gorge_fetch_look(op, now_ms);
   }
+  gorge_origin_turn(c, now_ms);
 }

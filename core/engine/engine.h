@@ -7,6 +7,7 @@
  *   fetch:  (SYNC) -> FLIGHT <-> (lease of the host) -> LOOKUP -> LEASE <-> PARKED -> RUN -> FILL -> DONE
  *   write:  WRITE -> DONE
  *   update: READ -> COMMIT -> DONE
+ *   run:    ORIGIN
  *
  * SYNC    the host does not follow the journal yet: wait for a moment, else L1 could not keep the value
  * FLIGHT  somebody on this host fills: wait for the flight's end
@@ -39,6 +40,7 @@ enum gorge_op_state {
   GORGE_OP_WRITE,
   GORGE_OP_READ,    /* update: the value is being read, or has been, and the caller makes another one of it */
   GORGE_OP_COMMIT,  /* update: that one takes its place if it is still the one that was read */
+  GORGE_OP_ORIGIN,  /* a run of a loader, from the wait for its permit to its end */
   GORGE_OP_RELEASE, /* nobody waits for it any more: a lease is being given back */
   GORGE_OP_DONE
 };
@@ -66,8 +68,9 @@ struct gorge_span {
 struct gorge_op {
   uint64_t id; /* slot in the table in the low bits, a serial number above; never 0 */
   gorge_cache *cache;
-  uint64_t wait_us;                         /* when its wait for somebody else's fill began; 0: it does not wait */
-  struct gorge_op *prev, *next;             /* list of ops that wait for time or shared memory (FLIGHT, PARKED, SYNC) */
+  uint64_t wait_us; /* when its wait for somebody else's fill began; 0: it does not wait */
+  struct gorge_op *prev,
+      *next; /* list of ops that wait for time or shared memory (FLIGHT, PARKED, SYNC); ORIGIN: the queue */
   struct gorge_op *noted_prev, *noted_next; /* list of ops to be named by gorge_poll */
   enum gorge_op_state state;
   int status;
@@ -95,14 +98,16 @@ struct gorge_op {
   uint64_t nonces[GORGE_TAGS_MAX]; /* of the tags, as the lease was granted */
 
   struct gorge_flight_ref flight;
-  uint64_t lease_id; /* in the control thread's list; 0: none */
-  uint64_t l2_token; /* lease in Redis; 0: none */
-  uint64_t previous; /* lease in Redis of the fill that was taken over */
-  uint64_t since;    /* the partition's version when the lease was granted */
-  bool late_tags;    /* the tags came from the loader: their nonces from before it are not known */
-  bool elsewhere;    /* L1 must not keep the value: one of its late tags may have been invalidated */
-  bool unleased;     /* runs after a wait that ended without a lease: nothing may be stored */
-  uint32_t lease_ms;
+  uint64_t lease_id;      /* in the control thread's list; 0: none */
+  uint64_t l2_token;      /* lease in Redis; 0: none */
+  uint64_t previous;      /* lease in Redis of the fill that was taken over */
+  uint64_t since;         /* the partition's version when the lease was granted */
+  bool late_tags;         /* the tags came from the loader: their nonces from before it are not known */
+  bool elsewhere;         /* L1 must not keep the value: one of its late tags may have been invalidated */
+  bool unrun;             /* the loader was not run, since `origin` refused it */
+  bool unleased;          /* runs after a wait that ended without a lease: nothing may be stored */
+  bool queued, permitted; /* ORIGIN: waits for a permit, has one */
+  uint32_t lease_ms;      /* ORIGIN: longest wait for the permit, and longest run that does not count as a failure */
   uint64_t deadline_ms, next_ms;
   uint64_t began_us;
   uint64_t rejected_version;
@@ -139,6 +144,9 @@ struct gorge_cache {
   struct gorge_words *words;
   struct gorge_breaker_words *breaker;
   struct gorge_breaker_config breaker_config;
+  uint32_t origin_max; /* runs of loaders at once on this host; 0: any number */
+  struct gorge_breaker_words *origin_breaker;
+  struct gorge_breaker_config origin_config;
   uint64_t breaker_slow_us; /* 0: no answer is too slow */
   bool troubled;            /* the last command of this process failed */
   char trouble[128];        /* why, printable */
@@ -179,8 +187,9 @@ struct gorge_cache {
   uint32_t *free_slots;
   uint32_t free_count;
   uint64_t next_serial;
-  struct gorge_op *waiting; /* head of that list */
-  uint64_t sync_until_ms;   /* until then a fill waits for the host to follow the journal */
+  struct gorge_op *waiting;                  /* head of that list */
+  struct gorge_op *queue_first, *queue_last; /* runs of loaders that wait for a permit */
+  uint64_t sync_until_ms;                    /* until then a fill waits for the host to follow the journal */
   struct gorge_op *noted_first, *noted_last;
   struct gorge_op *spare; /* ops to be used again */
   uint32_t spare_count;
@@ -397,6 +406,19 @@ void gorge_update_commit(struct gorge_op *op, const struct gorge_store *store, u
 void gorge_update_reply(struct gorge_op *op, const struct gorge_l2_result *result, uint64_t now_ms);
 /* An update whose answer was lost is asked for again. */
 void gorge_update_look(struct gorge_op *op, uint64_t now_ms);
+
+/* --- origin.c --- */
+/*
+ * Makes the op a run of a loader: op->status is GORGE_LEASE, GORGE_PENDING (it waits for a permit), GORGE_ERR_FULL (it would have to, and its
+ * deadline has come), GORGE_ERR_BREAKER; a wait ends with GORGE_ERR_TIMEOUT as well.
+ */
+void gorge_origin_enter(struct gorge_op *op, uint64_t now_ms);
+/* Those who wait try once more. */
+void gorge_origin_turn(gorge_cache *c, uint64_t now_ms);
+/* The run has ended: the breaker is told. */
+void gorge_origin_end(struct gorge_op *op, bool failed, uint64_t now_ms);
+/* The op goes away: gives back its permit, or its place in the queue. */
+void gorge_origin_leave(struct gorge_op *op);
 
 /* --- guard.c --- */
 /* The op is no longer its request's: it has ended, or goes on without a caller. */

@@ -183,8 +183,10 @@ void gorge_fill_store(struct gorge_op *op, const struct gorge_store *store, uint
 }
 
 void gorge_fill_give_up(struct gorge_op *op, int outcome, uint64_t now_ms) {
-  observe_load(op);
-  if (outcome == GORGE_FAILED) {
+  if (!op->unrun) {
+    observe_load(op);
+  }
+  if (outcome == GORGE_FAILED && !op->unrun) {
     gorge_count(op->cache, GORGE_COUNT_LOAD_ERRORS);
     if (op->refresh) {
       gorge_refresh_failed(op, now_ms);

@@ -295,6 +295,7 @@ void gorge_op_destroy(struct gorge_op *op) {
   gorge_cache *c = op->cache;
   gorge_remote_cancel(op);
   gorge_op_unlist(op);
+  gorge_origin_leave(op);
   gorge_op_unguard(op);
   forget_notice(op);
   uint32_t slot = (uint32_t)(op->id & (SLOTS_MAX - 1));

@@ -107,6 +107,9 @@ enum gorge_counter {
   GORGE_COUNT_MASTER_SWITCHES,  /* other masters that the sentinels named */
   GORGE_COUNT_REFRESHES,        /* loader runs for values that were still good */
   GORGE_COUNT_REFRESH_ERRORS,   /* refreshes that failed */
+  GORGE_COUNT_ORIGIN_WAITS,     /* runs of loaders that waited for a permit */
+  GORGE_COUNT_ORIGIN_REFUSED,   /* and those that were refused */
+  GORGE_COUNT_ORIGIN_OPENS,     /* openings of the breaker around loaders */
   GORGE_COUNTERS = 64
 };
 
@@ -240,7 +243,10 @@ struct gorge_config {
   uint32_t max_pending;
   uint32_t breaker_max_failures; /* 0: no breaker */
   uint32_t breaker_timeout_ms;
-  uint32_t breaker_slow_ms; /* an answer that took longer counts as a failure; 0: none does */
+  uint32_t breaker_slow_ms;        /* an answer that took longer counts as a failure; 0: none does */
+  uint32_t origin_max_concurrency; /* runs of loaders at once on this host, below 2^31; 0: any number */
+  uint32_t origin_max_failures;    /* of loaders, in a row, that open the breaker around them; 0: no such breaker */
+  uint32_t origin_timeout_ms;      /* how long that one stays open */
   uint32_t lock_sleep_ms;
   uint32_t lock_retries;
   double l1_ttl_ms;           /* longest life in L1 of what comes from Redis; above 0, a hundred years at most */
@@ -418,6 +424,17 @@ int gorge_update_start(gorge_cache *cache, const char *key, uint32_t key_len, co
 int gorge_update_store(gorge_cache *cache, uint64_t op, const struct gorge_store *store, struct gorge_read *out);
 /* After a failure: 1 when Redis may have replaced the value all the same. */
 int gorge_update_unknown(gorge_cache *cache, uint64_t op);
+
+/*
+ * Asks for leave to run a loader. Sets *op and returns its status (gorge_op_status): GORGE_LEASE: run it, then gorge_origin_finish; GORGE_PENDING:
+ * too many run, wait for one of them to end; GORGE_ERR_FULL: the same, but wait_ms is 0; GORGE_ERR_BREAKER; GORGE_ERR_TIMEOUT: waited for wait_ms. In the
+ * last three cases the loader must not be run: free the op. Without an operation: GORGE_ERR_MEMORY, GORGE_ERR_FULL or GORGE_ERR_CLOSED.
+ */
+int gorge_origin_start(gorge_cache *cache, uint32_t wait_ms, uint32_t longest_ms, uint64_t *op);
+/* The loader has returned; ends the operation. One that took longer than longest_ms counts as failed. gorge_op_free instead: nothing is known of it. */
+void gorge_origin_finish(gorge_cache *cache, uint64_t op, int failed);
+/* Of a fetch in GORGE_LEASE: its loader begins to run now, or (0) is not run at all; then gorge_fetch_fail and gorge_fetch_skip count no run. */
+void gorge_fetch_mark(gorge_cache *cache, uint64_t op, int runs);
 
 /* Advances timers and looks at shared memory for what other workers completed. Writes up to max operations whose status changed; returns how many (call again when max). */
 uint32_t gorge_poll(gorge_cache *cache, uint64_t *ops, uint32_t max);

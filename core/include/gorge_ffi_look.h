@@ -23,8 +23,10 @@ struct gorge_stats {
   uint64_t queued;     /* invalidations that wait for Redis; a clear counts as one */
   double lag_ms;       /* a hit reflects what Redis had committed so long ago; -1: nothing is known, or no Redis */
   uint64_t breaker_opens;
-  char redis_reason[128]; /* why this worker's connection is down, or its last command failed; empty: neither */
-  char master[64];        /* with sentinels: where the master is, "192.0.2.1:6379"; "": not known */
+  uint32_t origin_breaker; /* the one around loaders, as breaker */
+  uint32_t origin_running; /* runs of loaders that have a permit, on this host */
+  char redis_reason[128];  /* why this worker's connection is down, or its last command failed; empty: neither */
+  char master[64];         /* with sentinels: where the master is, "192.0.2.1:6379"; "": not known */
 };
 
 /* Sums over all workers of the host. */

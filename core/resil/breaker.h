@@ -14,10 +14,9 @@
 
 enum gorge_breaker_state { GORGE_BREAKER_CLOSED = 0, GORGE_BREAKER_OPEN = 1, GORGE_BREAKER_HALF_OPEN = 2 };
 
-struct gorge_breaker_words { /* one cache line, zero is closed */
+struct gorge_breaker_words { /* zero is closed */
   uint64_t state;            /* failures in a row, state, time of the change: packed by breaker.c */
   uint64_t opens;            /* how often it opened */
-  uint64_t reserved[6];
 };
 
 struct gorge_breaker_config {

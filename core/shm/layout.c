@@ -9,11 +9,13 @@ enum {
   PAGE = 4096,
   STATS_BLOCKS_MIN = 21,
   STATS_BLOCKS_MAX = 512,
-  STATS_SHARE = 96 << 10, /* one block for so many bytes of the zone */
-  FLIGHTS_SHARE = 37,     /* the flight table takes 1/37 of the zone, 2.7 %, */
-  FLIGHTS_MAX = 2 << 20,  /* and not more than this */
-  BACKLOG_SHARE = 512,    /* the backlog 1/512, */
-  BACKLOG_MIN = 20 << 10, /* but twice the longest key, which then fits wherever the ring stands */
+  STATS_SHARE = 96 << 10,    /* one block for so many bytes of the zone */
+  PERMITS_MIN = 4,           /* permits for so many namespaces, */
+  PERMITS_SHARE = 512 << 10, /* or for one for so many bytes of the zone */
+  FLIGHTS_SHARE = 37,        /* the flight table takes 1/37 of the zone, 2.7 %, */
+  FLIGHTS_MAX = 2 << 20,     /* and not more than this */
+  BACKLOG_SHARE = 512,       /* the backlog 1/512, */
+  BACKLOG_MIN = 20 << 10,    /* but twice the longest key, which then fits wherever the ring stands */
   BACKLOG_MAX = 1 << 20
 };
 
@@ -29,6 +31,9 @@ void gorge_layout_regions(uint64_t size_bytes, struct gorge_region_table *out) {
   out->size[GORGE_REGION_WORKERS] = pages(GORGE_WORKERS * sizeof(struct gorge_worker_slot));
   out->size[GORGE_REGION_STATS] =
       pages(sizeof(uint16_t) * GORGE_NAMESPACES * GORGE_WORKERS + blocks * sizeof(struct gorge_stats_block));
+  uint64_t namespaces = size_bytes / PERMITS_SHARE;
+  namespaces = namespaces < PERMITS_MIN ? PERMITS_MIN : namespaces > GORGE_NAMESPACES ? GORGE_NAMESPACES : namespaces;
+  out->size[GORGE_REGION_PERMITS] = pages(sizeof(uint64_t) * namespaces * GORGE_WORKERS);
   out->size[GORGE_REGION_FLIGHTS] = pages(flights);
   uint64_t backlog = size_bytes / BACKLOG_SHARE;
   backlog = backlog < BACKLOG_MIN ? BACKLOG_MIN : backlog > BACKLOG_MAX ? BACKLOG_MAX : backlog;

@@ -5,6 +5,7 @@
  *   0          struct gorge_zone_header: identity, namespaces, one line each of words, breaker and role per namespace
  *   workers    struct gorge_worker_slot [GORGE_WORKERS]
  *   stats      uint16_t block_of [GORGE_NAMESPACES][GORGE_WORKERS], then struct gorge_stats_block [n]
+ *   permits    uint64_t [namespaces][GORGE_WORKERS], for as many as there is room for, see sync/permits.c
  *   flights    laid out by flight/flight.c; all zeros is an empty table
  *   backlog    laid out by backlog/backlog.c; all zeros is an empty one
  *   l1         all that is left
@@ -20,7 +21,7 @@
 #include "shm/zone.h"
 
 enum {
-  GORGE_LAYOUT_VERSION = 5, /* to be raised with every change of what stands in shared memory, L1 included */
+  GORGE_LAYOUT_VERSION = 6, /* to be raised with every change of what stands in shared memory, L1 included */
   GORGE_LINE = 64,
   GORGE_NAME_WORDS = (GORGE_NAME_MAX + 7) / 8,
   GORGE_HEADER_REGION_WORDS = 24
@@ -45,6 +46,19 @@ struct gorge_line {
   uint64_t word[GORGE_LINE / 8];
 };
 
+/* See sync/permits.c. */
+struct gorge_permit_words {
+  uint64_t sum;
+  uint64_t waiting[GORGE_WORKERS / 64]; /* workers that wait for a permit */
+};
+
+/* What protects Redis and the database of a namespace: one cache line. */
+struct gorge_protection {
+  uint64_t breaker[2], origin_breaker[2]; /* struct gorge_breaker_words */
+  struct gorge_permit_words permits;
+  uint64_t reserved;
+};
+
 struct gorge_zone_header {
   /* The first line stands like this in every layout: who looks on from outside reads it before it knows which one it is. */
   uint64_t magic;
@@ -64,7 +78,7 @@ struct gorge_zone_header {
   struct gorge_line worker_deaths; /* word[0]: dead slots claimed again */
   struct gorge_zone_namespace namespaces[GORGE_NAMESPACES];
   struct gorge_words words[GORGE_NAMESPACES];
-  struct gorge_line breakers[GORGE_NAMESPACES];
+  struct gorge_protection protection[GORGE_NAMESPACES];
   struct gorge_line roles[GORGE_NAMESPACES];   /* word[0]: struct gorge_role; word[2]: struct gorge_journal_words */
   struct gorge_line masters[GORGE_NAMESPACES]; /* struct gorge_master_words */
 };
@@ -94,6 +108,7 @@ struct gorge_stats_block {
 
 _Static_assert(sizeof(struct gorge_zone_namespace) == 2 * GORGE_LINE, "namespaces fill cache lines");
 _Static_assert(sizeof(struct gorge_words) == GORGE_LINE, "the words of a namespace are one cache line");
+_Static_assert(sizeof(struct gorge_protection) == GORGE_LINE, "the breakers of a namespace are one cache line");
 _Static_assert(sizeof(struct gorge_journal_words) <= GORGE_LINE - 16, "the journal's words fit behind the role");
 _Static_assert(sizeof(struct gorge_master_words) == GORGE_LINE, "the words of a master are one cache line");
 _Static_assert(sizeof(struct gorge_thread_slot) % GORGE_LINE == 0, "life-locks do not share a cache line");

@@ -174,7 +174,11 @@ bool gorge_zone_namespace_at(const struct gorge_zone *zone, uint32_t ns, char na
 }
 
 struct gorge_breaker_words *gorge_zone_breaker(const struct gorge_zone *zone, uint32_t ns) {
-  return (struct gorge_breaker_words *)&zone->header->breakers[ns % GORGE_NAMESPACES];
+  return (struct gorge_breaker_words *)zone->header->protection[ns % GORGE_NAMESPACES].breaker;
+}
+
+struct gorge_breaker_words *gorge_zone_origin_breaker(const struct gorge_zone *zone, uint32_t ns) {
+  return (struct gorge_breaker_words *)zone->header->protection[ns % GORGE_NAMESPACES].origin_breaker;
 }
 
 struct gorge_journal_words *gorge_zone_journal(const struct gorge_zone *zone, uint32_t ns) {

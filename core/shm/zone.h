@@ -32,6 +32,7 @@ static const uint64_t GORGE_FRESH_ALWAYS = (uint64_t)1 << 62;
 enum gorge_region {
   GORGE_REGION_WORKERS, /* worker slots (sync/owner.c) */
   GORGE_REGION_STATS,   /* pool of counter and histogram blocks */
+  GORGE_REGION_PERMITS, /* permits of each worker (sync/permits.c) */
   GORGE_REGION_FLIGHTS, /* flight table (flight/flight.c) */
   GORGE_REGION_BACKLOG, /* invalidations that Redis does not know of (backlog/backlog.c) */
   GORGE_REGION_L1,
@@ -97,6 +98,8 @@ uint64_t gorge_zone_token(const struct gorge_zone *zone);
 
 /* The breaker words of a namespace (resil/breaker.h works on them), shared by all workers. */
 struct gorge_breaker_words *gorge_zone_breaker(const struct gorge_zone *zone, uint32_t ns);
+/* The same, of the breaker around the loaders. */
+struct gorge_breaker_words *gorge_zone_origin_breaker(const struct gorge_zone *zone, uint32_t ns);
 /* The word of the subscriber role of a namespace (sync/role.h). */
 struct gorge_role *gorge_zone_subscriber_role(const struct gorge_zone *zone, uint32_t ns);
 

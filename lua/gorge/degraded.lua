@@ -23,7 +23,9 @@ local function fetch(self, key, ttl, fn, tags, opts)
   end
   check.loader(fn, 3)
   check.tags(tags, 3)
-  local value, err, source = load.without_lease(self, { key = key, fn = fn, args = args })
+  local call = load.alone(self, fn, args)
+  call.key = key
+  local value, err, source = load.without_lease(self, call)
   return value, err, source
 end
 

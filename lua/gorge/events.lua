@@ -47,7 +47,7 @@ local function begin(cache, watch)
   for _, event in ipairs(COUNTED) do
     watch[event[1]] = { seen = count(cache, event[2]), told_ms = 0 }
   end
-  watch.opens = count(cache, "breaker_opens")
+  watch.opens, watch.origin_opens = count(cache, "breaker_opens"), count(cache, "origin_opens")
   watch.switches = count(cache, "master_switches")
   watch.ready = false
   watch.began = true
@@ -70,6 +70,18 @@ local function look_at_master(cache, watch, raw)
   if switches > watch.switches then
     tell(cache, "master_switch", { count = switches - watch.switches, master = stats.master(raw) })
     watch.switches = switches
+  end
+end
+
+local function look_at_origin(cache, watch, raw)
+  local opens = count(cache, "origin_opens")
+  if opens > watch.origin_opens then
+    watch.origin_opens, watch.origin_opened = opens, true
+    tell(cache, "origin_open", { opens = tonumber(raw.counters[PLACE.origin_opens]) })
+  end
+  if watch.origin_opened and raw.origin_breaker == 0 then
+    watch.origin_opened = false
+    tell(cache, "origin_closed", {})
   end
 end
 
@@ -108,6 +120,9 @@ local function look(cache, watch)
   look_at_breaker(cache, watch, raw)
   if cache.engine then
     look_at_master(cache, watch, raw)
+  end
+  if cache.engine then
+    look_at_origin(cache, watch, raw)
   end
   if cache.engine then
     look_at_redis(cache, watch, raw)

@@ -159,8 +159,8 @@ local function lead(self, call, status, op)
   if status == HIT then
     return from_l2(self, call, flight)
   elseif status == LEASE then
-    local value, err, source = load.with_lease(self, call, op)
-    land(engine, flight, "value", value, err)
+    local value, err, source, later = load.with_lease(self, call, op)
+    land(engine, flight, later and "again" or "value", value, err, source ~= "fn" and source or nil)
     return false, value, err, source
   elseif status == FAILED then
     local err = engine:bytes()
@@ -169,11 +169,12 @@ local function lead(self, call, status, op)
     return false, nil, err
   elseif status == TIMED_OUT then
     local done, value, err, source = give_up_waiting(self, call)
+    local later
     if not done then
       engine:run(op)
-      value, err, source = load.with_lease(self, call, op)
+      value, err, source, later = load.with_lease(self, call, op)
     end
-    land(engine, flight, "value", value, err, done and source or nil)
+    land(engine, flight, later and "again" or "value", value, err, source ~= "fn" and source or nil)
     return false, value, err, source
   end
   land(engine, flight, "again")

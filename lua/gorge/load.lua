@@ -4,7 +4,9 @@
 local C = require "gorge.ffi.lib"
 local l0 = require "gorge.ffi.l0"
 local life = require "gorge.life"
+local origin = require "gorge.origin"
 local report = require "gorge.report"
+local stale = require "gorge.stale"
 local tags = require "gorge.tags"
 local text = require "gorge.text"
 
@@ -38,7 +40,7 @@ end
 ---@return boolean ok
 ---@return any value_or_err
 ---@return table|number|nil overrides
-local function call_loader(call)
+local function run_loader(call)
   local args, began_us = call.args, C.gorge_now_us()
   local ok, value, err, overrides
   if args then
@@ -67,6 +69,40 @@ local function time_of(overrides, name)
     return nil, "override " .. name .. " must be a number of seconds greater than 0, got " .. text.describe(seconds)
   end
   return seconds < 0.001 and 1 or seconds * 1000
+end
+
+---The same, if `origin` lets it. Who would have to wait for that takes a value past its end, if there is one.
+---@param op integer|nil the fetch that it is run for
+---@return boolean ok
+---@return any value_or_err
+---@return table|number|string|nil overrides with "stale": the source
+---@return "stale"|"later"|nil unrun fn was not run: the value is an older one; or nothing speaks against a run by somebody who can wait
+local function call_loader(self, call, op)
+  local engine = call.engine
+  if not engine.has_origin then
+    return run_loader(call)
+  end
+  local run, why_not, later = origin.ask(self, call)
+  if not run and not why_not then
+    if op then
+      engine:mark(op, false)
+    end
+    local found, value, source = stale.find(self, call)
+    if found then
+      return true, value, source, "stale"
+    end
+    run, why_not, later = origin.wait(self, call)
+  end
+  if op then
+    engine:mark(op, run ~= nil)
+  end
+  if not run then
+    call.failed = true
+    return false, later and why_not or "gorge: key " .. text.quote(call.key) .. ": " .. why_not, nil, later and "later" or nil
+  end
+  local ok, value, overrides = run_loader(call)
+  origin.leave(engine, run, not ok)
+  return ok, value, overrides
 end
 
 ---@return string|nil problem
@@ -177,19 +213,38 @@ end
 ---@return any value
 ---@return any err
 ---@return string|nil source
+---@return boolean|nil later fn was not run, but by somebody who can wait it could be
 function _M.with_lease(self, call, op)
-  local ok, value, overrides = call_loader(call)
-  if not ok then
+  local ok, value, overrides, unrun = call_loader(self, call, op)
+  if unrun then
+    call.engine:skip(op)
+    if ok then
+      return value, nil, overrides
+    end
+    return nil, value, nil, true
+  elseif not ok then
     return failed(call, op, value)
   end
   return store(self, call, op, value, overrides)
 end
 
+---What a run of fn needs to know of a call that has nothing to do with the cache.
+---@return table
+function _M.alone(self, fn, args)
+  local engine, wait_ms = self.engine, self.options.wait_timeout_ms
+  if engine.has_origin then
+    self.host.enter(engine) -- a failure costs wake-ups only
+  end
+  return { fn = fn, args = args, engine = engine, stale_ms = 0, wait_ms = wait_ms, deadline_ms = C.gorge_now_ms() + wait_ms }
+end
+
 ---Runs fn for this caller alone: nothing is stored, nobody is told.
 function _M.without_lease(self, call)
-  local ok, value = call_loader(call)
+  local ok, value, source, unrun = call_loader(self, call)
   if not ok then
     return nil, value
+  elseif unrun then
+    return value, nil, source
   end
   local problem = _M.misfit(self, call, value)
   if problem then

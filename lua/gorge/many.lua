@@ -8,6 +8,7 @@ local check = require "gorge.arguments"
 local fetch = require "gorge.fetch"
 local look = require "gorge.look"
 local l0 = require "gorge.ffi.l0"
+local load = require "gorge.load"
 local Many = require "gorge.many_fill"
 local options = require "gorge.options"
 local refresh = require "gorge.refresh"
@@ -247,7 +248,7 @@ function _M.without_cache(self, keys, ttl, fn, tags, opts)
   end
   local _, _, _, args = parse_call(opts)
   local many = new_many(self, #keys)
-  many.call = { fn = fn, args = args }
+  many.call = load.alone(self, fn, args)
   many.call.__index = many.call
   local loads, seen = {}, {}
   for i = 1, #keys do

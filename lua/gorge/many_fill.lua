@@ -9,6 +9,7 @@ local table_new = require "table.new"
 local fetch = require "gorge.fetch"
 local flights = require "gorge.flights"
 local load = require "gorge.load"
+local origin = require "gorge.origin"
 local stale = require "gorge.stale"
 local text = require "gorge.text"
 
@@ -288,6 +289,65 @@ local function run_loader(call, keys)
   return values, errs or {}, nil, overrides
 end
 
+---Values past their end for keys whose loader would have to wait.
+---@return gorge.ManyItem[] those that have none
+function Many:take_stale(items)
+  local rest = {}
+  for i = 1, #items do
+    local item = items[i]
+    local found, value, source = stale.find(self.cache, item.call)
+    if found then
+      self:end_unrun(item, "value", value, source)
+      self:answer(item.call.key, value, nil, source)
+    else
+      rest[#rest + 1] = item
+    end
+  end
+  return rest
+end
+
+---Ends an item for which the loader is not run, without an error for those who share its fill.
+function Many:end_unrun(item, state, value, source)
+  if item.op then
+    local engine = self.call.engine
+    engine:mark(item.op, false)
+    engine:skip(item.op)
+    self:land(item, state, value, nil, source)
+  end
+end
+
+---Leave to run the loader, if `origin` gives it.
+---@return integer|nil run
+---@return gorge.ManyItem[] items for which it is to be run; those that have a value past their end do not wait
+function Many:ask_origin(items)
+  local cache, call = self.cache, self.call
+  local run, why_not, later = origin.ask(cache, call)
+  if not run and not why_not then
+    if call.stale_ms > 0 then
+      items = self:take_stale(items)
+    end
+    if #items > 0 then
+      run, why_not, later = origin.wait(cache, call)
+    end
+  end
+  for i = 1, #items do
+    local item = items[i]
+    if run and item.op then
+      call.engine:mark(item.op, true)
+    elseif later then
+      self:end_unrun(item, "again")
+      self:answer(item.call.key, nil, why_not)
+    elseif not run then
+      if item.op then
+        call.engine:mark(item.op, false)
+        load.failed(item.call, item.op, "gorge: " .. why_not)
+      end
+      self:finish(item, nil, "gorge: " .. why_not)
+    end
+  end
+  return run, items
+end
+
 ---A key's fill is over, one way or another.
 function Many:finish(item, value, err)
   self:land(item, "value", value, err)
@@ -339,11 +399,21 @@ end
 
 ---Runs the loader once for all of these, stores what it returns and tells who waits.
 function Many:load(items)
+  local engine, run = self.call.engine, nil
+  if engine.has_origin then
+    run, items = self:ask_origin(items)
+    if not run then
+      return
+    end
+  end
   local keys = table_new(#items, 0)
   for i = 1, #items do
     keys[i] = items[i].call.key
   end
   local values, errs, rest_err, overrides = run_loader(self.call, keys)
+  if run then
+    origin.leave(engine, run, rest_err ~= nil)
+  end
   local all = type(overrides) == "number" and overrides or nil
   local storing, bytes, window = {}, 0, self:window()
   for i = 1, #items do

@@ -2,6 +2,7 @@
 -- Options: what a user may write, checked and turned into what the engine takes. The only place that validates options.
 
 local check = require "gorge.check"
+local protection_options = require "gorge.protection_options"
 local redis_url = require "gorge.redis_url"
 local sentinels = require "gorge.sentinels"
 local text = require "gorge.text"
@@ -60,6 +61,11 @@ _M.to_ms = check.to_ms
 ---@field max_failures? integer failures in a row that open the breaker, default 5
 ---@field timeout? number seconds the breaker stays open, default 30
 ---@field slow_call? number seconds: an answer that takes longer counts as a failure, and is used all the same; default: none does
+
+---@class gorge.OriginOptions at least one of the first two
+---@field max_concurrency? integer runs of fn at once on this host
+---@field max_failures? integer failures of fn in a row that open the breaker around it
+---@field timeout? number seconds that breaker stays open, default 30
 
 ---@class gorge.Metrics callbacks; what one raises is logged
 ---@field inc_l1_hits? fun()
@@ -123,6 +129,7 @@ _M.to_ms = check.to_ms
 ---@field schema? table|ffi.ctype* what values look like
 ---@field compress? false|integer|string|{ above: integer|string, level: integer? } default false
 ---@field circuit_breaker? boolean|gorge.CircuitBreakerOptions default false
+---@field origin? gorge.OriginOptions
 ---@field logger? fun(level: string, message: string, fields: table?)
 ---@field metrics? gorge.Metrics
 ---@field on_event? fun(name: string, fields: table)
@@ -183,6 +190,7 @@ _M.to_ms = check.to_ms
 ---@field schema gorge.Schema|gorge.Layout|nil
 ---@field compress false|{ above: integer, level: integer }
 ---@field circuit_breaker false|{ max_failures: integer, timeout: number, timeout_ms: integer, slow_call_ms?: integer }
+---@field origin { max_concurrency: integer|nil, max_failures: integer|nil, timeout: number, timeout_ms: integer }|nil
 ---@field logger function|nil
 ---@field metrics table<string, function>|nil
 ---@field on_event function|nil
@@ -297,23 +305,6 @@ end
 
 -- The other options that are tables.
 
-local BREAKER_RULES = {
-  max_failures = { check = integer(1, 1000000), default = 5 },
-  timeout = { check = seconds(MAX_WAIT), default = 30, ms = true },
-  slow_call = { check = seconds(MAX_WAIT), ms = true },
-}
-
-local function check_breaker(value, name)
-  if value == false then
-    return false
-  elseif value == true then
-    return parse_table({}, name .. ".", BREAKER_RULES, {})
-  elseif type(value) == "table" then
-    return parse_table(value, name .. ".", BREAKER_RULES, {})
-  end
-  return nil, mismatch(name, "a boolean or a table { max_failures =, timeout =, slow_call = }", value)
-end
-
 local METRICS_RULES = {}
 for _, name in ipairs {
   "inc_l1_hits", "inc_l1_misses", "inc_l2_hits", "inc_l2_misses", "inc_db_fetches", "inc_db_errors",
@@ -369,14 +360,15 @@ local RULES = {
   compress = { check = value_options.compress, default = false },
   freshness_bound = { check = check_bound, default = 5, ms = true },
   disconnected_ttl = { check = check.seconds_or_none(MAX_TTL), default = 30 },
-  circuit_breaker = { check = check_breaker, default = false },
+  circuit_breaker = { check = protection_options.breaker, default = false },
+  origin = { check = protection_options.origin },
   logger = { check = check_function },
   metrics = { check = check_metrics },
   on_event = { check = check_function },
   host = { check = choice({ "auto", "nginx", "loop", "blocking" }, { "cqueues", "luv" }), default = "auto" },
 }
 
-local REFUSED = set { "origin", "soft_timeout" }
+local REFUSED = set { "soft_timeout" }
 
 ---Raises as if the function that called `parse` or `parse_call` had called `error(message, level)` itself.
 local function fail(level, problem)

@@ -132,16 +132,24 @@ local function add_gauges(exposition, gauges, raw, label, has_redis)
   end
 end
 
+local function add_breaker(exposition, name, help, label, now)
+  for state = 0, 2 do
+    add(exposition, name, "gauge", help, "", label .. ',state="' .. BREAKER_STATES[state] .. '"', now == state and 1 or 0)
+  end
+end
+
 local function add_namespace(exposition, cache, raw)
   local label = labels { "namespace", cache.options.namespace, "zone", cache.options.zone }
   local has_redis = cache.engine.has_redis
   add_counters(exposition, raw, label, false)
   add_gauges(exposition, NAMESPACE_GAUGES, raw, label, has_redis)
   if cache.options.circuit_breaker then
-    for state = 0, 2 do
-      add(exposition, "breaker_state", "gauge", "1 for the state that the circuit breaker is in.", "",
-        label .. ',state="' .. BREAKER_STATES[state] .. '"', raw.breaker == state and 1 or 0)
-    end
+    add_breaker(exposition, "breaker_state", "1 for the state that the circuit breaker is in.", label, raw.breaker)
+  end
+  if cache.options.origin then
+    add_breaker(exposition, "origin_breaker_state", "1 for the state that the circuit breaker around loaders is in.", label,
+      raw.origin_breaker)
+    add(exposition, "origin_running", "gauge", "Runs of loaders under way on this host.", "", label, raw.origin_running)
   end
   local master = stats.master(raw)
   if master then

@@ -45,6 +45,9 @@ _M.COUNTERS = {
   { "master_switches", "Other masters that the sentinels named." },
   { "refreshes", "Runs of loaders for values that were still good." },
   { "refresh_errors", "Refreshes that failed." },
+  { "origin_waits", "Runs of loaders that waited until fewer were under way." },
+  { "origin_refused", "Runs of loaders that were refused." },
+  { "origin_opens", "Openings of the circuit breaker around loaders." },
 }
 
 _M.HISTOGRAMS = { "l2_latency", "load_latency", "wait_latency" }
@@ -98,6 +101,8 @@ function _M.read(cache, raw)
     fills_running = tonumber(raw.flights),
     workers = tonumber(raw.workers),
     breaker = BREAKER[raw.breaker],
+    origin = BREAKER[raw.origin_breaker],
+    origin_running = raw.origin_running,
     redis = REDIS[raw.redis_state] or "down",
     redis_error = raw.redis_reason[0] ~= 0 and ffi.string(raw.redis_reason) or nil,
     redis_pending = raw.redis_pending,

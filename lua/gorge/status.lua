@@ -54,6 +54,8 @@ local function json(caches)
       local redis = cache.options.redis
       info.redis_address = redis and redis.display or nil
       info.has_breaker = cache.options.circuit_breaker ~= false
+      info.has_origin = cache.options.origin ~= nil
+      info.origin_max = info.has_origin and cache.options.origin.max_concurrency or nil
       info.freshness_bound = redis and cache.options.freshness_bound or nil
       list[#list + 1] = info
     end

@@ -177,6 +177,7 @@ function alertOf(c) {
   const said = [];
   if (c.breaker === "open") said.push("The circuit breaker is open: Redis is not asked.");
   else if (c.redis === "down" && c.redis_error) said.push("Redis is not connected: " + c.redis_error + ".");
+  if (c.has_origin && c.origin === "open") said.push("The circuit breaker around loaders is open: they are not run.");
   if (c.lag !== undefined && c.lag > c.freshness_bound) said.push("Nothing confirmed from other nodes for " + time(c.lag) + ".");
   return said.join(" ");
 }
@@ -224,7 +225,9 @@ function draw(entry, c) {
     ["Writes that Redis was not told", whole.format(c.dropped_writes)], ["Commands that failed", whole.format(c.l2_errors)]]);
   rows(f.host, [["Fills running", whole.format(c.fills_running)], ["Loader failures", whole.format(c.load_errors)],
     ["Waits in vain", whole.format(c.wait_timeouts)], ["Workers that died", whole.format(c.worker_deaths)],
-    ["Locks taken from them", whole.format(c.lock_takeovers)]]);
+    ["Locks taken from them", whole.format(c.lock_takeovers)]].concat(!c.has_origin ? [] : [
+    ["Loaders running", whole.format(c.origin_running) + (c.origin_max ? " of " + whole.format(c.origin_max) : "")],
+    ["Loaders refused", whole.format(c.origin_refused)], ["Breaker around loaders", c.origin]]));
 }
 function update(data) {
   document.getElementById("version").textContent = data.version;

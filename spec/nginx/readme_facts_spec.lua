@@ -49,6 +49,7 @@ local REDIS_RULES = upvalue(RULES.redis.check, "REDIS_RULES")
 local METRICS_RULES = upvalue(RULES.metrics.check, "METRICS_RULES")
 local TLS_RULES = upvalue(REDIS_RULES.tls.check, "RULES")
 local BREAKER_RULES = upvalue(RULES.circuit_breaker.check, "BREAKER_RULES")
+local ORIGIN_RULES = upvalue(RULES.origin.check, "ORIGIN_RULES")
 
 -- `"64m"` or `300` in a cell; nil when there is no such thing.
 local function literal(cell)
@@ -130,6 +131,14 @@ describe("README.md, options", function()
         end
       end
     end
+  end)
+
+  it("lists the fields of origin", function()
+    local defaults = options.parse { origin = { max_concurrency = 1 } }
+    check_options(markdown.table_under(page, "Protecting the database"), ORIGIN_RULES, defaults.origin, function(name, value)
+      return { origin = { max_concurrency = 1, [name] = value } }
+    end)
+    assert.equal("gorge: option 'origin' needs max_concurrency or max_failures", problem_of({ origin = {} }):match "gorge: .*")
   end)
 
   it("lists the fields of redis and circuit_breaker", function()
@@ -253,7 +262,8 @@ describe("README.md, methods", function()
 
   it("lists the metrics, all of them, with their labels", function()
     local redis = helper.redis()
-    local cache = assert(gorge.new { namespace = helper.unique_name(), l1_size = "2m", redis = redis.url, circuit_breaker = true })
+    local cache = assert(gorge.new { namespace = helper.unique_name(), l1_size = "2m", redis = redis.url, circuit_breaker = true,
+      origin = { max_failures = 1 } })
     helper.wait_until(function() return cache:set("k", 1) and cache:stats().lag end)
     local exposition, listed, there = cache:prometheus(), {}, {}
     for _, row in ipairs(markdown.table_under(page, "Metrics", 1).rows) do
@@ -474,6 +484,14 @@ describe("README.md, failures", function()
     returned(alone:fetch("user:101", 60, function() return 1, nil, { tll = 1 } end))
     returned(alone:set("", 1))
     returned(alone:get(("k"):rep(8193)))
+    local bounded = new { origin = { max_concurrency = 1, max_failures = 1 }, wait_timeout = 0.05 }
+    gorge.run(function()
+      gorge.spawn(function() bounded:fetch("slow", 60, function() gorge.sleep(0.2) end) end)
+      gorge.sleep(0.01)
+      returned(bounded:fetch("user:101", 60, print))
+    end)
+    bounded:fetch("k", 60, error)
+    returned(bounded:fetch("user:101", 60, print))
     local many = {}
     for i = 1, 1001 do
       many[i] = "k" .. i
@@ -501,7 +519,8 @@ describe("README.md, failures", function()
 
   -- What a pattern of the README stands for: `...` is anything, figures and keys of waits differ.
   local function as_pattern(quoted)
-    return (quoted:gsub("%p", "%%%0"):gsub("%%%.%%%.%%%.", ".-"):gsub("waited %d+ s", "waited [%%d.]+ s"))
+    return (quoted:gsub("%p", "%%%0"):gsub("%%%.%%%.%%%.", ".-"):gsub("waited %d+ s", "waited [%%d.]+ s")
+      :gsub("%d+ runs are", "%%d+ runs are"))
   end
 
   it("and with no other ones", function()

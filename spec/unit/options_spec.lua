@@ -259,9 +259,22 @@ describe("options.parse", function()
     end)
   end)
 
+  describe("origin", function()
+    it("is a table of limits, at least one of them", function()
+      local origin = parse({ origin = { max_concurrency = 8, max_failures = 3 } }).origin
+      assert.same({ max_concurrency = 8, max_failures = 3, timeout = 30, timeout_ms = 30000 }, origin)
+      assert.same({ max_concurrency = 8, timeout = 0.5, timeout_ms = 500 }, parse({ origin = { max_concurrency = 8, timeout = 0.5 } }).origin)
+      assert.is_nil(parse({}).origin)
+      assert.equal("gorge: option 'origin' needs max_concurrency or max_failures", refusal { origin = { timeout = 1 } })
+      assert.equal("gorge: option 'origin' must be a table { max_concurrency =, max_failures =, timeout = }, got true", refusal { origin = true })
+      assert.equal("gorge: option 'origin.max_concurrency' must be an integer from 1 to 1000000, got 0", refusal { origin = { max_concurrency = 0 } })
+      assert.equal("gorge: unknown option 'origin.max_failure', did you mean 'origin.max_failures'?", refusal { origin = { max_failure = 1 } })
+    end)
+  end)
+
   describe("options of the API that this version lacks", function()
     it("are refused by name, even with their default value", function()
-      local names = { "soft_timeout", "origin" }
+      local names = { "soft_timeout" }
       for _, name in ipairs(names) do
         for _, value in ipairs { false, 0, {} } do
           assert.equal("gorge: option '" .. name .. "' is not supported by this version", refusal { [name] = value })

@@ -78,6 +78,11 @@ function _M.new(options, host, flags)
     config.breaker_max_failures, config.breaker_timeout_ms = breaker.max_failures, breaker.timeout_ms
     config.breaker_slow_ms = breaker.slow_call_ms or 0
   end
+  local origin = options.origin
+  if origin then
+    config.origin_max_concurrency = origin.max_concurrency or 0
+    config.origin_max_failures, config.origin_timeout_ms = origin.max_failures or 0, origin.timeout_ms
+  end
   local out, err = ffi_new "gorge_cache *[1]", ffi_new "char[256]"
   local status = C.gorge_cache_create(config, out, err, 256)
   if status ~= 0 then
@@ -89,6 +94,7 @@ function _M.new(options, host, flags)
     host = host,
     inline = bit.band(flags, C.GORGE_CONFIG_INLINE) ~= 0,
     has_redis = redis ~= nil,
+    has_origin = options.origin ~= nil,
     connect_timeout_ms = redis and redis.connect_timeout_ms or 1000,
     counters = ffi_new("uint64_t[?]", C.GORGE_COUNTERS), -- until this process has a slot
     entered = false,
@@ -343,6 +349,22 @@ function _M:skip(op)
   local status = C.gorge_fetch_skip(self.handle, op)
   self.host.kick(self)
   return status
+end
+
+---Asks for leave to run a loader.
+---@param wait_ms number how long it may wait for it
+---@param longest_ms number a run that takes longer counts as failed
+---@return integer run 0 when status is a failure without an operation
+---@return integer status
+function _M:start_run(wait_ms, longest_ms)
+  local status = C.gorge_origin_start(self.handle, wait_ms, longest_ms, self.op_out)
+  return tonumber(self.op_out[0]), status
+end
+
+---The loader of a fetch begins to run now, or is not run at all.
+---@param runs boolean
+function _M:mark(op, runs)
+  C.gorge_fetch_mark(self.handle, op, runs and 1 or 0)
 end
 
 function _M:run(op)
