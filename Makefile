@@ -14,6 +14,8 @@ SAN_CC ?= $(CC)
 PREFIX ?= /usr/local
 LUADIR ?= $(PREFIX)/share/lua/5.1
 LIBDIR ?= $(PREFIX)/lib/lua/5.1
+# Where Debian's nginx has its modules.
+MODULEDIR ?= /usr/lib/nginx/modules
 BINDIR ?= $(PREFIX)/bin
 
 MODULES := base shm sync backlog l1 flight resil proto tls io drive engine api
@@ -128,10 +130,20 @@ deps:  ## install what building and the demo need (Debian packages)
 deps-dev:  ## install what tests and lint need as well
 	@[ "$(DEPS)" = no ] || core/tools/deps.sh run dev
 
+# ngx_gorge_module, for the nginx that is installed.
+.PHONY: nginx-module test-nginx-module install-nginx-module
+nginx-module:  ## build the optional module for nginx; NGINX=binary, NGINX_SRC=tree: see core/tools/nginx_module.sh
+	@[ "$(DEPS)" = no ] || [ -n "$(NGINX_SRC)" ] || core/tools/deps.sh module
+	@MAKE='$(MAKE)' NGINX='$(NGINX)' NGINX_SRC='$(NGINX_SRC)' core/tools/nginx_module.sh '$(BUILD)'
+install-nginx-module: nginx-module  ## copy it to MODULEDIR
+	install -D -m 644 $(BUILD)/ngx_gorge_module.so "$(DESTDIR)$(MODULEDIR)/ngx_gorge_module.so"
+test-nginx-module: deps-dev  ## specs in nginx with the module loaded; SPECS="files" picks some
+	@MAKE='$(MAKE)' SPECS='$(SPECS)' core/tools/test.sh all-module
+
 .PHONY: test test-c test-asan test-tsan test-lua test-programs-opt test-programs-asan test-programs-tsan
 export BUILD
 test: deps-dev  ## run every test; the last line is the total
-	@MAKE='$(MAKE)' core/tools/test.sh c asan tsan fuzz model lua
+	@MAKE='$(MAKE)' core/tools/test.sh c asan tsan fuzz model lua module
 test-c:  ## C unit tests
 	@MAKE='$(MAKE)' core/tools/test.sh c
 test-asan:  ## C unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -195,7 +207,7 @@ docs: deps-dev  ## the public interface of Lua and C as HTML in build/docs, from
 
 .PHONY: bench
 bench: deps build  ## measure every target beside its peer in nginx; ROWS=pattern, RUNS=n, QUICK=1: see spec/bench/run.lua
-	@env -u LUA_PATH -u LUA_CPATH -u LUA_INIT -u GORGE_LIBRARY GORGE_BUILD='$(BUILD)' ROWS='$(ROWS)' RUNS='$(RUNS)' QUICK='$(QUICK)' \
+	@env -u LUA_PATH -u LUA_CPATH -u LUA_INIT -u GORGE_LIBRARY -u GORGE_NGINX_MODULE GORGE_BUILD='$(BUILD)' ROWS='$(ROWS)' RUNS='$(RUNS)' QUICK='$(QUICK)' \
 	  RESULTS='$(RESULTS)' MLCACHE='$(MLCACHE)' LUA_RESTY_LOCK='$(LUA_RESTY_LOCK)' LUA_RESTY_REDIS='$(LUA_RESTY_REDIS)' \
 	  luajit spec/bench/run.lua
 

@@ -277,6 +277,7 @@ void gorge_op_free(gorge_cache *cache, uint64_t op) {
     return;
   }
   gorge_op_unguard(o);
+  o->waiter = NULL;
   uint64_t now_ms = gorge_clock_ms();
   switch (o->state) {
     case GORGE_OP_WRITE: gorge_write_leave(o, now_ms); /* fall through */

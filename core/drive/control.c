@@ -114,6 +114,10 @@ static void control_free(struct gorge_control *c) {
   if (c->notify_fd >= 0) {
     close(c->notify_fd);
   }
+  int bell_fd = __atomic_load_n(&c->bell_fd, __ATOMIC_RELAXED); /* no other thread runs any more */
+  if (bell_fd >= 0) {
+    close(bell_fd);
+  }
   pthread_cond_destroy(&c->changed);
   pthread_mutex_destroy(&c->mutex);
   free(c);
@@ -132,6 +136,7 @@ static struct gorge_control *control_make(struct gorge_zone *zone, const struct 
   pthread_cond_init(&c->changed, NULL);
   c->command_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   c->notify_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  c->bell_fd = -1;
   c->loop = ev_loop_new(loop_flags);
   gorge_subscribe_init(c);
   gorge_lease_init(c);

@@ -62,6 +62,8 @@ void gorge_control_stop(struct gorge_control *control);
  * too small).
  */
 int gorge_control_notify_fd(struct gorge_control *control);
+/* Another eventfd, for a loop that shares its rings with nobody; made at the first call. Or GORGE_ERR_SYSTEM. Main thread. */
+int gorge_control_bell_fd(struct gorge_control *control);
 int gorge_control_doorbell_path(struct gorge_control *control, const char *dir, char *path, size_t size);
 /* Rings this process's own doorbell. Also from hooks: many rings in one turn of the loop are one. */
 void gorge_control_ring(struct gorge_control *control);

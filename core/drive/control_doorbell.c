@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -134,10 +135,33 @@ static void peer_ring(struct gorge_peer *p) {
   }
 }
 
-void gorge_doorbell_ring(struct gorge_control *c) {
+int gorge_control_bell_fd(struct gorge_control *c) {
+  if (!gorge_control_mine(c)) {
+    return GORGE_ERR_CLOSED;
+  }
+  int fd = __atomic_load_n(&c->bell_fd, __ATOMIC_RELAXED); /* stored by this thread */
+  if (fd < 0) {
+    fd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC); /* rung once, for what came while nobody listened */
+    if (fd < 0) {
+      return GORGE_ERR_SYSTEM;
+    }
+    __atomic_store_n(&c->bell_fd, fd, __ATOMIC_RELEASE); /* partner: the load of the thread that rings */
+  }
+  return fd;
+}
+
+static void ring(int fd) {
   uint64_t one = 1;
-  ssize_t n = write(c->notify_fd, &one, sizeof one); /* a full counter is readable already */
+  ssize_t n = write(fd, &one, sizeof one); /* a full counter is readable already */
   (void)n;
+}
+
+void gorge_doorbell_ring(struct gorge_control *c) {
+  ring(c->notify_fd);
+  int bell_fd = __atomic_load_n(&c->bell_fd, __ATOMIC_ACQUIRE); /* partner: the store in gorge_control_bell_fd */
+  if (bell_fd >= 0) {
+    ring(bell_fd);
+  }
   for (int i = 0; i < GORGE_PEERS; i++) {
     peer_ring(&c->doorbell.peers[i]);
   }

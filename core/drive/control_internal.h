@@ -110,6 +110,7 @@ struct gorge_control {
   pthread_cond_t changed; /* of `up` and of a watch's state */
   int command_fd;         /* fixed: an eventfd that wakes the thread for what the flags and lists say */
   int notify_fd;          /* fixed */
+  int bell_fd;            /* atomic: -1 until somebody wants it */
   int wake_fd;            /* fixed */
   int up;                 /* mutex: GORGE_PENDING until the thread runs or has failed */
   bool poked;             /* atomic: command_fd has been written and not been read */

@@ -84,6 +84,7 @@ struct gorge_op {
   bool listed;               /* in the waiting list */
   bool noted;                /* in the list of notices */
   bool tells;                /* is noted also when it begins to wait for somebody else's fill */
+  void *waiter;              /* told when the status changes, see gorge_op_waiter */
   struct gorge_guard *guard; /* of the request that waits for it, or NULL */
   struct gorge_op *guard_prev, *guard_next;
 
@@ -294,6 +295,8 @@ uint32_t gorge_op_notices(gorge_cache *c, uint64_t *ids, uint32_t max);
 /* The op waits for somebody else's fill: counted once, timed until gorge_op_waited. */
 void gorge_op_waits(struct gorge_op *op);
 void gorge_op_waited(struct gorge_op *op);
+/* Takes up to `max` waiters of ops in the notices, and the notices of ops that have none. */
+uint32_t gorge_op_woken(gorge_cache *c, void **waiters, uint32_t max);
 void gorge_op_list(struct gorge_op *op);
 void gorge_op_unlist(struct gorge_op *op);
 void gorge_op_error(struct gorge_op *op, const char *text, size_t len);

@@ -352,6 +352,18 @@ uint32_t gorge_op_notices(gorge_cache *c, uint64_t *ids, uint32_t max) {
   return n;
 }
 
+uint32_t gorge_op_woken(gorge_cache *c, void **waiters, uint32_t max) {
+  uint32_t n = 0;
+  while (n < max && c->noted_first != NULL) {
+    struct gorge_op *op = c->noted_first;
+    if (op->waiter != NULL && (n == 0 || waiters[n - 1] != op->waiter)) { /* ops of one caller follow each other */
+      waiters[n++] = op->waiter;
+    }
+    forget_notice(op);
+  }
+  return n;
+}
+
 void gorge_op_end(struct gorge_op *op, int status) {
   op->state = GORGE_OP_DONE;
   op->status = status;

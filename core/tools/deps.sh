@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Installs the Debian packages that are missing: deps.sh GROUP...   Groups: run (build, use, demo), dev (tests, lint), valkey (the
-# tests with that instead of Redis), trixie (a Debian 13 to test in).
+# Installs the Debian packages that are missing: deps.sh GROUP...   Groups: run (build, use, demo), module (ngx_gorge_module), dev (tests, lint),
+# valkey (the tests with that instead of Redis), trixie (a Debian 13 to test in).
 # When nothing is missing it calls nothing but dpkg-query. Servers that it installs are not started, now or at boot.
 set -u
 
@@ -11,7 +11,8 @@ grep -qs '^VERSION_ID="12"' /etc/os-release && luajit="luajit2 libluajit2-5.1-de
 
 run="gcc libc6-dev make libhiredis-dev libev-dev libssl-dev libxxhash-dev $luajit lua-cjson lua-argparse
   nginx libnginx-mod-http-lua lua-resty-core lua-resty-lrucache redis-server lua-socket wrk procps ca-certificates"
-dev="git binutils zlib1g-dev libcmocka-dev lua-busted lua-socket luarocks util-linux openssl
+module="gcc libc6-dev make nginx nginx-dev"
+dev="$module git binutils zlib1g-dev libcmocka-dev lua-busted lua-socket luarocks util-linux openssl
   lua-check clang-format clang-tidy cppcheck clang libclang-rt-dev spin prometheus chromium python3 python3-msgpack python3-xxhash
   doxygen"
 valkey="valkey-server"
@@ -28,6 +29,7 @@ missing=
 for group in "$@"; do
   case $group in
     run) wanted="$wanted $run" ;;
+    module) wanted="$wanted $module" ;;
     dev) wanted="$wanted $dev" ;;
     valkey) wanted="$wanted $valkey" ;;
     trixie) wanted="$wanted $trixie" ;;

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Builds and runs test suites, all of them to their end: test.sh [c] [asan] [tsan] [fuzz] [model] [lua]
+# Builds and runs test suites, all of them to their end: test.sh [c] [asan] [tsan] [fuzz] [model] [lua] [module] [all-module]
 #
 # Every cmocka program and every spec file runs in a process of its own, so that a crash costs one file's results only.
 # A program that crashes, hangs, leaves no count or runs no test is a failure. The last line printed is the total:
@@ -145,7 +145,7 @@ run_specs() {
   while read -r file status seconds; do
     log=$(spec_log "$file")
     # shellcheck disable=SC2046
-    count "$file" $(count_busted "$log") "$status" "$log" "$seconds"
+    count "${GORGE_NGINX_MODULE:+module/}$file" $(count_busted "$log") "$status" "$log" "$seconds"
   done < <(printf '%s\n' "$@" | xargs -r -P "$jobs" -I{} bash -c 'run_spec {}')
 }
 
@@ -165,6 +165,24 @@ run_lua() {
   [ -n "$files" ] || broken "lua: there is no spec"
 }
 
+# run_module FILE...: specs in nginx with ngx_gorge_module loaded. They count and log apart from the same specs without it.
+run_module() {
+  local all=$logs
+  logs=$all/module
+  mkdir -p "$logs"
+  if build build nginx-module DEPS=no; then
+    export GORGE_NGINX_MODULE=$BUILD/ngx_gorge_module.so
+    # shellcheck disable=SC2046
+    run_specs "$JOBS" $(grep -L '^-- Runs alone' "$@")
+    # shellcheck disable=SC2046
+    run_specs 1 $(grep -l '^-- Runs alone' "$@")
+    unset GORGE_NGINX_MODULE
+  else
+    broken "module: does not build"
+  fi
+  logs=$all
+}
+
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:detect_stack_use_after_return=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 export TSAN_OPTIONS=${TSAN_OPTIONS:-second_deadlock_stack=1:die_after_fork=0}
@@ -177,6 +195,10 @@ for suite in "$@"; do
     fuzz) run_fuzz ;;
     model) run_model ;;
     lua) run_lua ;;
+    # What the module does itself: waits, wake-ups, deadlines, connections, the end of workers.
+    module) run_module spec/module/*_spec.lua spec/nginx/{abandon,fetch_many,stampede}_spec.lua spec/fault/redis_outage_spec.lua ;;
+    # shellcheck disable=SC2086
+    all-module) run_module ${SPECS:-spec/module/*_spec.lua spec/nginx/*_spec.lua spec/fault/*_spec.lua} ;;
     *) echo "test.sh: no such suite: $suite" >&2; exit 2 ;;
   esac
 done

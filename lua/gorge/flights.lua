@@ -90,7 +90,7 @@ function _M.take_part(call, flight, waiter)
   flight.n = flight.n + 1
   flight.followers = flight.followers or {}
   flight.followers[flight.n] = follower
-  call.engine.host.expect(call.engine) -- should the leader's coroutine be cut off, the doorbell tells
+  call.engine.host.follow(call.engine) -- hears of it should the leader's coroutine be cut off
   return follower
 end
 

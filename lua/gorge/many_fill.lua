@@ -145,7 +145,7 @@ function Many:begin(key, items, loads)
   end
   item.op, item.flight = op, flights.begin(cache, call, op)
   item.waiter = self.waiter
-  engine:listen(op, item)
+  engine:listen(op, item, self.waiter)
   items[#items + 1] = item
 end
 
@@ -388,7 +388,7 @@ function Many:store(item, value, overrides)
     return false
   elseif status == PENDING then
     item.value, item.size, item.waiter = value, size, self.waiter
-    call.engine:listen(item.op, item)
+    call.engine:listen(item.op, item, self.waiter)
     return true
   elseif status then
     load.end_store(self.cache, call, value, status, size)

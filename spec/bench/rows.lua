@@ -38,6 +38,7 @@ local _M = {}
 ---@field fill? integer keys stored beforehand (all)
 ---@field redis? boolean
 ---@field redis_config? string lines for redis.conf
+---@field module? boolean nginx loads ngx_gorge_module
 ---@field fresh? boolean a new nginx for every run
 ---@field whole? boolean as many keys in a quick run too
 ---@field sides gorge.bench.Side[]
@@ -237,12 +238,33 @@ l2("l2-serial", {
     { against = false, limit = 1, reference = go(25e-6), fixed = true },
   },
 })
+-- The same with nginx moving the bytes itself.
+l2("l2-flight-mod", {
+  name = "module: L2 hits, 2 workers x 50", task = "in_flight", workers = 2, metric = "rate", module = true,
+  lines = {
+    { against = "lua-resty-redis", limit = 7, reference = resty_redis(177e3) },
+    { against = "cache:get" },
+    { name = "the same, CPU per GET", metric = "cpu", against = "lua-resty-redis", limit = 0.25, reference = resty_redis(7.1e-6) },
+    { name = "the same, CPU per GET", metric = "cpu", against = "cache:get" },
+  },
+})
+l2("l2-serial-mod", {
+  name = "module: L2 hits, one after another", task = "one_by_one", redis_config = "server_cpulist 0", module = true,
+  lines = {
+    { against = "lua-resty-redis", limit = 0.9, reference = resty_redis(21e-6) },
+    { against = "cache:get" },
+  },
+})
 l2("l2-many", {
   name = "L2 hit, 100 keys in one call", task = "one_by_one", sides = { GORGE_MANY, { name = "100 fetches", subject = "gorge" } },
   redis_config = "server_cpulist 0",
 })
 l2("l2-http", {
   name = "L2 hit in a handler, wrk -c50", task = "http", workers = 2, metric = "rate", sides = { GORGE, RESTY_REDIS },
+  lines = { { against = "lua-resty-redis", limit = 1.6, reference = resty_redis(90e3) } },
+})
+l2("l2-http-mod", {
+  name = "module: L2 hit in a handler, wrk -c50", task = "http", workers = 2, metric = "rate", sides = { GORGE, RESTY_REDIS }, module = true,
   lines = { { against = "lua-resty-redis", limit = 1.6, reference = resty_redis(90e3) } },
 })
 

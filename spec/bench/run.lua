@@ -129,8 +129,14 @@ local function main(options, list)
   io.stdout:flush()
   local results, met, targets, broken = {}, 0, 0, 0
   for _, row in ipairs(list) do
-    local result, err = measure.row(row, options)
-    if result then
+    local result, err
+    local built = not row.module or helper.read_file(helper.paths.build .. "/ngx_gorge_module.so")
+    if built then
+      result, err = measure.row(row, options)
+    end
+    if not built then
+      print(("%-40s not measured: make nginx-module builds what it needs"):format(row.name))
+    elseif result then
       results[#results + 1] = result
       report.save(options.results, { result }, about, ids())
       local held, named = print_lines(result)

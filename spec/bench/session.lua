@@ -67,6 +67,7 @@ function Session:open(settings)
   self.nginx = require("spec.support.nginx").start {
     workers = 2, main = "worker_cpu_affinity auto;", log_level = "warn", server = SERVER,
     http = HTTP:gsub("{{(%w+)}}", values), lua_path = lua_path(settings.modules),
+    module = row.module and helper.paths.build .. "/ngx_gorge_module.so" or false,
   }
   for id = 0, workers_of(row) - 1 do
     self.connections[id + 1] = self.nginx:connect_worker(id)

@@ -66,6 +66,7 @@ function _M.nginx_options(opts)
     workers = opts.workers,
     log_level = opts.log_level,
     user = opts.user,
+    module = opts.module,
     wait = opts.wait,
     env = opts.env,
     lua_path = helper.paths.lua_path .. ";" .. helper.paths.root .. "/?.lua",

@@ -77,8 +77,8 @@ local function expand(text, values)
 end
 
 -- Directives for -g that a whole configuration leaves to its environment.
-local function globals(conf, prefix)
-  local parts = { "daemon off;" }
+local function globals(conf, prefix, module)
+  local parts = { module and ("load_module %s;"):format(module) or "", "daemon off;" }
   local function add(name, directive)
     if not ("\n" .. conf):match("\n%s*" .. name .. "%s") then
       parts[#parts + 1] = directive
@@ -109,6 +109,7 @@ end
 ---@field user? string of the workers, when run by root ("root")
 ---@field reuseport? boolean true: connections spread over the workers evenly
 ---@field wait? boolean false: return before it accepts connections
+---@field module? string|false path of an ngx_gorge_module.so that it loads (that of GORGE_NGINX_MODULE)
 
 ---@param opts gorge.spec.NginxOptions
 ---@return gorge.spec.Nginx
@@ -120,6 +121,10 @@ function _M.start(opts)
   self.port = self.ports[1]
   self.unix = self.prefix .. "/nginx.sock"
   self.workers = opts.workers or 2
+  self.module = opts.module
+  if self.module == nil then
+    self.module = paths.nginx_module
+  end
   process.run { "mkdir", self.prefix .. "/conf", self.prefix .. "/logs", self.prefix .. "/tmp" }
   -- A configuration that says `load_module modules/…` or includes Debian's modules-enabled means the prefix.
   process.run { "ln", "-s", MODULES, self.prefix .. "/modules" }
@@ -173,7 +178,7 @@ function Nginx:up(wait)
   end
   self.process = process.spawn {
     find_nginx(), "-p", self.prefix .. "/", "-c", self.prefix .. "/conf/nginx.conf",
-    "-e", self.prefix .. "/error.log", "-g", globals(self.conf, self.prefix),
+    "-e", self.prefix .. "/error.log", "-g", globals(self.conf, self.prefix, self.module),
     env = env, stdout = self.prefix .. "/stderr", cwd = self.prefix, death_signal = process.SIGTERM,
   }
   self.pid = self.process.pid
@@ -195,7 +200,7 @@ end
 function Nginx:test_configuration()
   local status, output = process.run {
     find_nginx(), "-t", "-p", self.prefix .. "/", "-c", self.prefix .. "/conf/nginx.conf",
-    "-e", self.prefix .. "/test.log", "-g", globals(self.conf, self.prefix), env = { GORGE_LIBRARY = paths.library },
+    "-e", self.prefix .. "/test.log", "-g", globals(self.conf, self.prefix, self.module), env = { GORGE_LIBRARY = paths.library },
   }
   return status == 0, output
 end

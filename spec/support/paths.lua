@@ -15,6 +15,10 @@ _M.build = build:sub(1, 1) == "/" and build or _M.root .. "/" .. build
 --- What GORGE_LIBRARY is set to for processes that specs start.
 _M.library = os.getenv "GORGE_LIBRARY" or _M.build .. "/libgorge.so"
 
+--- An ngx_gorge_module.so that each nginx loads.
+local module = os.getenv "GORGE_NGINX_MODULE" or ""
+_M.nginx_module = module ~= "" and (module:sub(1, 1) == "/" and module or _M.root .. "/" .. module) or nil
+
 _M.lua_path = table.concat({
   _M.root .. "/lua/?.lua",
   _M.root .. "/lua/?/init.lua",

@@ -6,6 +6,7 @@
 --   host.can_wait()    → true, or false and why
 --   host.guard(engine, op)   arranges that the operation is given up when its coroutine is ended from outside; may do nothing
 --   host.kick(engine)  something was queued for Redis
+--   host.watch(engine, op, waiter), host.unwatch(engine, op)   the host may signal the waiter itself when the operation's status changes
 --   host.expect(engine)      an operation waits for other workers
 --   host.clock         the address of a word with the milliseconds, see gorge_cache_clock; may be nil
 
@@ -387,16 +388,19 @@ function _M:share(op, flight)
   self.shared[op % SLOTS + 1] = flight
 end
 
----Who waits for the operation beside others, until unlisten: signal() is called when its status may have changed.
----@param waiter { op: integer, signal: fun(self: table) }
-function _M:listen(op, waiter)
-  self.waiters[op % SLOTS + 1] = waiter
+---Who waits for the operation, until unlisten: signal() is called when its status may have changed, or `waiter` signalled, for which that does so.
+---@param listener { op: integer, signal: fun(self: table) }
+---@param waiter gorge.Waiter
+function _M:listen(op, listener, waiter)
+  self.waiters[op % SLOTS + 1] = listener
+  self.host.watch(self, op, waiter)
 end
 
-function _M:unlisten(op, waiter)
+function _M:unlisten(op, listener)
   local place = op % SLOTS + 1
-  if self.waiters[place] == waiter then
+  if self.waiters[place] == listener then
     self.waiters[place] = false
+    self.host.unwatch(self, op)
   end
 end
 
@@ -451,10 +455,10 @@ function _M:wait(op, status)
   if status ~= PENDING then
     return status
   end
-  local host, waiters, place = self.host, self.waiters, op % SLOTS + 1
+  local host = self.host
   local waiter = host.waiter()
   waiter.op = op
-  waiters[place] = waiter
+  self:listen(op, waiter, waiter)
   host.kick(self)
   host.expect(self)
   repeat
@@ -464,9 +468,7 @@ function _M:wait(op, status)
     end
     status = self:status(op)
   until status ~= PENDING
-  if waiters[place] == waiter then
-    waiters[place] = false
-  end
+  self:unlisten(op, waiter)
   waiter:release()
   return status
 end

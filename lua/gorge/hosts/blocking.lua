@@ -48,6 +48,9 @@ function _M.background() end
 function _M.guard() end
 function _M.kick() end
 function _M.expect() end
+function _M.watch() end
+function _M.unwatch() end
+function _M.follow() end
 
 function _M.drain(engine, seconds)
   local deadline = C.gorge_now_ms() + seconds * 1000

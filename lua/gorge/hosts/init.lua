@@ -11,8 +11,11 @@ local _M = {}
 ---@field waiter fun(): gorge.Waiter
 ---@field guard fun(engine: gorge.Engine, op: integer) gives the operation up when its coroutine is ended from outside
 ---@field kick fun(engine: gorge.Engine) bytes may wait to be sent
+---@field watch fun(engine: gorge.Engine, op: integer, waiter: gorge.Waiter) the host may signal it itself when the operation's status changes
+---@field unwatch fun(engine: gorge.Engine, op: integer) and no more
 ---@field expect fun(engine: gorge.Engine) an operation begins to wait
 ---@field background fun(engine: gorge.Engine, job: gorge.Job): boolean|nil, string? true: it will be run; nil and why not; nil: there is no background here
+---@field follow fun(engine: gorge.Engine) a coroutine begins to wait for another one of this process
 ---@field drain fun(engine: gorge.Engine, seconds: number)
 ---@field close fun(engine: gorge.Engine)
 ---@field clock ffi.cdata*|nil see ffi/engine.lua

@@ -1,11 +1,13 @@
 -- SPDX-License-Identifier: MIT
 -- nginx: waits are semaphores, Redis bytes go through a cosocket pump, other workers ring a doorbell (a unix socket that one light thread reads).
+-- With ngx_gorge_module nginx itself moves the bytes and hears of other workers.
 
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 local Engine = require "gorge.ffi.engine"
 local doorbell = require "gorge.hosts.nginx_doorbell"
 local jobs = require "gorge.hosts.nginx_jobs"
+local module = require "gorge.hosts.nginx_module"
 local pump = require "gorge.hosts.nginx_pump"
 local semaphore = require "ngx.semaphore"
 local base = require "resty.core.base"
@@ -127,14 +129,55 @@ function _M.guard(engine, op)
   end
 end
 
+---Whether ngx_gorge_module moves the engine's bytes.
+local function has_link(engine)
+  local link = engine.link
+  if link == nil then -- the first time in this worker
+    link = module.open(engine)
+  end
+  return link
+end
+
 function _M.kick(engine)
-  if engine.entered then -- the master moves no bytes
+  if not engine.entered then -- the master moves no bytes
+    return
+  elseif has_link(engine) then
+    if engine.has_redis then
+      module.kick(engine)
+    end
+  else
     pump.kick(engine)
   end
 end
 
-_M.expect = doorbell.expect
 _M.background = jobs.add
+function _M.watch(engine, op, waiting)
+  if has_link(engine) then
+    module.watch(engine, op, waiting.semaphore)
+  end
+end
+
+function _M.unwatch(engine, op)
+  if engine.link then
+    module.unwatch(engine, op)
+  end
+end
+
+function _M.expect(engine)
+  if has_link(engine) then
+    module.expect(engine)
+  else
+    doorbell.expect(engine)
+  end
+end
+
+function _M.follow(engine)
+  if has_link(engine) then
+    module.follow(engine)
+  else
+    doorbell.expect(engine)
+  end
+end
 
 function _M.drain(engine, seconds)
   if not CAN_YIELD[get_phase()] then
@@ -148,6 +191,9 @@ function _M.drain(engine, seconds)
 end
 
 function _M.close(engine)
+  if engine.link then
+    module.close(engine)
+  end
   pump.close(engine)
   doorbell.close(engine)
   jobs.close(engine)
