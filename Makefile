@@ -31,8 +31,8 @@ FUZZERS := $(patsubst core/fuzz/%.c,%,$(sort $(wildcard core/fuzz/fuzz_*.c)))
 LUA_FILES := $(sort $(shell find lua -name '*.lua' 2>/dev/null))
 
 LIBRARY := $(BUILD)/libgorge.so
-# The second one uses what the first one declares.
-FFI_HEADERS := core/include/gorge_ffi.h core/include/gorge_ffi_look.h
+# The others use what the first one declares.
+FFI_HEADERS := core/include/gorge_ffi.h core/include/gorge_ffi_io.h core/include/gorge_ffi_look.h
 CDEF := $(BUILD)/lua/gorge/ffi/cdef.lua
 
 # Linux only: the whole of glibc is there for every file.

@@ -114,7 +114,7 @@ static void control_free(struct gorge_control *c) {
   if (c->notify_fd >= 0) {
     close(c->notify_fd);
   }
-  int bell_fd = __atomic_load_n(&c->bell_fd, __ATOMIC_RELAXED); /* no other thread runs any more */
+  int bell_fd = __atomic_load_n(&c->bell_fd, __ATOMIC_RELAXED); /* relaxed: no other thread runs any more */
   if (bell_fd >= 0) {
     close(bell_fd);
   }

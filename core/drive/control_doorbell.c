@@ -139,7 +139,7 @@ int gorge_control_bell_fd(struct gorge_control *c) {
   if (!gorge_control_mine(c)) {
     return GORGE_ERR_CLOSED;
   }
-  int fd = __atomic_load_n(&c->bell_fd, __ATOMIC_RELAXED); /* stored by this thread */
+  int fd = __atomic_load_n(&c->bell_fd, __ATOMIC_RELAXED); /* relaxed: this thread stored it */
   if (fd < 0) {
     fd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC); /* rung once, for what came while nobody listened */
     if (fd < 0) {

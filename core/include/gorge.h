@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libgorge for C programs. Everything there is to say stands in gorge_ffi.h and gorge_ffi_look.h, which the Lua side shares;
+ * libgorge for C programs. Everything there is to say stands in gorge_ffi.h, gorge_ffi_io.h and gorge_ffi_look.h, which the Lua side shares;
  * this header adds what ffi.cdef cannot read: guards, standard types and symbol visibility.
  */
 #ifndef GORGE_H
@@ -16,6 +16,7 @@ extern "C" {
 /* The library is built with -fvisibility=hidden: exactly the functions declared in here are exported. */
 #pragma GCC visibility push(default)
 #include "gorge_ffi.h"
+#include "gorge_ffi_io.h"
 #include "gorge_ffi_look.h"
 #pragma GCC visibility pop
 

@@ -198,6 +198,22 @@ static void test_a_wake_up_from_another_process_rings(void **state) {
   assert_int_equal(proc_wait(&other), 0);
 }
 
+static void test_a_bell_of_ones_own_rings_beside_the_others(void **state) {
+  (void)state;
+  int fd = gorge_control_bell_fd(fixture.control), notify = gorge_control_notify_fd(fixture.control);
+  assert_true(fd >= 0);
+  assert_int_not_equal(fd, notify);
+  assert_int_equal(gorge_control_bell_fd(fixture.control), fd);
+  assert_true(readable(fd, 0)); /* for what came while nobody listened */
+  for (int i = 0; i < 20; i++) {
+    drain(fd);
+    drain(notify);
+    gorge_control_ring(fixture.control);
+    assert_true(readable(fd, 2000));
+    assert_true(readable(notify, 2000));
+  }
+}
+
 static int connect_to(const char *path) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
   snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
@@ -320,17 +336,12 @@ static void test_a_folder_that_will_not_do_is_a_status(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(test_starting_and_stopping_leaves_nothing_behind),
-      TEST(test_a_process_out_of_descriptors_gets_a_status),
-      TEST(test_the_thread_takes_no_signals_of_the_host),
-      TEST(test_descriptors_are_closed_on_exec),
-      TEST(test_a_child_leaves_its_parents_control_alone),
-      TEST(test_a_wake_up_from_another_process_rings),
-      TEST(test_a_doorbell_rings_whoever_connects),
-      TEST(test_a_peer_that_does_not_read_costs_no_memory),
-      TEST(test_a_lost_peer_connects_again),
-      TEST(test_more_peers_than_places_replace_the_oldest),
-      TEST(test_a_folder_that_will_not_do_is_a_status),
+      TEST(test_starting_and_stopping_leaves_nothing_behind), TEST(test_a_process_out_of_descriptors_gets_a_status),
+      TEST(test_the_thread_takes_no_signals_of_the_host),     TEST(test_descriptors_are_closed_on_exec),
+      TEST(test_a_child_leaves_its_parents_control_alone),    TEST(test_a_wake_up_from_another_process_rings),
+      TEST(test_a_bell_of_ones_own_rings_beside_the_others),  TEST(test_a_doorbell_rings_whoever_connects),
+      TEST(test_a_peer_that_does_not_read_costs_no_memory),   TEST(test_a_lost_peer_connects_again),
+      TEST(test_more_peers_than_places_replace_the_oldest),   TEST(test_a_folder_that_will_not_do_is_a_status),
   };
   return cmocka_run_group_tests(tests, fixture_begin, fixture_end);
 }

@@ -398,12 +398,89 @@ static void the_first_fill_waits_a_moment_for_the_journal(void **state) {
   assert_int_equal(engine_counter(c, GORGE_COUNT_WAITS), 0); /* nobody else filled */
 }
 
+/* ---- what ngx_gorge_module asks for ---- */
+
+static void who_waits_is_named_when_its_operation_is_decided(void **state) {
+  (void)state;
+  uint64_t op, other, third, gone_op;
+  uint32_t gone;
+  int waiter, second;
+  void *woken[4];
+  assert_int_equal(engine_lookup(c, "a", &op), GORGE_PENDING);
+  assert_int_equal(engine_lookup(c, "b", &other), GORGE_PENDING);
+  assert_int_equal(engine_lookup(c, "c", &third), GORGE_PENDING);
+  assert_int_equal(engine_lookup(c, "d", &gone_op), GORGE_PENDING);
+  gorge_op_waiter(c, op, &waiter);
+  gorge_op_waiter(c, other, &waiter);
+  gorge_op_waiter(c, third, &second);
+  gorge_op_waiter(c, gone_op, &second);
+  assert_int_equal(gorge_io_woken(c, woken, 4, &gone), 0);
+  for (int i = 0; i < 4; i++) {
+    peer_expect(&peer, "GET");
+  }
+  assert_int_equal(peer_say(&peer, "$-1\r\n$-1\r\n"), GORGE_OK);
+  assert_int_equal(gorge_io_woken(c, woken, 4, &gone), 1); /* both have the same one */
+  assert_ptr_equal(woken[0], &waiter);
+  assert_int_equal(gone, 0);
+  assert_int_equal(gorge_io_woken(c, woken, 4, &gone), 0);
+  gorge_op_waiter(c, third, NULL); /* waits no more */
+  gorge_op_free(c, gone_op);       /* nor does this one */
+  assert_int_equal(peer_say(&peer, "$-1\r\n$-1\r\n"), GORGE_OK);
+  assert_int_equal(gorge_io_woken(c, woken, 4, &gone), 0);
+  gorge_op_waiter(c, gone_op, &waiter); /* of no use, and does no harm */
+  gorge_op_free(c, op);
+  gorge_op_free(c, other);
+  gorge_op_free(c, third);
+}
+
+static void operations_that_went_away_are_left_for_the_poll(void **state) {
+  (void)state;
+  uint64_t op, named[2];
+  uint32_t gone;
+  void *woken[2];
+  static const int request = 1;
+  _Alignas(8) char guard[GORGE_GUARD_SIZE];
+  assert_int_equal(engine_lookup(c, "a", &op), GORGE_PENDING);
+  gorge_op_waiter(c, op, woken);
+  assert_int_equal(gorge_guard_init(guard, &request), GORGE_OK);
+  assert_int_equal(gorge_op_guard(c, op, &request), GORGE_OK);
+  gorge_guard_cleanup(guard);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say(&peer, "$-1\r\n"), GORGE_OK);
+  assert_int_equal(gorge_io_woken(c, woken, 2, &gone), 0);
+  assert_int_not_equal(gone, 0);
+  assert_int_equal(gorge_poll(c, named, 2), 1);
+  assert_int_equal(named[0], op);
+  assert_int_equal(gorge_io_woken(c, woken, 2, &gone), 0);
+  assert_int_equal(gone, 0);
+}
+
+static void a_deadline_is_due_and_an_idle_connection_is_pinged(void **state) {
+  (void)state;
+  uint64_t op;
+  const struct gorge_io_calls *calls = gorge_io_calls();
+  assert_int_equal(calls->abi_version, GORGE_ABI_VERSION);
+  assert_int_equal(calls->size, sizeof *calls);
+  (void)gorge_io_tick(c);
+  double idle = gorge_io_due(c);
+  assert_true(idle >= 0 && idle <= GORGE_IO_IDLE_MS);
+  assert_int_equal(engine_lookup(c, "a", &op), GORGE_PENDING);
+  double busy = gorge_io_due(c);
+  assert_true(busy >= 0 && busy <= 60000);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say(&peer, "$-1\r\n"), GORGE_OK);
+  gorge_op_free(c, op);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(a_value_in_redis_is_delivered_and_kept),
       TEST(a_lookup_takes_no_lease),
+      TEST(who_waits_is_named_when_its_operation_is_decided),
+      TEST(operations_that_went_away_are_left_for_the_poll),
+      TEST(a_deadline_is_due_and_an_idle_connection_is_pinged),
       TEST(a_miss_gets_the_lease_and_its_value_is_stored),
       TEST(what_redis_refuses_is_not_kept_here_either),
       TEST(the_loaders_value_gets_the_tags_of_its_caller),

@@ -41,6 +41,9 @@ local function exists(path)
 end
 
 local function check_own(file, line, module, target)
+  if target == "ngx_gorge.h" and module == "nginx" then
+    return
+  end
   if target:find "^gorge_ffi[%l_]*%.h$" and module == "include" then
     return
   end

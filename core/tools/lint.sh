@@ -13,6 +13,7 @@ mkdir -p "$CPPCHECK_CACHE"
 
 library=$(find core -path core/tools -prune -o -name '*.c' -print | grep -E '^core/(base|shm|sync|backlog|l1|flight|resil|proto|tls|io|drive|engine|api)/' | sort)
 others=$(find core -name '*.c' | grep -E '^core/(test|bench|fuzz|fault)/' | sort)
+module=$(find core/nginx -name '*.c' | sort)
 headers=$(find core -name '*.h' | sort)
 lua=$(find lua spec examples core/tools rockspec -name '*.lua' -o -name '*.rockspec' 2> /dev/null | sort)
 
@@ -34,11 +35,24 @@ tidy() {
   echo "$@" | tr ' ' '\n' | xargs -P "$JOBS" -I{} clang-tidy --quiet {} -- -std=gnu11 -D_GNU_SOURCE= -Wall -Wextra -Icore -Icore/include
 }
 
+# The module is held against nginx's own headers, as they were configured for it.
+tidy_module() {
+  local tree=$BUILD/nginx/src includes= dir
+  for dir in "$tree/src/core" "$tree/src/event" "$tree/src/os/unix" "$BUILD/nginx/objs"; do
+    includes="$includes -isystem $dir"
+  done
+  # shellcheck disable=SC2086
+  for file in "$@"; do
+    clang-tidy --quiet "$file" -- -std=gnu11 -Wall -Wextra -Icore/include -Icore/nginx $includes || return 1
+  done
+}
+
 # shellcheck disable=SC2086
 {
   step build "$MAKE" --no-print-directory -k -j"$JOBS" build
-  step format clang-format --dry-run -Werror $library $others $headers
-  step includes luajit core/tools/check_includes.lua $library $others $headers
+  step nginx-module "$MAKE" --no-print-directory nginx-module DEPS=no
+  step format clang-format --dry-run -Werror $library $module $others $headers
+  step includes luajit core/tools/check_includes.lua $library $module $others $headers
   step atomics luajit core/tools/check_atomics.lua $library $headers
   step exports core/tools/check_exports.sh "$BUILD/libgorge.so" core/include/gorge.h
   step text core/tools/check_text.sh
@@ -49,6 +63,7 @@ tidy() {
     --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --suppress=missingIncludeSystem \
     --suppress=uninitvar --suppress=returnDanglingLifetime --suppress='*:/usr/include/*' -Icore -Icore/include $library
   step tidy tidy $library
+  step tidy-module tidy_module $module
   [ -z "$others" ] || step tidy-tests tidy $others
 }
 

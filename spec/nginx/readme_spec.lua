@@ -3,6 +3,7 @@
 --
 --   ```nginx                        a whole nginx.conf: started, with free ports and a Redis of the test's
 --   ```nginx  spec: fragment        what stands outside of http {}, and what goes into it
+--   ```nginx  spec: module           what stands at the top of nginx.conf, where that module was built
 --   ```nginx  spec: location /path   a location: put into a server, then asked for
 --   ```sh                           command by command, see COMMANDS
 --   ```sh     spec: sentinel        the same, for a sentinel of the test's; then its user is tried
@@ -185,6 +186,19 @@ local function look_up_target(command)
   return ""
 end
 
+local function start_with_module(block)
+  local name = assert(block.code:match "^load_module modules/(%S+%.so);%s*$")
+  shell("make nginx-module DEPS=no BUILD=" .. paths.build, { timeout = 240 })
+  local nginx = helper.nginx {
+    workers = 1, module = paths.build .. "/" .. name,
+    http = 'init_by_lua_block { cache = assert(require("gorge").new { namespace = "module", l1_size = "4m", redis = "' .. redis.url .. '" }) }',
+    server = 'location / { content_by_lua_block { ngx.print(tostring(cache:set("k", "v", 60))) } }',
+  }
+  assert.equal("true", nginx:get("/").body)
+  assert.matches("gorge: ngx_gorge_module moves the bytes of this worker", nginx:error_log(), 1, true)
+  nginx:stop()
+end
+
 local function checkout_copy()
   local copy = helper.temp_dir()
   for _, name in ipairs { "Makefile", "core", "lua", "rockspec", "LICENSE" } do
@@ -227,6 +241,7 @@ local COMMANDS = {
     return ""
   end },
   { "^make [%l%d_-]+.*$", look_up_target },
+  { "^sudo make [%l%d_-]+.*$", function(command) return look_up_target((command:gsub("^sudo ", ""))) end },
   { "^export %u[%u_]*=.*$", function(command, state)
     state.script = state.script .. command .. "\n"
     return ""
@@ -387,6 +402,7 @@ end
 local WAYS = {
   ["nginx"] = { start_quick_start },
   ["nginx fragment"] = { start_fragment },
+  ["nginx module"] = { start_with_module },
   ["nginx location /metrics"] = { ask_location },
   ["nginx location /status"] = { ask_location },
   ["sh"] = { run_commands },
