@@ -143,7 +143,9 @@ uint32_t fixture_ns(void) {
   return ns;
 }
 
-int fixture_watch(struct seen *s) {
+int fixture_watch(struct seen *s) { return fixture_watch_with(s, NULL, NULL); }
+
+int fixture_watch_with(struct seen *s, const struct gorge_sentinels *sentinels, struct gorge_master_words *words) {
   struct gorge_control_namespace n = {.ns = fixture_ns(),
                                       .name_len = sizeof FIXTURE_NAME - 1,
                                       .endpoint = fixture.endpoint,
@@ -153,6 +155,11 @@ int fixture_watch(struct seen *s) {
                                       .ctx = s,
                                       .resync = on_resync,
                                       .message = on_message};
+  n.sentinels = sentinels;
+  if (words != NULL) {
+    n.redis.place = &words->part[0];
+    n.redis.doubts = &words->doubts;
+  }
   memcpy(n.name, FIXTURE_NAME, sizeof FIXTURE_NAME);
   return gorge_control_watch(fixture.control, &n);
 }

@@ -42,6 +42,8 @@ uint32_t fixture_ns(void);
 struct gorge_conn_config fixture_redis_config(void);
 /* Watches the namespace; the hooks write into *s. Returns the handle. */
 int fixture_watch(struct seen *s);
+/* The same with sentinels, which say where fixture.endpoint leads. */
+int fixture_watch_with(struct seen *s, const struct gorge_sentinels *sentinels, struct gorge_master_words *words);
 /* Publishes a message about `name`, version 42, in the bytes that the scripts write. */
 void fixture_publish(int type, const char *name);
 /* Asks Redis over a connection of the test's own, made at the first need; waits for the answer. Returns its status. */
