@@ -37,6 +37,8 @@ local REFRESH = tonumber(C.GORGE_FETCH_REFRESH)
 -- A fill that ends without a value in L1 (refused, too large, not to be stored) sends its waiters round once more; so often at most.
 local MAX_ROUNDS = 8
 
+local START_MS = 1000 -- so long a fill that is to run in the background may wait for its turn
+
 local _M = {}
 
 local spare_calls = {}
@@ -54,6 +56,7 @@ local spare_calls = {}
 ---@field stale_ttl_ms integer|nil how long before its end the value is due for a refresh; nil: the cache's
 ---@field failed boolean|nil fn failed, or was waited for in vain
 ---@field load_ms number|nil how long fn took
+---@field soft_at_ms number|nil from then on a value that has expired is good enough
 ---@field args table|nil
 ---@field jitter number expiration_jitter
 ---@field engine gorge.Engine
@@ -63,12 +66,23 @@ local spare_calls = {}
 ---@return string state "value" (with value, err, source), "again" or "timeout"
 local function follow(self, call, flight)
   local follower = flights.take_part(call, flight, self.host.waiter())
+  local begun_ms = C.gorge_now_ms()
   while not follower.state do
-    local left_ms = call.deadline_ms - C.gorge_now_ms()
+    local now_ms = C.gorge_now_ms()
+    local left_ms = call.deadline_ms - now_ms
+    local soft_ms = call.soft_at_ms and call.soft_at_ms - now_ms or left_ms
     if left_ms <= 0 then
       return "timeout"
-    end
-    if not follower.waiter:wait(left_ms < 1000 and left_ms / 1000 or 1) then
+    elseif flight.op == 0 and now_ms - begun_ms > START_MS then
+      flight:lost()
+      call.soft_at_ms = nil -- it is not begun in the background
+    elseif soft_ms <= 0 then
+      call.soft_at_ms = nil -- one look: what is not there now does not become stale while it is waited for
+      local found, value, source = stale.find(self, call)
+      if found and not follower.state then
+        return "value", value, nil, source
+      end
+    elseif not follower.waiter:wait(math.min(soft_ms, left_ms, 1000) / 1000) then
       call.engine:poll()
     end
   end
@@ -152,9 +166,10 @@ end
 ---@return any value
 ---@return any err
 ---@return string|nil source
-local function lead(self, call, status, op)
+---@param queued gorge.Flight|nil what others take part in already
+local function lead(self, call, status, op, queued)
   local engine = call.engine
-  local flight = flights.begin(self, call, op)
+  local flight = flights.begin(self, call, op, queued)
   status = engine:wait(op, status)
   if status == HIT then
     return from_l2(self, call, flight)
@@ -185,6 +200,61 @@ local function own_fill(key)
   return "gorge: key " .. text.quote(key) .. ": fn fetches the key that it is loading"
 end
 
+-- A fill whose caller may leave it for a value that has expired: it needs a coroutine of its own.
+local Detached = {}
+Detached.__index = Detached
+
+function Detached:run()
+  local self_, call, flight = self.cache, self.call, self.flight
+  if flight.gone then
+    return
+  end
+  local op, status = call.engine:start_fetch(call.key, call.tags, call.lock_ms, call.wait_ms, 0)
+  if op == 0 then
+    flight:lost()
+    return
+  end
+  local _
+  _, _, _, self.source = lead(self_, call, status, op, flight)
+end
+
+function Detached:drop()
+  self.flight:lost()
+end
+
+function Detached:give_up()
+  local op = self.flight.op
+  self.flight:lost()
+  self.call.engine:free(op)
+end
+
+---Has the fill run beside this coroutine, which takes part in it until soft_timeout.
+---@return boolean begun false: nothing runs beside this coroutine here
+---@return boolean again
+---@return any value
+---@return any err
+---@return string|nil source
+local function in_background(self, call)
+  local engine = call.engine
+  if engine ~= self.engine or not self.host.can_wait(engine) then
+    return false
+  end
+  local own = {}
+  for name, value in pairs(call) do
+    own[name] = value
+  end
+  own.soft_at_ms = nil
+  local flight = flights.queue(self, call)
+  local job = setmetatable({ cache = self, call = own, flight = flight, limit_ms = call.wait_ms }, Detached)
+  if not self.host.background(engine, job) then
+    flight:lost()
+    call.soft_at_ms = nil
+    return false
+  end
+  local again, value, err, source = join(self, call, flight)
+  return true, again, value, err, source == "l0" and job.source or source
+end
+
 ---One attempt to get a value that was not in L1 a moment ago.
 local function once(self, call)
   local status
@@ -198,6 +268,11 @@ local function once(self, call)
       return false, nil, "would block: " .. why
     end
     return join(self, call, flight)
+  elseif call.soft_at_ms then
+    local begun, again, value, err, source = in_background(self, call)
+    if begun then
+      return again, value, err, source
+    end
   end
   local op
   op, status = engine:start_fetch(call.key, call.tags, call.lock_ms, call.wait_ms, 0)
@@ -278,7 +353,7 @@ end
 function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   check.key_type(key, 3)
   local parsed = self.options
-  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter, stale_ms, stale_ttl_ms = parse_call(opts, 2)
+  local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter, stale_ms, stale_ttl_ms, soft_ms = parse_call(opts, 2)
   local ttl_ms = check.ttl_ms(ttl, parsed.l1_ttl_ms, 3)
   local problem = check.key_problem(key)
   if problem then
@@ -307,6 +382,8 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   call.jitter = jitter or parsed.expiration_jitter
   call.stale_ms = stale_ms or parsed.stale_if_error_ms
   call.stale_ttl_ms = stale_ttl_ms
+  soft_ms = soft_ms or parsed.soft_timeout_ms
+  call.soft_at_ms = soft_ms and call.stale_ms > 0 and C.gorge_now_ms() + soft_ms or nil
   call.failed = nil
   call.engine = engine
   call.deadline_ms = C.gorge_now_ms() + parsed.wait_timeout_ms

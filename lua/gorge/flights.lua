@@ -11,9 +11,10 @@ local _M = {}
 ---@class gorge.Flight
 ---@field cache gorge.Cache
 ---@field key string
----@field op integer
+---@field op integer 0: it has not begun
 ---@field tags string packed
----@field co thread|nil who leads; nil: the main program
+---@field co thread|false|nil who leads; nil: the main program; false: nobody yet
+---@field gone boolean|nil it was given up
 ---@field followers table[]|nil
 ---@field n integer
 local Flight = {}
@@ -21,16 +22,27 @@ Flight.__index = Flight
 
 local spares = {}
 
----From now on coroutines of this worker that want the key take part in the operation.
+---A flight without an operation: nobody leads it yet. From now on coroutines of this worker that want the key take part in it.
+---@param cache gorge.Cache
+---@param call gorge.Call
+---@return gorge.Flight
+function _M.queue(cache, call)
+  local flight = take_spare(spares) or setmetatable({ n = 0 }, Flight)
+  flight.cache, flight.key, flight.tags, flight.op, flight.co = cache, call.key, call.tags, 0, false
+  cache.flights[call.key] = flight
+  return flight
+end
+
+---The calling coroutine leads: a new flight, or one that was queued.
 ---@param cache gorge.Cache
 ---@param call gorge.Call
 ---@param op integer
+---@param queued gorge.Flight|nil
 ---@return gorge.Flight
-function _M.begin(cache, call, op)
+function _M.begin(cache, call, op, queued)
   local engine = call.engine
-  local flight = take_spare(spares) or setmetatable({ n = 0 }, Flight)
-  flight.cache, flight.key, flight.op, flight.tags, flight.co = cache, call.key, op, call.tags, running()
-  cache.flights[call.key] = flight
+  local flight = queued or _M.queue(cache, call)
+  flight.op, flight.co = op, running()
   engine:share(op, flight)
   engine.host.guard(engine, op)
   return flight
@@ -64,6 +76,7 @@ end
 
 ---The operation went away without its coroutine: who took part begins anew.
 function Flight:lost()
+  self.gone = true
   tell(self, "again")
 end
 
@@ -77,7 +90,7 @@ end
 ---@param call gorge.Call
 ---@param flight gorge.Flight
 function _M.can_share(cache, call, flight)
-  return flight.tags == call.tags and call.engine == cache.engine and call.engine:joinable(flight.op)
+  return flight.tags == call.tags and call.engine == cache.engine and (flight.op == 0 or call.engine:joinable(flight.op))
 end
 
 ---Takes part in another coroutine's fill: its end is written into what is returned (state, value, err, source), and the waiter is signalled.

@@ -78,11 +78,6 @@ _M.to_ms = check.to_ms
 ---@field observe_l2_hit_latency? fun(seconds: number)
 
 ---A serializer of your own.
----@class gorge.Serializer
----@field name string
----@field encode fun(value: any): string|nil, string?
----@field decode fun(bytes: string): any, string?
-
 ---Options of one call.
 ---@class gorge.CallOptions
 ---@field args? table array of arguments for `fn` after the key, with a field `n` when one may be nil; at most 200
@@ -93,6 +88,7 @@ _M.to_ms = check.to_ms
 ---@field on_lock_timeout? "run"|"stale"|"error" instead of the cache's
 ---@field stale_if_error? number seconds, instead of the cache's
 ---@field stale_ttl? number seconds, instead of the cache's
+---@field soft_timeout? number seconds, instead of the cache's
 ---@field expiration_jitter? number 0 to 1, instead of the cache's
 
 ---What `fn` may return as its third value.
@@ -120,6 +116,7 @@ _M.to_ms = check.to_ms
 ---@field stale_ttl? number seconds, default 60
 ---@field early_refresh? boolean|number true or a beta, default false
 ---@field refresh_timeout? number seconds, default 10
+---@field soft_timeout? number seconds
 ---@field expiration_jitter? number 0 to 1, default 0
 ---@field cache_read_disabled? boolean default false
 ---@field cache_delete_disabled? boolean default false
@@ -180,6 +177,7 @@ _M.to_ms = check.to_ms
 ---@field early_refresh number|false beta
 ---@field refresh_timeout number
 ---@field refresh_timeout_ms integer
+---@field soft_timeout_ms integer|nil
 ---@field expiration_jitter number
 ---@field cache_read_disabled boolean
 ---@field cache_delete_disabled boolean
@@ -353,6 +351,7 @@ local RULES = {
   stale_ttl = { check = seconds(MAX_TTL), default = 60, ms = true },
   early_refresh = { check = check_early, default = false },
   refresh_timeout = { check = seconds(MAX_LEASE), default = 10, ms = true },
+  soft_timeout = { check = seconds(MAX_WAIT), ms = true },
   cache_read_disabled = { check = check.boolean, default = false },
   cache_delete_disabled = { check = check.boolean, default = false },
   serializer = { check = value_options.serializer, default = "auto" },
@@ -368,7 +367,7 @@ local RULES = {
   host = { check = choice({ "auto", "nginx", "loop", "blocking" }, { "cqueues", "luv" }), default = "auto" },
 }
 
-local REFUSED = set { "soft_timeout" }
+local REFUSED = {} -- options of the API that this version does not have
 
 ---Raises as if the function that called `parse` or `parse_call` had called `error(message, level)` itself.
 local function fail(level, problem)
@@ -399,9 +398,9 @@ end
 
 local CALL_KNOWN = set {
   "negative_cache_ttl", "lock_ttl", "on_lock_timeout", "args", "clone", "blocking", "expiration_jitter", "stale_if_error",
-  "stale_ttl",
+  "stale_ttl", "soft_timeout",
 }
-local CALL_REFUSED = set { "soft_timeout" }
+local CALL_REFUSED = set {}
 
 ---What is wrong with the options of one call; the slow half of `parse_call`.
 ---@return string problem
@@ -447,6 +446,7 @@ end
 ---@return number|nil expiration_jitter
 ---@return integer|nil stale_if_error_ms
 ---@return integer|nil stale_ttl_ms
+---@return integer|nil soft_timeout_ms
 function _M.parse_call(opts, level)
   if opts == nil then
     return
@@ -455,7 +455,7 @@ function _M.parse_call(opts, level)
   if type(opts) ~= "table" then
     fail(level, "the options of a call must be a table, got " .. describe(opts))
   end
-  local negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms, stale_ttl_ms
+  local negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms, stale_ttl_ms, soft_ms
   for name, value in next, opts do
     if name == "args" and is_args(value) then
       args = value
@@ -475,11 +475,13 @@ function _M.parse_call(opts, level)
       stale_ms = value == 0 and 0 or to_ms(value)
     elseif name == "stale_ttl" and is_seconds(value, MAX_TTL) then
       stale_ttl_ms = to_ms(value)
+    elseif name == "soft_timeout" and is_seconds(value, MAX_WAIT) then
+      soft_ms = to_ms(value)
     else
       fail(level, call_problem(name, value))
     end
   end
-  return negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms, stale_ttl_ms
+  return negative_ms, lock_ms, on_timeout, args, clone, blocking, jitter, stale_ms, stale_ttl_ms, soft_ms
 end
 
 return _M
