@@ -78,6 +78,11 @@ _M.to_ms = check.to_ms
 ---@field observe_l2_hit_latency? fun(seconds: number)
 
 ---A serializer of your own.
+---@class gorge.Serializer
+---@field name string
+---@field encode fun(value: any): string|nil, string?
+---@field decode fun(bytes: string): any, string?
+
 ---Options of one call.
 ---@class gorge.CallOptions
 ---@field args? table array of arguments for `fn` after the key, with a field `n` when one may be nil; at most 200
@@ -367,8 +372,6 @@ local RULES = {
   host = { check = choice({ "auto", "nginx", "loop", "blocking" }, { "cqueues", "luv" }), default = "auto" },
 }
 
-local REFUSED = {} -- options of the API that this version does not have
-
 ---Raises as if the function that called `parse` or `parse_call` had called `error(message, level)` itself.
 local function fail(level, problem)
   error("gorge: " .. problem, level + 2)
@@ -387,7 +390,7 @@ function _M.parse(opts, level)
   elseif type(opts) ~= "table" then
     fail(level, "the options must be a table, got " .. describe(opts))
   end
-  local out, problem = parse_table(opts, "", RULES, REFUSED)
+  local out, problem = parse_table(opts, "", RULES, {})
   problem = problem or value_options.conflict(out)
   if problem then
     fail(level, problem)
@@ -400,7 +403,6 @@ local CALL_KNOWN = set {
   "negative_cache_ttl", "lock_ttl", "on_lock_timeout", "args", "clone", "blocking", "expiration_jitter", "stale_if_error",
   "stale_ttl", "soft_timeout",
 }
-local CALL_REFUSED = set {}
 
 ---What is wrong with the options of one call; the slow half of `parse_call`.
 ---@return string problem
@@ -414,12 +416,10 @@ local function call_problem(name, value)
       return mismatch(name, "an array of at most " .. MAX_ARGS .. " arguments for fn (with a field n when the first one is nil)", value)
     end
     return mismatch(name, "a boolean", value)
-  elseif CALL_REFUSED[name] then
-    return "option '" .. name .. "' is not supported by this version"
-  elseif RULES[name] or REFUSED[name] then
+  elseif RULES[name] then
     return "option '" .. name .. "' belongs to gorge.new, it cannot be set for one call"
   end
-  return check.unknown_option(name, "", CALL_KNOWN, CALL_REFUSED)
+  return check.unknown_option(name, "", CALL_KNOWN, {})
 end
 
 local function is_args(value)

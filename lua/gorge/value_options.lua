@@ -12,11 +12,6 @@ local type = type
 
 local _M = {}
 
----@class gorge.Serializer
----@field name string
----@field encode fun(value: any): string|nil, string?
----@field decode fun(bytes: string): any, string?
-
 local function check_serializer_name(value, name)
   if type(value) == "string" and #value <= 32 and find(value, "^[%w_.-]+$") then
     return value

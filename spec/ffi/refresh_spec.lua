@@ -140,6 +140,35 @@ describe("a refresh inside gorge.run", function()
   end)
 end)
 
+describe("soft_timeout inside gorge.run", function()
+  it("serves what has expired, and fn finishes beside its caller", function()
+    local cache = new { stale_while_revalidate = false, stale_if_error = 60, soft_timeout = 0.03 }
+    gorge.run(function()
+      cache:fetch("k", 0.01, function() return "old" end)
+      gorge.sleep(0.05)
+      local value, err, source = cache:fetch("k", 60, function()
+        gorge.sleep(0.2)
+        return "new"
+      end)
+      assert(value == "old" and err == nil and source == "stale", source)
+    end)
+    assert.equal("new", (cache:get("k")))
+    assert.equal(1, cache:stats().stale_served)
+  end)
+
+  it("changes nothing in a plain program", function()
+    local cache = new { stale_while_revalidate = false, stale_if_error = 60, soft_timeout = 0.01 }
+    cache:fetch("k", 0.01, function() return "old" end)
+    local function slow()
+      local stop = C.gorge_now_ms() + 50
+      while C.gorge_now_ms() < stop do end
+      return "new"
+    end
+    slow()
+    assert.same({ "new", "fn" }, { (cache:fetch("k", 60, slow)), "fn" })
+  end)
+end)
+
 describe("early_refresh", function()
   it("is as likely as XFetch says", function()
     local cache = new { stale_while_revalidate = false, early_refresh = 1 }

@@ -123,7 +123,7 @@ describe("options.parse", function()
   describe("times", function()
     local TIMES = {
       l1_ttl = 315360000, negative_cache_ttl = 315360000, lock_ttl = 3600, lock_sleep = 60, wait_timeout = 86400, stale_ttl = 315360000,
-      refresh_timeout = 3600,
+      refresh_timeout = 3600, soft_timeout = 86400,
     }
 
     it("are seconds, and whole milliseconds rounded up", function()
@@ -269,17 +269,6 @@ describe("options.parse", function()
       assert.equal("gorge: option 'origin' must be a table { max_concurrency =, max_failures =, timeout = }, got true", refusal { origin = true })
       assert.equal("gorge: option 'origin.max_concurrency' must be an integer from 1 to 1000000, got 0", refusal { origin = { max_concurrency = 0 } })
       assert.equal("gorge: unknown option 'origin.max_failure', did you mean 'origin.max_failures'?", refusal { origin = { max_failure = 1 } })
-    end)
-  end)
-
-  describe("options of the API that this version lacks", function()
-    it("are refused by name, even with their default value", function()
-      local names = { "soft_timeout" }
-      for _, name in ipairs(names) do
-        for _, value in ipairs { false, 0, {} } do
-          assert.equal("gorge: option '" .. name .. "' is not supported by this version", refusal { [name] = value })
-        end
-      end
     end)
   end)
 
@@ -497,17 +486,17 @@ describe("options.parse_call", function()
 
   it("overrides nothing without options", function()
     assert.equal(0, select("#", call(nil)))
-    assert.same({ n = 9 }, { n = select("#", call {}), call {} })
+    assert.same({ n = 10 }, { n = select("#", call {}), call {} })
   end)
 
   it("gives each override in its place", function()
     local args = { 1, 2 }
-    local negative_ms, lock_ms, on_timeout, got, clone, blocking, jitter, stale_ms, stale_ttl_ms = call {
+    local negative_ms, lock_ms, on_timeout, got, clone, blocking, jitter, stale_ms, stale_ttl_ms, soft_ms = call {
       negative_cache_ttl = 0.25, lock_ttl = 3, on_lock_timeout = "error", args = args, clone = true, blocking = false,
-      expiration_jitter = 0.5, stale_if_error = 1.5, stale_ttl = 7,
+      expiration_jitter = 0.5, stale_if_error = 1.5, stale_ttl = 7, soft_timeout = 0.2,
     }
-    assert.same({ 250, 3000, "error", true, false, 0.5, 1500, 7000 },
-      { negative_ms, lock_ms, on_timeout, clone, blocking, jitter, stale_ms, stale_ttl_ms })
+    assert.same({ 250, 3000, "error", true, false, 0.5, 1500, 7000, 200 },
+      { negative_ms, lock_ms, on_timeout, clone, blocking, jitter, stale_ms, stale_ttl_ms, soft_ms })
     assert.equal(0, (select(8, call { stale_if_error = 0 })))
     assert.equal(args, got)
     assert.equal("run", (select(3, call { on_lock_timeout = "run" })))
@@ -539,7 +528,7 @@ describe("options.parse_call", function()
       { { early_refresh = true }, "^gorge: option 'early_refresh' belongs to gorge.new, it cannot be set for one call$" },
       { { stale_if_error = -1 }, "^gorge: option 'stale_if_error' must be a number of seconds from 0 to 315360000, got %-1$" },
       { { stale_if_error = 0 / 0 }, "^gorge: option 'stale_if_error' must be a number of seconds from 0 to 315360000, got nan$" },
-      { { soft_timeout = 1 }, "^gorge: option 'soft_timeout' is not supported by this version$" },
+      { { soft_timeout = 0 }, "^gorge: option 'soft_timeout' must be a number of seconds greater than 0 and at most 86400, got 0$" },
       { { expiration_jitter = -0.1 }, "^gorge: option 'expiration_jitter' must be a number from 0 to 1, got %-0.1$" },
       { { expiration_jitter = 0 / 0 }, "^gorge: option 'expiration_jitter' must be a number from 0 to 1, got nan$" },
       { { l1_ttl = 1 }, "^gorge: option 'l1_ttl' belongs to gorge.new, it cannot be set for one call$" },
