@@ -264,7 +264,7 @@ function Worker:run_thread()
   end
 end
 
---- Records when this process was not running, or busy with something else, and when commands to Redis failed for want of an answer in time.
+--- Records when this process was not running, or busy with something else, and when commands to Redis failed, until Redis has been told all.
 function Worker:watch()
   local errors = require("gorge.ffi.lib").GORGE_COUNT_L2_ERRORS
   local seen, trouble = 0, nil
@@ -280,9 +280,12 @@ function Worker:watch()
       trouble = trouble or self.log:begin(record.KIND_TROUBLE, 0)
       trouble.start = math.min(trouble.start, before - TIMEOUT)
       seen = failed
-    elseif trouble and self.cache:stats().redis == "ready" then
-      trouble.finish = after
-      trouble = nil
+    elseif trouble then
+      local stats = self.cache:stats()
+      if stats.redis == "ready" and stats.queued == 0 then
+        trouble.finish = after
+        trouble = nil
+      end
     end
   end
 end
