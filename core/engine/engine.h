@@ -120,6 +120,7 @@ struct gorge_op {
   enum gorge_l2_verb verb;        /* of a write */
   bool requested;                 /* the request is with io */
   bool touched;                   /* TOUCH: this host had the value */
+  bool shorter;                   /* TOUCH: and for longer than it is to live now */
   struct gorge_op_before *before; /* COMMIT, or NULL */
   bool unknown;                   /* COMMIT: sent, and the answer is missing */
   uint64_t requested_us;

@@ -21,7 +21,7 @@ static void concerned(const struct gorge_op *op, for_each *call) {
     for (uint32_t i = 0; i < op->ntags; i++) {
       call(c->zone, owner, c->ns, GORGE_BACKLOG_TAG, op->tags[i].ptr, op->tags[i].len);
     }
-  } /* touch and update: when they fail, the value in Redis is as good as it was */
+  } /* update and, but for the case below, touch: when they fail, the value in Redis is as good as it was */
 }
 
 void gorge_missed_write(const struct gorge_op *op) {
@@ -31,6 +31,10 @@ void gorge_missed_write(const struct gorge_op *op) {
   }
   if (op->verb == GORGE_L2_CLEAR) {
     gorge_backlog_add_clear(c->zone, c->ns);
+  }
+  if (op->verb == GORGE_L2_TOUCH && op->shorter) {
+    /* Redis and the other hosts would have the value beyond its end, and this host have it again from there. Ending it early is allowed. */
+    gorge_backlog_add(c->zone, c->process->owner.id, c->ns, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
   }
   concerned(op, gorge_backlog_add);
 }

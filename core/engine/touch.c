@@ -25,6 +25,13 @@ static struct gorge_touch touch_of(const struct gorge_op *op, uint64_t now_ms) {
   };
 }
 
+/* Whether this host has the value for longer than until then, which no want of contact has brought nearer. */
+static bool is_shorter(const struct gorge_op *op, uint64_t expires_ms) {
+  struct gorge_read read = {.buf = NULL};
+  int status = gorge_l1_read(op->cache->zone, &op->key, gorge_cache_now(op->cache), false, &read);
+  return (status == GORGE_HIT || status == GORGE_SPACE) && read.expires_ms > (double)expires_ms;
+}
+
 void gorge_touch(struct gorge_op *op, uint64_t ttl_ms, uint64_t l1_ttl_ms, uint64_t now_ms) {
   gorge_cache *c = op->cache;
   op->verb = GORGE_L2_TOUCH;
@@ -34,6 +41,7 @@ void gorge_touch(struct gorge_op *op, uint64_t ttl_ms, uint64_t l1_ttl_ms, uint6
     guess_tags(op);
   }
   struct gorge_touch touch = touch_of(op, now_ms);
+  op->shorter = c->has_redis && is_shorter(op, now_ms + l1_ttl_ms);
   int status = gorge_l1_touch(c->zone, &c->process->owner, &op->key, &touch, gorge_cache_now(c));
   op->touched = status == GORGE_OK;
   if (!c->has_redis) {

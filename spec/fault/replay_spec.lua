@@ -72,6 +72,27 @@ describe("invalidations while Redis is away", function()
     assert.not_equal("old", (a:run [[return (cache:get "k")]]))
   end)
 
+  it("by touch are carried out as invalidations when the life became shorter", function()
+    put("shorter", "old")
+    put("longer", "v")
+    away()
+    for key, ttl in pairs { shorter = 0.2, longer = 900 } do
+      local ok, err = a:run([[local key, ttl = ... return cache:touch(key, ttl)]], key, ttl)
+      assert.is_nil(ok)
+      assert.matches("done on this host, but not in Redis", err)
+    end
+    assert.equal(1, a:run [[return cache:stats().queued]])
+    gone(a, "shorter")
+    redis:up()
+    for _ = 1, 50 do -- not even before it is carried out
+      assert.is_nil((a:run [[return (cache:get "shorter")]]))
+    end
+    helper.wait_until(function() return a:run [[local s = cache:stats() return s.subscribed and s.queued == 0]] == true end, { timeout = 10 })
+    gone(b, "shorter")
+    assert.equal("v", (a:run [[return (cache:get "longer")]]))
+    assert.equal("v", (b:run [[return (cache:get "longer")]]))
+  end)
+
   it("by clear are carried out when it is back", function()
     put("x", "old")
     away()
