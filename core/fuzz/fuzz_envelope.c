@@ -14,6 +14,7 @@ enum { SIZE_MAX_BYTES = 1 << 16 };
 static void check_inside(const struct gorge_envelope *e, const char *ptr, size_t len) {
   FUZZ_CHECK(e->ntags <= GORGE_TAGS_MAX && gorge_kind_for_redis(e->kind));
   FUZZ_CHECK(e->version >= 1 && e->version <= GORGE_VERSION_MAX && e->ttl_ms >= 1 && e->ttl_ms <= GORGE_TTL_MAX_MS);
+  FUZZ_CHECK(e->life.stale_ms <= GORGE_TTL_MAX_MS && e->life.refresh_ms <= GORGE_TTL_MAX_MS);
   FUZZ_CHECK(e->value >= ptr && e->value + e->value_len == ptr + len);
   for (uint32_t i = 0; i < e->ntags; i++) {
     FUZZ_CHECK(e->tags[i].len >= 1 && e->tags[i].len <= GORGE_TAG_MAX);
@@ -42,6 +43,7 @@ static size_t build(struct fuzz_input *in, char *out, uint32_t *ntags) {
   struct gorge_seal seal;
   uint64_t version = fuzz_number(in, 6) + 1000, ttl_ms = fuzz_number(in, 5);
   uint32_t kind = (uint32_t)fuzz_number(in, 1) % 8, n = (uint32_t)fuzz_number(in, 1) % (GORGE_TAGS_MAX + 1);
+  struct gorge_extra_life life = {fuzz_number(in, 5), fuzz_number(in, 5), fuzz_number(in, 3)};
   for (uint32_t i = 0; i < n; i++) {
     size_t len;
     tags[i].ptr = fuzz_bytes(in, fuzz_number(in, 1), &len);
@@ -49,7 +51,7 @@ static size_t build(struct fuzz_input *in, char *out, uint32_t *ntags) {
   }
   const char *value = (const char *)in->ptr;
   uint32_t value_len = (uint32_t)(in->len < SIZE_MAX_BYTES / 2 ? in->len : SIZE_MAX_BYTES / 2);
-  if (gorge_envelope_seal(&seal, kind, ttl_ms, NULL, n, tags, value, value_len) != GORGE_OK) {
+  if (gorge_envelope_seal(&seal, kind, ttl_ms, &life, n, tags, value, value_len) != GORGE_OK) {
     return 0;
   }
   char *at = out;

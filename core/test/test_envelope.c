@@ -126,6 +126,38 @@ static void test_extremes_round_trip(void **state) {
   free(bytes);
 }
 
+static void test_more_of_a_life(void **state) {
+  (void)state;
+  const struct gorge_extra_life life = {3600000, 5000, 42};
+  struct gorge_seal seal;
+  struct gorge_envelope e;
+  const char *error = NULL;
+  size_t len;
+  assert_int_equal(gorge_envelope_seal(&seal, GORGE_KIND_JSON, 60000, &life, 2, two_tags, "{}", 2), GORGE_OK);
+  char *bytes = assemble(&seal, 2, two_nonces, "{}", 2, &len);
+  assert_int_equal(bytes[3], GORGE_KIND_JSON + 16);
+  assert_int_equal(gorge_envelope_decode(&e, bytes, len, &error), GORGE_OK);
+  assert_int_equal(e.kind, GORGE_KIND_JSON);
+  assert_memory_equal(&e.life, &life, sizeof life);
+  assert_int_equal(e.ttl_ms, 60000);
+  assert_int_equal(e.ntags, 2);
+  assert_memory_equal(e.tags[1].ptr, "s\0x", 3);
+  assert_memory_equal(e.value, "{}", 2);
+  struct gorge_l2_tag tags[GORGE_TAGS_MAX];
+  assert_int_equal(gorge_envelope_peek_tags(bytes, len, tags), 2);
+  assert_memory_equal(tags[0].ptr, "package", 7);
+  for (size_t cut = 0; cut < len; cut++) {
+    assert_int_equal(gorge_envelope_decode(&e, bytes, cut, &error), GORGE_ERR_PROTOCOL);
+  }
+  size_t at = 20 + 2 * 8 + 16; /* of the three times */
+  bytes[at + 7] ^= 1;
+  assert_int_equal(gorge_envelope_decode(&e, bytes, len, &error), GORGE_ERR_PROTOCOL);
+  bytes[at + 7] ^= 1;
+  bytes[3] |= 32; /* of a later format */
+  assert_int_equal(gorge_envelope_decode(&e, bytes, len, &error), GORGE_ERR_PROTOCOL);
+  free(bytes);
+}
+
 static void test_what_cannot_be_sealed(void **state) {
   (void)state;
   struct gorge_seal seal;
@@ -237,6 +269,7 @@ int main(void) {
       cmocka_unit_test(test_round_trip),
       cmocka_unit_test(test_layout_is_fixed),
       cmocka_unit_test(test_extremes_round_trip),
+      cmocka_unit_test(test_more_of_a_life),
       cmocka_unit_test(test_what_cannot_be_sealed),
       cmocka_unit_test(test_every_truncation_is_noticed),
       cmocka_unit_test(test_every_flipped_bit_is_noticed),
