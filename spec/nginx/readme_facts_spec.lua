@@ -489,9 +489,19 @@ describe("README.md, failures", function()
     raised(function() alone:set("k", 1, -1) end)
     raised(function() gorge.new { l1_sizee = "1m" } end)
     gorge.run(function()
-      gorge.spawn(function() alone:fetch("user:101", 60, function() gorge.sleep(0.2) return 1 end) end)
+      local waited, deadline = false, helper.now() + 10
+      gorge.spawn(function()
+        alone:fetch("user:101", 60, function()
+          while not waited and helper.now() < deadline do
+            gorge.sleep(0.01)
+          end
+          return 1
+        end)
+      end)
       gorge.sleep(0.01)
-      returned(alone:fetch("user:101", 60, print))
+      local value, err = alone:fetch("user:101", 60, print)
+      waited = true
+      returned(value, err)
     end)
     local _
     _ = new { namespace = "my-app", l1_size = "64m" }
