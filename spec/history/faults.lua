@@ -188,7 +188,7 @@ function _M.fail_over(c)
     relay:target(c.redis.port)
   end
   return {
-    what = "failover to a replica that missed the last moments", contact = true,
+    what = "failover to a replica that missed the last moments", contact = true, last = true,
     heal = function() c:replicate() end,
   }
 end

@@ -78,11 +78,15 @@ end
 
 --- Ends what is under way; what needs time to recover ends when the nodes have settled.
 function Session:heal()
-  for _, fault in ipairs(self.open) do
-    if fault.heal then
-      fault.heal()
-      fault.heal = nil
+  for _, last in ipairs { false, true } do -- a replica follows a Redis that runs
+    for _, fault in ipairs(self.open) do
+      if fault.heal and (fault.last or false) == last then
+        fault.heal()
+        fault.heal = nil
+      end
     end
+  end
+  for _, fault in ipairs(self.open) do
     if not fault.to and not fault.contact then
       fault.to = record.now()
     end

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- What a cache of two layers easily gets wrong, one spec each: two nodes of two workers, a real Redis, a relay before each node.
+-- One more, a background refresh that never reaches L2, has its specs in refresh_spec.lua ("... and refreshes L1 and Redis").
 local helper = require "spec.helper"
 local node = require "spec.nginx.node"
 
