@@ -473,11 +473,11 @@ uint32_t gorge_io_pending(gorge_cache *cache) {
 }
 
 int gorge_io_tick(gorge_cache *cache) {
-  if (pumped(cache) == NULL) {
+  if (cache->generation != gorge_process_generation()) {
     return 1;
   }
-  gorge_cache_turn(cache, gorge_clock_ms());
-  return cache->dropped;
+  gorge_cache_turn(cache, gorge_clock_ms()); /* also where there is no Redis: ops wait for other workers */
+  return pumped(cache) == NULL || cache->dropped;
 }
 
 /* ---- waiting ---- */
