@@ -245,19 +245,19 @@ static int read_aged(const struct gorge_zone *zone, const struct gorge_key *key,
 
 int gorge_l1_read(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use,
                   struct gorge_read *out) {
-  int age;
+  int age = GORGE_MISS;
   return read_aged(zone, key, now_ms, use, false, out, &age);
 }
 
 int gorge_l1_look(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, bool use, bool stale,
                   struct gorge_read *out) {
-  int age;
+  int age = GORGE_MISS;
   int status = read_aged(zone, key, now_ms, use, stale, out, &age);
   return status == GORGE_HIT ? age : status;
 }
 
 int gorge_l1_age(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, struct gorge_read *out) {
-  int age;
+  int age = GORGE_MISS;
   out->buf = NULL;
   out->buf_size = 0;
   return read_aged(zone, key, now_ms, false, true, out, &age) == GORGE_MISS ? GORGE_MISS : age;
