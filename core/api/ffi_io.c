@@ -49,6 +49,15 @@ int gorge_bell_fd(gorge_cache *cache) {
   return control == NULL ? GORGE_ERR_SYSTEM : gorge_control_bell_fd(control);
 }
 
+/* Who waits for another worker is looked after without Redis, too. */
+static int tick(gorge_cache *cache) {
+  if (!own(cache) || cache->l2 != NULL) {
+    return gorge_io_tick(cache);
+  }
+  gorge_cache_turn(cache, gorge_clock_ms());
+  return 0;
+}
+
 const struct gorge_io_calls *gorge_io_calls(void) {
   static const struct gorge_io_calls calls = {
       .abi_version = GORGE_ABI_VERSION,
@@ -60,7 +69,7 @@ const struct gorge_io_calls *gorge_io_calls(void) {
       .sent = gorge_io_sent,
       .input = gorge_io_input,
       .pending = gorge_io_pending,
-      .tick = gorge_io_tick,
+      .tick = tick,
       .due = gorge_io_due,
       .woken = gorge_io_woken,
   };
