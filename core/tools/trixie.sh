@@ -61,11 +61,17 @@ mount_system() {
   cp -L /etc/hosts "$root/etc/hosts"
 }
 
-# The sources as they are here; what was built there stays, for make to go on from.
+# The sources as they are here; what was built there stays, for make to go on from. A file is as new as its content is there: here it may
+# have changed while what it was before was being compiled there.
 copy_sources() {
-  mkdir -p "$root/src"
-  find "$root/src" -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
-  tar -cf - --exclude=./.git --exclude=./build --exclude="$TRIXIE" . | tar -C "$root/src" -xf - --no-same-owner
+  local new=$root/src.new file
+  rm -rf "$new" && mkdir -p "$new" "$root/src"
+  tar -cf - --exclude=./.git --exclude=./build --exclude="$TRIXIE" . | tar -C "$new" -xmf - --no-same-owner || return
+  while IFS= read -r -d '' file; do
+    cmp -s "$root/src/$file" "$new/$file" && touch -r "$root/src/$file" "$new/$file"
+  done < <(cd "$new" && find . -type f -print0)
+  [ ! -d "$root/src/build" ] || mv "$root/src/build" "$new/build"
+  rm -rf "$root/src" && mv "$new" "$root/src"
 }
 
 inside() {
