@@ -6,6 +6,7 @@
 #include "base/floats.h"
 #include "base/hash.h"
 #include "engine/engine.h"
+#include "l1/uses.h"
 #include "resil/histogram.h"
 #include "sync/role.h"
 
@@ -18,7 +19,7 @@ uint32_t gorge_abi_sizeof(uint32_t which) {
       sizeof(struct gorge_words),     sizeof(struct gorge_read),  sizeof(struct gorge_l0_record),
       sizeof(struct gorge_config),    sizeof(struct gorge_fetch), sizeof(struct gorge_store),
       sizeof(struct gorge_stats),     sizeof(struct gorge_view),  sizeof(struct gorge_found),
-      sizeof(struct gorge_namespace),
+      sizeof(struct gorge_namespace), sizeof(struct gorge_hot),   sizeof(struct gorge_event),
   };
   return which < sizeof sizes / sizeof sizes[0] ? sizes[which] : 0;
 }
@@ -84,6 +85,11 @@ int gorge_get(gorge_cache *cache, const char *key, uint32_t key_len, struct gorg
   int status = gorge_l1_get(&cache->reader, key, key_len, now_ms, out);
   if (status != GORGE_SPACE) {
     gorge_count_main(cache, status != GORGE_MISS ? GORGE_COUNT_L1_HITS : GORGE_COUNT_L1_MISSES);
+  }
+  if (status == GORGE_HIT) {
+    /* relaxed: see gorge_count_main */
+    uint64_t number = __atomic_load_n(&cache->counters[GORGE_COUNT_L1_HITS], __ATOMIC_RELAXED);
+    gorge_l1_recent(cache->counters, number, out->slot);
   }
   return status;
 }
@@ -479,21 +485,3 @@ int gorge_io_tick(gorge_cache *cache) {
   gorge_cache_turn(cache, gorge_clock_ms()); /* also where there is no Redis: ops wait for other workers */
   return pumped(cache) == NULL || cache->dropped;
 }
-
-/* ---- waiting ---- */
-
-int gorge_doorbell_path(gorge_cache *cache, char *path, uint32_t size) {
-  if (gorge_cache_ready(cache, true) != GORGE_OK) {
-    return GORGE_ERR_SYSTEM;
-  }
-  struct gorge_control *control = gorge_cache_control(cache);
-  return control == NULL ? GORGE_ERR_SYSTEM : gorge_control_doorbell_path(control, NULL, path, size);
-}
-
-void gorge_ring(gorge_cache *cache) {
-  if (cache->process != NULL && cache->process->control != NULL && cache->generation == gorge_process_generation()) {
-    gorge_control_ring(cache->process->control);
-  }
-}
-
-int gorge_loop_wait(double timeout_ms) { return gorge_process_loop_wait(timeout_ms); }

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "drive/master.h"
 #include "engine/engine.h"
+#include "l1/uses.h"
 #include "resil/histogram.h"
 #include "sync/permits.h"
 #include "sync/role.h"
@@ -70,6 +71,16 @@ int gorge_redis_trouble(const gorge_cache *cache, char *text, uint32_t size) {
   }
   snprintf(text, size, "%s", cache->trouble);
   return 1;
+}
+
+uint32_t gorge_uses_read(gorge_cache *cache, struct gorge_uses_cursor *cursor, struct gorge_hot *out, uint32_t max) {
+  uint32_t count = gorge_l1_uses(cache->zone, cursor, gorge_clock_ms(), out, max), mine = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    if (out[i].ns == cache->ns) {
+      out[mine++] = out[i];
+    }
+  }
+  return mine;
 }
 
 double gorge_histogram_bound_us(uint32_t bucket) {

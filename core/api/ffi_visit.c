@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /* The skin of the library, continued: looking at a zone from outside. */
+#include "api/visitor.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "api/stats.h"
 #include "base/clock.h"
-#include "l1/l1.h"
+#include "l1/uses.h"
 #include "shm/attach.h"
+#include "shm/events.h"
 #include "shm/find.h"
 #include "sync/owner.h"
 
 _Static_assert((int)GORGE_NAMESPACES_MAX == (int)GORGE_NAMESPACES, "what Lua is told is what zones have");
 _Static_assert(sizeof((struct gorge_namespace *)0)->name > GORGE_NAME_MAX, "a name fits, with its NUL");
 _Static_assert(sizeof((struct gorge_found *)0)->name > GORGE_NAME_MAX, "a name fits, with its NUL");
-
-struct gorge_visitor {
-  struct gorge_zone *zone;
-};
 
 int gorge_find_zones(struct gorge_found *out, uint32_t max, uint32_t *count, uint32_t *hidden) {
   return gorge_zone_find(out, max, count, hidden);
@@ -28,7 +27,10 @@ int gorge_visit(const char *path, uint32_t flags, gorge_visitor **out, char *err
   if (o == NULL) {
     return GORGE_ERR_MEMORY;
   }
-  unsigned how = (flags & GORGE_VISIT_COPY) != 0 ? GORGE_ATTACH_COPY : 0;
+  unsigned how = ((flags & GORGE_VISIT_COPY) != 0 ? GORGE_ATTACH_COPY : 0) |
+                 ((flags & GORGE_VISIT_MAIL) != 0 ? GORGE_ATTACH_MAIL : 0) |
+                 ((flags & GORGE_VISIT_ALL) != 0 ? GORGE_ATTACH_ALL : 0);
+  o->flags = flags;
   int status = gorge_zone_attach(path, how, &o->zone, err, err_size);
   if (status != GORGE_OK) {
     free(o);
@@ -40,7 +42,9 @@ int gorge_visit(const char *path, uint32_t flags, gorge_visitor **out, char *err
 
 void gorge_visit_end(gorge_visitor *visitor) {
   if (visitor != NULL) {
-    gorge_zone_detach(visitor->zone);
+    if (!visitor->owned) {
+      gorge_zone_detach(visitor->zone);
+    }
     free(visitor);
   }
 }
@@ -91,4 +95,23 @@ uint32_t gorge_visit_tags(const gorge_visitor *visitor, uint32_t ns, const char 
   struct gorge_key k;
   uint32_t len = 0;
   return make_key(visitor, ns, key, key_len, &k) && gorge_l1_tags(visitor->zone, &k, buf, buf_size, &len) > 0 ? len : 0;
+}
+
+uint32_t gorge_visit_uses(const gorge_visitor *visitor, struct gorge_uses_cursor *cursor, struct gorge_hot *out,
+                          uint32_t max) {
+  return gorge_l1_uses(visitor->zone, cursor, gorge_clock_ms(), out, max);
+}
+
+uint32_t gorge_visit_frequent(const gorge_visitor *visitor, uint64_t *cursor, uint64_t slots, struct gorge_hot *out,
+                              uint32_t max) {
+  return gorge_l1_frequent(visitor->zone, cursor, slots, gorge_clock_ms(), out, max);
+}
+
+void gorge_visit_events_begin(const gorge_visitor *visitor, struct gorge_events_cursor *cursor) {
+  *cursor = (struct gorge_events_cursor){.next = gorge_events_next(visitor->zone)};
+}
+
+uint32_t gorge_visit_events(const gorge_visitor *visitor, struct gorge_events_cursor *cursor, struct gorge_event *out,
+                            uint32_t max) {
+  return gorge_events_read(visitor->zone, cursor, out, max);
 }

@@ -61,6 +61,7 @@ static void on_wake(struct ev_loop *loop, ev_io *w, int events) {
   if (gorge_wake_drain(c->wake_fd)) {
     gorge_doorbell_ring(c);
     gorge_subscribe_woken(c);
+    gorge_control_mail(c);
   }
 }
 

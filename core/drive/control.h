@@ -20,6 +20,7 @@
 #include "drive/address.h"
 #include "flight/flight.h"
 #include "io/subscriber.h"
+#include "sync/mailbox.h"
 
 struct gorge_control;
 
@@ -91,6 +92,13 @@ struct gorge_control_namespace {
   void *ctx;
   void (*resync)(void *ctx, const struct gorge_owner *control_owner, uint64_t now_ms);
   void (*message)(void *ctx, const struct gorge_owner *control_owner, const struct gorge_message *m, uint64_t now_ms);
+  /*
+   * What somebody asks for through the mailbox (sync/mailbox.h): this host forgets it, before Redis is told (GORGE_PENDING) and
+   * again afterwards (GORGE_OK, or why Redis was not told, which is to be queued). version: that of Redis, for GORGE_FORGET_ALL the
+   * new epoch; 0: none. NULL: nothing is taken.
+   */
+  void (*forget)(void *ctx, const struct gorge_owner *control_owner, const struct gorge_mail *mail, int status,
+                 uint64_t version, uint64_t now_ms);
   const uint64_t *epoch; /* the host's word, see gorge_l2_share_epoch; NULL: none is shared */
   void (*learned)(void *ctx, uint64_t seen, uint64_t epoch);
 };

@@ -62,7 +62,11 @@ struct gorge_watch {
   struct gorge_l2_tag replay_tag;
   struct gorge_backlog_record replay_record;
   ev_timer beat_timer;
-  struct gorge_lookout *lookout; /* asks the sentinels while the role is held */
+  struct gorge_lookout *lookout;        /* asks the sentinels while the role is held */
+  struct gorge_l2_request mail_request; /* of the mailbox, in flight while `mailing` */
+  bool mailing;
+  struct gorge_l2_tag mail_tag;
+  struct gorge_mail mail;
 };
 
 struct gorge_lease;
@@ -135,6 +139,9 @@ bool gorge_control_mine(const struct gorge_control *c);
 /* Any thread: the watch of a handle, or NULL. Good for the control thread until it ends the watch itself. */
 struct gorge_watch *gorge_control_find(struct gorge_control *c, int handle);
 
+/* Control thread: the same if it is live, not about to begin or to end. */
+struct gorge_watch *gorge_watch_live(struct gorge_control *c, int handle);
+
 /* All below: control thread only. `init` and `fini` also before it runs and after it has ended. */
 
 void gorge_subscribe_init(struct gorge_control *c);
@@ -180,6 +187,11 @@ void gorge_lookout_follow(struct gorge_watch *w);
 
 /* Carries out what waits for Redis, control_replay.c. Called now and then while the role is held. */
 void gorge_replay_tick(struct gorge_watch *w, uint64_t now_ms);
+
+/* Carries out what is in the zone's mailbox, control_mail.c. Called at wake-ups and at every election. */
+void gorge_control_mail(struct gorge_control *c);
+/* The watch ends: what it has taken is not carried out any more. */
+void gorge_control_mail_end(struct gorge_watch *w);
 
 /* Whether the thread is about to end: hooks would only delay it. */
 bool gorge_watch_stopping(const struct gorge_watch *w);

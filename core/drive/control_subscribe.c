@@ -145,15 +145,21 @@ static void elect(struct gorge_watch *w) {
   }
 }
 
+struct gorge_watch *gorge_watch_live(struct gorge_control *c, int handle) {
+  struct gorge_watch *w = handle < watch_limit(c) ? gorge_control_find(c, handle) : NULL;
+  return w != NULL && watch_state(w) == GORGE_WATCH_LIVE ? w : NULL;
+}
+
 static void on_election(struct ev_loop *loop, ev_timer *t, int events) {
   (void)loop, (void)events;
   struct gorge_control *c = t->data;
   for (int i = 0; i < watch_limit(c); i++) {
-    struct gorge_watch *w = gorge_control_find(c, i);
-    if (w != NULL && watch_state(w) == GORGE_WATCH_LIVE) {
+    struct gorge_watch *w = gorge_watch_live(c, i);
+    if (w != NULL) {
       elect(w);
     }
   }
+  gorge_control_mail(c);
 }
 
 void gorge_subscribe_woken(struct gorge_control *c) {
@@ -180,6 +186,7 @@ static void hand_over(struct gorge_watch *w) {
 
 static void end(struct gorge_control *c, int handle, struct gorge_watch *w) {
   bool held = w->subscriber != NULL;
+  gorge_control_mail_end(w);
   unsubscribe(w);
   if (held) {
     hand_over(w);

@@ -214,6 +214,8 @@ static int enter(gorge_cache *c) {
   }
   if (status == GORGE_OK) {
     c->counters = gorge_zone_counters(c->zone, c->ns, c->process->owner.worker);
+    /* relaxed: for people, see l1/uses.h */
+    __atomic_store_n(&c->counters[GORGE_COUNT_BASE], (uint64_t)(uintptr_t)c->zone->base, __ATOMIC_RELAXED);
     c->generation = gorge_process_generation();
   }
   return status;

@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backlog/backlog.h"
 #include "engine/engine.h"
+#include "shm/events.h"
 
 /* The context of the hooks: the zone; which namespace the watch knows. One per zone and namespace, for the life of the process. */
 struct watch {
@@ -20,6 +22,12 @@ static struct watch *watches;
 static void count(const struct watch *w, const struct gorge_owner *owner, enum gorge_counter counter) {
   /* relaxed: see gorge_count */
   __atomic_fetch_add(&gorge_zone_counters(w->zone, w->ns, owner->worker)[counter], 1, __ATOMIC_RELAXED);
+}
+
+/* For who looks on. */
+static void tell(const struct watch *w, enum gorge_event_kind kind, uint64_t version, const char *name, uint32_t len,
+                 uint64_t now_ms) {
+  gorge_events_add(w->zone, kind, GORGE_EVENT_HEARD, w->ns, version, name, len, now_ms);
 }
 
 static uint64_t *epoch_word(const struct gorge_zone *zone, uint32_t ns) { return &gorge_zone_journal(zone, ns)->epoch; }
@@ -58,23 +66,29 @@ static void learned(void *ctx, uint64_t seen, uint64_t epoch) {
 
 static void resync(void *ctx, const struct gorge_owner *owner, uint64_t now_ms) {
   struct watch *w = ctx;
-  (void)now_ms;
   count(w, owner, GORGE_COUNT_RESYNCS);
   gorge_l1_bump_epoch(w->zone, w->ns);
+  tell(w, GORGE_EVENT_RESYNC, 0, NULL, 0, now_ms);
 }
 
 static void message(void *ctx, const struct gorge_owner *owner, const struct gorge_message *m, uint64_t now_ms) {
   struct watch *w = ctx;
   struct gorge_key key;
-  (void)now_ms;
   count(w, owner, GORGE_COUNT_MESSAGES);
   switch (m->type) {
     case GORGE_MESSAGE_KEY:
       gorge_key_init(w->zone, w->ns, m->ptr, m->len, &key);
       gorge_l1_invalidate(w->zone, owner, &key, m->version, NULL);
+      tell(w, GORGE_EVENT_KEY, m->version, m->ptr, m->len, now_ms);
       break;
-    case GORGE_MESSAGE_CLEAR: gorge_coherence_cleared(w->zone, w->ns, m->version); break;
-    case GORGE_MESSAGE_TAG: gorge_l1_invalidate_tag(w->zone, w->ns, m->ptr, m->len); break;
+    case GORGE_MESSAGE_CLEAR:
+      gorge_coherence_cleared(w->zone, w->ns, m->version);
+      tell(w, GORGE_EVENT_CLEAR, m->version, NULL, 0, now_ms);
+      break;
+    case GORGE_MESSAGE_TAG:
+      gorge_l1_invalidate_tag(w->zone, w->ns, m->ptr, m->len);
+      tell(w, GORGE_EVENT_TAG, m->version, m->ptr, m->len, now_ms);
+      break;
     case GORGE_MESSAGE_HEARTBEAT: break; /* the control thread's own */
     case GORGE_MESSAGE_FILLED: {
       struct gorge_worker_set wake = {{0}};
@@ -84,6 +98,60 @@ static void message(void *ctx, const struct gorge_owner *owner, const struct gor
       }
       break;
     }
+  }
+}
+
+enum gorge_counter gorge_coherence_counter(enum gorge_forget_what what) {
+  return what == GORGE_FORGET_KEY   ? GORGE_COUNT_DELETES
+         : what == GORGE_FORGET_TAG ? GORGE_COUNT_INVALIDATED_TAGS
+                                    : GORGE_COUNT_CLEARS;
+}
+
+enum gorge_event_kind gorge_coherence_event(enum gorge_forget_what what) {
+  return what == GORGE_FORGET_KEY ? GORGE_EVENT_KEY : what == GORGE_FORGET_TAG ? GORGE_EVENT_TAG : GORGE_EVENT_CLEAR;
+}
+
+void gorge_coherence_forget(struct gorge_zone *zone, const struct gorge_owner *owner, uint32_t ns,
+                            enum gorge_forget_what what, const char *name, uint32_t len, uint64_t version) {
+  struct gorge_key key;
+  switch (what) {
+    case GORGE_FORGET_KEY:
+      gorge_key_init(zone, ns, name, len, &key);
+      gorge_l1_invalidate(zone, owner, &key, version, NULL);
+      break;
+    case GORGE_FORGET_TAG: gorge_l1_invalidate_tag(zone, ns, name, len); break;
+    case GORGE_FORGET_ALL:
+      if (version != 0) {
+        gorge_coherence_cleared(zone, ns, version);
+      } else {
+        gorge_l1_bump_epoch(zone, ns);
+      }
+      break;
+  }
+}
+
+/* Redis was not told: as in missed.c. */
+static void queue(const struct watch *w, const struct gorge_owner *owner, const struct gorge_mail *mail,
+                  uint64_t now_ms) {
+  count(w, owner, GORGE_COUNT_DROPPED_WRITES);
+  if (mail->what == GORGE_FORGET_ALL) {
+    gorge_backlog_add_clear(w->zone, w->ns);
+  } else {
+    gorge_backlog_add(w->zone, owner->id, w->ns, mail->what == GORGE_FORGET_KEY ? GORGE_BACKLOG_KEY : GORGE_BACKLOG_TAG,
+                      mail->name, mail->len);
+  }
+  gorge_events_add(w->zone, gorge_coherence_event(mail->what), GORGE_EVENT_QUEUED, w->ns, 0, mail->name, mail->len,
+                   now_ms);
+}
+
+static void forget(void *ctx, const struct gorge_owner *owner, const struct gorge_mail *mail, int status,
+                   uint64_t version, uint64_t now_ms) {
+  struct watch *w = ctx;
+  gorge_coherence_forget(w->zone, owner, w->ns, mail->what, mail->name, mail->len, version);
+  if (status < 0) {
+    queue(w, owner, mail, now_ms);
+  } else if (status == GORGE_PENDING) {
+    count(w, owner, gorge_coherence_counter(mail->what));
   }
 }
 
@@ -128,6 +196,7 @@ void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control) {
       .ctx = w,
       .resync = resync,
       .message = message,
+      .forget = forget,
       .epoch = epoch_word(c->zone, c->ns),
       .learned = learned,
   };

@@ -443,5 +443,14 @@ void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control);
 bool gorge_coherence_share(gorge_cache *c);
 /* A clear made this the epoch. An older one than the host has is old news. Any thread. */
 void gorge_coherence_cleared(struct gorge_zone *zone, uint32_t ns, uint64_t epoch);
+/* What such a request counts as, and is shown as. */
+enum gorge_counter gorge_coherence_counter(enum gorge_forget_what what);
+enum gorge_event_kind gorge_coherence_event(enum gorge_forget_what what);
+/*
+ * This host forgets a key, a tag or all. version: that which Redis gave the change, for all of a namespace the new epoch; 0: none. Any
+ * thread, with its own owner.
+ */
+void gorge_coherence_forget(struct gorge_zone *zone, const struct gorge_owner *owner, uint32_t ns,
+                            enum gorge_forget_what what, const char *name, uint32_t len, uint64_t version);
 
 #endif

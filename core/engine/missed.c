@@ -6,7 +6,9 @@
  */
 #include "backlog/backlog.h"
 #include "base/broken.h"
+#include "base/clock.h"
 #include "engine/engine.h"
+#include "shm/events.h"
 
 /* Calls `what` for each key or tag that the write concerns. */
 typedef void for_each(struct gorge_zone *zone, uint32_t owner, uint32_t ns, enum gorge_backlog_what what,
@@ -24,6 +26,13 @@ static void concerned(const struct gorge_op *op, for_each *call) {
   } /* update and, but for the case below, touch: when they fail, the value in Redis is as good as it was */
 }
 
+static void tell(struct gorge_zone *zone, uint32_t owner, uint32_t ns, enum gorge_backlog_what what, const char *name,
+                 uint32_t len) {
+  (void)owner;
+  gorge_events_add(zone, what == GORGE_BACKLOG_KEY ? GORGE_EVENT_KEY : GORGE_EVENT_TAG, GORGE_EVENT_QUEUED, ns, 0, name,
+                   len, gorge_clock_ms());
+}
+
 void gorge_missed_write(const struct gorge_op *op) {
   const gorge_cache *c = op->cache;
   if (!GORGE_CHECKS(QUEUE) || !gorge_remote_reachable(c)) {
@@ -31,12 +40,14 @@ void gorge_missed_write(const struct gorge_op *op) {
   }
   if (op->verb == GORGE_L2_CLEAR) {
     gorge_backlog_add_clear(c->zone, c->ns);
+    gorge_events_add(c->zone, GORGE_EVENT_CLEAR, GORGE_EVENT_QUEUED, c->ns, 0, NULL, 0, gorge_clock_ms());
   }
   if (op->verb == GORGE_L2_TOUCH && op->shorter) {
     /* Redis and the other hosts would have the value beyond its end, and this host have it again from there. Ending it early is allowed. */
     gorge_backlog_add(c->zone, c->process->owner.id, c->ns, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
   }
   concerned(op, gorge_backlog_add);
+  concerned(op, tell);
 }
 
 void gorge_missed_none(const struct gorge_op *op) {

@@ -8,6 +8,7 @@
 
 #include "backlog/backlog.h"
 #include "engine/engine.h"
+#include "shm/events.h"
 
 /* An invalidation without version, and the snapshot of an insert that belongs to it. */
 static void open_here(struct gorge_op *op) {
@@ -115,16 +116,26 @@ void gorge_write_set(struct gorge_op *op, const struct gorge_store *store, uint6
   gorge_write_ask(op, GORGE_L2_SET, now_ms);
 }
 
+/* Without Redis nobody hears of it but who looks on. */
+static void tell(const struct gorge_op *op, enum gorge_event_kind kind, const char *name, uint32_t len,
+                 uint64_t now_ms) {
+  if (!op->cache->has_redis) {
+    gorge_events_add(op->cache->zone, kind, GORGE_EVENT_HERE, op->cache->ns, 0, name, len, now_ms);
+  }
+}
+
 void gorge_write_delete(struct gorge_op *op, uint64_t now_ms) {
   gorge_count(op->cache, GORGE_COUNT_DELETES);
   op->verb = GORGE_L2_DELETE;
   gorge_write_forget(op, 0);
+  tell(op, GORGE_EVENT_KEY, op->key.ptr, op->key.len, now_ms);
   gorge_write_ask(op, GORGE_L2_DELETE, now_ms);
 }
 
 void gorge_write_invalidate(struct gorge_op *op, uint64_t now_ms) {
   for (uint32_t i = 0; i < op->ntags; i++) {
     gorge_count(op->cache, GORGE_COUNT_INVALIDATED_TAGS);
+    tell(op, GORGE_EVENT_TAG, op->tags[i].ptr, op->tags[i].len, now_ms);
   }
   op->verb = GORGE_L2_INVALIDATE_TAGS;
   forget_tags_here(op);
@@ -136,6 +147,7 @@ void gorge_write_clear(struct gorge_op *op, uint64_t now_ms) {
   op->verb = GORGE_L2_CLEAR;
   op->since = gorge_backlog_clear_due(op->cache->zone, op->cache->ns); /* what it makes up for when Redis takes it */
   gorge_l1_bump_epoch(op->cache->zone, op->cache->ns);
+  tell(op, GORGE_EVENT_CLEAR, NULL, 0, now_ms);
   gorge_write_ask(op, GORGE_L2_CLEAR, now_ms);
 }
 

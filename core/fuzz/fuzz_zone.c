@@ -11,7 +11,10 @@
 #include "fuzz/fuzz.h"
 #include "gorge.h"
 #include "l1/index.h"
+#include "l1/uses.h"
+#include "shm/events.h"
 #include "shm/layout.h"
+#include "sync/mailbox.h"
 
 enum { SIZE = GORGE_ZONE_SIZE_MIN, PAGE = 4096, STEPS_MAX = 400, KEYS = 64, VALUE_MAX = 60000, BUFFER = 1 << 16 };
 
@@ -109,6 +112,34 @@ static void damage_header(struct fuzz_input *in) {
   memcpy(zone.base + at, bytes, len);
 }
 
+static void look_at_uses(struct fuzz_input *in) {
+  static struct gorge_uses_cursor cursor;
+  static struct gorge_hot hot[16];
+  uint64_t at = fuzz_number(in, 8);
+  uint32_t n = gorge_l1_uses(&zone, &cursor, 1000, hot, 16) + gorge_l1_frequent(&zone, &at, 4096, 1000, hot, 16);
+  FUZZ_CHECK(n <= 32);
+  memset(&cursor, 0, sizeof cursor);
+  uint64_t *counters = gorge_zone_counters(&zone, 0, 0); /* so that there is something to be looked at the next time */
+  counters[GORGE_COUNT_L0_HITS] += 1 + fuzz_number(in, 1);
+  counters[GORGE_COUNT_BASE] = (uint64_t)(uintptr_t)zone.base;
+  gorge_l1_recent(counters, fuzz_number(in, 1), (const uint64_t *)(const void *)(zone.base + fuzz_number(in, 3)));
+}
+
+static void look_at_requests(struct fuzz_input *in) {
+  static struct gorge_event events[16];
+  static struct gorge_mail mail;
+  struct gorge_events_cursor cursor = {.next = fuzz_number(in, 1)};
+  char text[64];
+  FUZZ_CHECK(gorge_events_read(&zone, &cursor, events, 16) <= 16);
+  gorge_events_add(&zone, GORGE_EVENT_KEY, GORGE_EVENT_HERE, 0, 1, "name", 4, 1000);
+  (void)gorge_mail_send(&zone, GORGE_FORGET_KEY, 0, "name", 4, 1000, 5000, &(uint64_t){0});
+  if (gorge_mail_take(&zone, owner.id, 0, 1000, &mail)) {
+    FUZZ_CHECK(mail.len <= GORGE_KEY_MAX);
+    gorge_mail_answer(&zone, owner.id, mail.ticket, 1000, GORGE_OK, "text");
+    (void)gorge_mail_fetch(&zone, mail.ticket, 1000, text, sizeof text);
+  }
+}
+
 /* All that somebody from outside asks a zone. */
 static void look_on(struct fuzz_input *in) {
   uint32_t ns = (uint32_t)fuzz_number(in, 1) % (GORGE_NAMESPACES + 1), uses;
@@ -118,6 +149,8 @@ static void look_on(struct fuzz_input *in) {
   FUZZ_CHECK(!named || (ns < GORGE_NAMESPACES && memchr(name, '\0', sizeof name) != NULL));
   gorge_stats_zone(&zone, ns % GORGE_NAMESPACES, &stats);
   (void)gorge_histogram_quantile_us(stats.histograms[0], 0.5);
+  look_at_uses(in);
+  look_at_requests(in);
 }
 
 /* Lets a key's slot lead to a copy of its entry near the end of the area, whose lengths are not true. */

@@ -174,21 +174,21 @@ struct gorge_view {
   struct gorge_l0_record *records; /* NULL: L0 is off */
   const struct gorge_words *words;
   uint64_t *counters;
+  const uint64_t **recent;   /* counters + GORGE_COUNT_RECENT */
   const uint64_t *clock;     /* milliseconds that somebody else keeps up to date; NULL: ask gorge_now_ms */
   struct gorge_cache *cache; /* NULL: this process has not entered yet, or the cache is closed */
   uint32_t plain;            /* kind of the values whose bytes are the value, when their codec says so; else no kind */
   uint32_t reserved;
-  struct gorge_read read; /* of the last look into L1 */
-  uint64_t used;          /* how many of the next ones count */
-  double
-      uses[GORGE_USES_MAX]; /* numbers of records that were hit while their entries' frequency was below its maximum */
+  struct gorge_read read;      /* of the last look into L1 */
+  uint64_t used;               /* how many of the next ones count */
+  double uses[GORGE_USES_MAX]; /* records that were hit while their entries' frequency was below its maximum */
 };
 
 /* ------------------------------------------------------------------ library */
 
 /* GORGE_ABI_VERSION of the library that was loaded. */
 int gorge_abi_version(void);
-/* sizeof(struct gorge_words), _read, _l0_record, _config, _fetch, _store, _stats, _view, _found, _namespace for which = 0..9; 0 beyond. */
+/* sizeof(struct gorge_words), _read, _l0_record, _config, _fetch, _store, _stats, _view, _found, _namespace, _hot, _event for which = 0..11; 0 beyond. */
 uint32_t gorge_abi_sizeof(uint32_t which);
 /* A static English phrase for a status; never NULL. */
 const char *gorge_status_phrase(int status);
@@ -209,7 +209,6 @@ void gorge_settle_floats(void *bytes, const uint32_t *offsets, uint32_t ndoubles
 /* ------------------------------------------------------------------ caches */
 
 enum gorge_io_idle { GORGE_IO_IDLE_MS = 3000 };
-
 enum gorge_config_flag {
   GORGE_CONFIG_SIBLINGS = 1, /* made after the fork: meet the other workers of this parent through a named file */
   GORGE_CONFIG_INLINE = 2,   /* this process moves Redis bytes itself, inside gorge_loop_wait; else see gorge_io_* */

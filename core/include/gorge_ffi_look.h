@@ -66,7 +66,9 @@ int gorge_find_zones(struct gorge_found *out, uint32_t max, uint32_t *count, uin
 typedef struct gorge_visitor gorge_visitor;
 
 enum gorge_visit_flag {
-  GORGE_VISIT_COPY = 1 /* a file that may be anybody's: looked at as a copy in memory */
+  GORGE_VISIT_COPY = 1, /* a file that may be anybody's: looked at as a copy in memory */
+  GORGE_VISIT_MAIL = 2, /* its mailbox, and what else is there for people, may be written */
+  GORGE_VISIT_ALL = 4   /* all of it may be written */
 };
 
 /*
@@ -99,6 +101,99 @@ int gorge_visit_peek(const gorge_visitor *visitor, uint32_t ns, const char *key,
                      struct gorge_read *out);
 uint32_t gorge_visit_tags(const gorge_visitor *visitor, uint32_t ns, const char *key, uint32_t key_len, char *buf,
                           uint32_t buf_size);
+
+/* Among the counters, but no counters: where a worker has the zone in its memory, and some slots that it hit; see core/l1/uses.h. */
+enum gorge_count_addresses { GORGE_COUNT_BASE = 54, GORGE_COUNT_RECENT = 55 };
+
+/* An entry that is used. */
+enum gorge_hot_key { GORGE_HOT_KEY_MAX = 256 };
+struct gorge_hot {
+  double hits; /* that a sample stands for; 0 from gorge_visit_frequent */
+  double expires_ms;
+  uint32_t ns;
+  uint32_t frequency; /* as L1 counts it: 0 to 18 */
+  uint32_t size;      /* bytes of the value */
+  uint32_t key_len;   /* of which GORGE_HOT_KEY_MAX are in `key` */
+  char key[GORGE_HOT_KEY_MAX];
+};
+/* The hits of each worker and namespace when they were looked at last; all zeros to begin with. */
+enum gorge_uses { GORGE_USES_PAIRS = 4096, GORGE_USES_PER_PAIR = 8 };
+struct gorge_uses_cursor {
+  uint64_t hits[GORGE_USES_PAIRS];
+};
+/*
+ * Some of the last hits in L0 and L1 of each worker that had any since the cursor was used last: each worker keeps a few of its latest, at
+ * random. The more often it is called, the more are seen. Returns how many were written, at most `max` (GORGE_USES_PER_PAIR for each
+ * worker and namespace are enough).
+ */
+uint32_t gorge_visit_uses(const gorge_visitor *visitor, struct gorge_uses_cursor *cursor, struct gorge_hot *out,
+                          uint32_t max);
+/* The same, for a worker, and of its namespace alone. */
+uint32_t gorge_uses_read(gorge_cache *cache, struct gorge_uses_cursor *cursor, struct gorge_hot *out, uint32_t max);
+/*
+ * The entries that L1 finds used most, of the next `slots` places from *cursor on (0: the beginning; it goes round). Returns how many
+ * were written, at most `max`.
+ */
+uint32_t gorge_visit_frequent(const gorge_visitor *visitor, uint64_t *cursor, uint64_t slots, struct gorge_hot *out,
+                              uint32_t max);
+
+enum gorge_event_kind {
+  GORGE_EVENT_KEY = 1, /* a key was set, deleted, or given a shorter life */
+  GORGE_EVENT_TAG,     /* a tag was invalidated */
+  GORGE_EVENT_CLEAR,   /* all was forgotten */
+  GORGE_EVENT_RESYNC   /* the same, because messages may have been missed */
+};
+enum gorge_event_source {
+  GORGE_EVENT_HEARD = 0, /* through Redis, this host's own included */
+  GORGE_EVENT_HERE,      /* made on this host, without Redis */
+  GORGE_EVENT_QUEUED     /* made on this host; Redis could not be told, and will be */
+};
+struct gorge_event {
+  double at_ms; /* of the clock of gorge_now_ms */
+  uint64_t version;
+  uint32_t kind;
+  uint32_t source;
+  uint32_t ns;
+  uint32_t len;   /* bytes of the key or tag, */
+  uint32_t shown; /* and how many of them are in `name` */
+  uint32_t reserved;
+  char name[96];
+};
+struct gorge_events_cursor {
+  uint64_t next; /* number of the next event to be read, from 1 */
+  uint64_t lost; /* events that were overwritten before they were read */
+  uint32_t stuck;
+  uint32_t reserved;
+};
+/* Sets the cursor behind the last event. */
+void gorge_visit_events_begin(const gorge_visitor *visitor, struct gorge_events_cursor *cursor);
+/* Events from the cursor on. Returns how many were written, at most `max`; fewer: there are no more just now. */
+uint32_t gorge_visit_events(const gorge_visitor *visitor, struct gorge_events_cursor *cursor, struct gorge_event *out,
+                            uint32_t max);
+
+enum gorge_forget_what { GORGE_FORGET_KEY = 1, GORGE_FORGET_TAG, GORGE_FORGET_ALL };
+/*
+ * Asks the workers of a namespace that uses Redis to delete a key, invalidate a tag or clear the namespace, through the zone's mailbox. For a visitor with
+ * GORGE_VISIT_MAIL. *ticket: for gorge_visit_answer. Returns GORGE_OK; GORGE_BUSY: others are asking, try again; GORGE_ERR_ARGUMENT.
+ */
+int gorge_visit_ask(const gorge_visitor *visitor, uint32_t ns, int what, const char *name, uint32_t len,
+                    uint32_t timeout_ms, uint64_t *ticket);
+/*
+ * What became of it: GORGE_PENDING: nobody has taken it yet; GORGE_BUSY: it is being carried out; GORGE_REFUSED: ask again; else how it ended, as
+ * gorge_op_status tells it for a write, with a text.
+ */
+int gorge_visit_answer(const gorge_visitor *visitor, uint64_t ticket, char *text, uint32_t size);
+/* Takes it back, unless it is being carried out. */
+void gorge_visit_cancel(const gorge_visitor *visitor, uint64_t ticket);
+/* Wakes those who could take it; it need not be done, but then they look after half a second. */
+void gorge_visit_wake(const gorge_visitor *visitor);
+/* How many workers' control threads there are, which alone can take it. */
+uint32_t gorge_visit_listeners(const gorge_visitor *visitor);
+/*
+ * Does it itself, as a worker of the zone for a moment: in a namespace without Redis. For a visitor with GORGE_VISIT_ALL. Returns GORGE_OK,
+ * GORGE_ERR_FULL (too many processes), GORGE_ERR_ARGUMENT or GORGE_ERR_UNSUPPORTED.
+ */
+int gorge_visit_forget(gorge_visitor *visitor, uint32_t ns, int what, const char *name, uint32_t len);
 
 /* One connection that is asked and waited for, for checks; nothing of the engine uses it. */
 typedef struct gorge_asker gorge_asker;

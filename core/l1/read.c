@@ -19,6 +19,7 @@
 #include "base/hash_inline.h"
 #include "l1/evict.h"
 #include "l1/stamps.h"
+#include "l1/uses.h"
 
 enum { ATTEMPTS = 8 };
 
@@ -402,4 +403,32 @@ uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *ke
     }
   }
   return 0;
+}
+
+bool gorge_l1_entry(const struct gorge_shard *v, const uint64_t *slot, uint64_t now_ms, struct gorge_hot *out) {
+  struct probe p = {.slot = slot};
+  /* acquire: partner of the release in gorge_index_publish. */
+  p.word = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+  uint64_t position = gorge_shard_position(v, p.word);
+  if (p.word == 0 || position + GORGE_HEAD_UNITS > v->area_units) {
+    return false;
+  }
+  p.at = v->area + position;
+  p.limit = v->area_units - position;
+  p.head = gorge_head_load(p.at);
+  uint32_t ntags = 0, len = gorge_head_key_len(&p.head), ns = gorge_head_ns(&p.head);
+  if (gorge_head_kind(&p.head) == GORGE_KIND_PAD || gorge_head_extra_at(&p.head) > p.limit ||
+      gorge_head_expires(&p.head) <= now_ms ||
+      (gorge_head_extra(&p.head) && !tags_current(v->zone, p.head, p.at, p.limit, &ntags)) ||
+      gorge_head_ns_epoch(&p.head) != (uint8_t)gorge_global_epoch(gorge_stamps_global(v->zone, ns))) {
+    return false;
+  }
+  out->hits = 0;
+  out->ns = ns;
+  out->frequency = (uint32_t)gorge_slot_freq(p.word) + gorge_evict_frequency(v, &p.head);
+  out->size = gorge_head_value_len(&p.head);
+  out->key_len = len;
+  out->expires_ms = (double)gorge_head_expires(&p.head);
+  gorge_relaxed_read(out->key, p.at + GORGE_HEAD_UNITS, len < GORGE_HOT_KEY_MAX ? len : GORGE_HOT_KEY_MAX);
+  return judge(v, &p) == VALID;
 }

@@ -87,6 +87,15 @@ static bool stays_long(int fd) {
   return (seals >= 0 && (seals & F_SEAL_SHRINK) != 0) || flock(fd, LOCK_SH | LOCK_NB) == 0;
 }
 
+/* Makes the pages of the mailbox writable, which the rings for people share with it; larger pages than the layout's take some of their neighbours with them. */
+static int open_mailbox(const struct gorge_zone *zone, const struct complaint *err) {
+  uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), at = zone->region_at[GORGE_REGION_PEOPLE] / page * page;
+  uint64_t end = in_pages(zone->region_at[GORGE_REGION_PEOPLE] + zone->region_size[GORGE_REGION_PEOPLE]);
+  return mprotect(zone->base + at, end - at, PROT_READ | PROT_WRITE) == 0
+             ? GORGE_OK
+             : complain_of_errno(err, "its mailbox cannot be opened");
+}
+
 static int map_file(struct gorge_zone *zone, unsigned flags, const struct complaint *err) {
   if (!stays_long(zone->fd)) {
     return complain(err, GORGE_ERR_SYSTEM, "the zone is being made just now");
@@ -97,7 +106,7 @@ static int map_file(struct gorge_zone *zone, unsigned flags, const struct compla
     return complain_of_errno(err, "it cannot be mapped");
   }
   zone->base = base;
-  return GORGE_OK;
+  return (flags & GORGE_ATTACH_MAIL) != 0 ? open_mailbox(zone, err) : GORGE_OK;
 }
 
 static int read_whole(struct gorge_zone *zone, const struct complaint *err) {
@@ -169,10 +178,16 @@ int gorge_zone_attach(const char *path, unsigned flags, struct gorge_zone **out,
     return complain(&complaint, GORGE_ERR_MEMORY, "out of memory");
   }
   /* Not to wait for a fifo, nor to become the terminal's owner, whatever it is. */
-  int mode = (flags & GORGE_ATTACH_ALL) != 0 ? O_RDWR : O_RDONLY;
+  int mode = (flags & (GORGE_ATTACH_ALL | GORGE_ATTACH_MAIL)) != 0 ? O_RDWR : O_RDONLY;
   zone->fd = open(path, mode | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   int status = zone->fd < 0 ? complain_of_errno(&complaint, "it cannot be opened") : attach(zone, flags, &complaint);
   if (status == GORGE_OK) {
+    int seals = fcntl(zone->fd, F_GET_SEALS);
+    if (seals >= 0 && (seals & F_SEAL_SHRINK) != 0) {
+      close(
+          zone->fd); /* the mapping is enough: who looks for the zone's processes shall not take this one for one of them */
+      zone->fd = -1;
+    }
     *out = zone;
   } else {
     gorge_zone_detach(zone);

@@ -9,9 +9,10 @@
 #include "shm/zone.h"
 
 enum gorge_attach_flag {
-  GORGE_ATTACH_ALL = 1, /* the whole zone may be written, as by one of its workers */
-  GORGE_ATTACH_COPY =
-      2 /* the file may be anybody's: it is read into memory, since whoever shortens a mapped file kills its readers */
+  GORGE_ATTACH_ALL = 1,  /* the whole zone may be written, as by one of its workers */
+  GORGE_ATTACH_MAIL = 2, /* its mailbox, and what else is there for people, may be written */
+  /* The file may be anybody's: it is read into memory, since whoever shortens a mapped file kills its readers. */
+  GORGE_ATTACH_COPY = 4
 };
 
 /*

@@ -7,19 +7,39 @@
 
 enum {
   PAGE = 4096,
-  STATS_BLOCKS_MIN = 21,
+  STATS_BLOCKS_MIN = 17,
   STATS_BLOCKS_MAX = 512,
-  STATS_SHARE = 96 << 10,    /* one block for so many bytes of the zone */
+  STATS_SHARE = 120 << 10,   /* one block for so many bytes of the zone */
   PERMITS_MIN = 4,           /* permits for so many namespaces, */
   PERMITS_SHARE = 512 << 10, /* or for one for so many bytes of the zone */
   FLIGHTS_SHARE = 37,        /* the flight table takes 1/37 of the zone, 2.7 %, */
   FLIGHTS_MAX = 2 << 20,     /* and not more than this */
   BACKLOG_SHARE = 512,       /* the backlog 1/512, */
   BACKLOG_MIN = 20 << 10,    /* but twice the longest key, which then fits wherever the ring stands */
-  BACKLOG_MAX = 1 << 20
+  BACKLOG_MAX = 1 << 20,
+  SLOTS_FROM = 16 << 20, /* from this size on there are several slots for mail */
+  EVENTS_SHARE = 600,    /* the ring of events 1/600, */
+  EVENTS_MIN = 3840,     /* in the smallest zone what a slot leaves of its pages */
+  EVENTS_MAX = 128 << 10
 };
 
 static uint64_t pages(uint64_t bytes) { return (bytes + PAGE - 1) & ~(uint64_t)(PAGE - 1); }
+
+static uint64_t share(uint64_t size_bytes, uint64_t part, uint64_t least, uint64_t most) {
+  uint64_t bytes = size_bytes / part;
+  return bytes < least ? least : bytes > most ? most : bytes;
+}
+
+static uint64_t mail_bytes(uint64_t size_bytes) {
+  return (size_bytes >= SLOTS_FROM ? GORGE_MAIL_SLOTS_MAX : 1) * sizeof(struct gorge_mail_slot);
+}
+
+void *gorge_zone_part(const struct gorge_zone *zone, enum gorge_part part, uint64_t *size) {
+  uint64_t all, mail = mail_bytes(zone->size);
+  char *at = gorge_zone_region(zone, GORGE_REGION_PEOPLE, &all);
+  *size = part == GORGE_PART_MAIL ? mail : all - mail;
+  return part == GORGE_PART_MAIL ? at : at + mail;
+}
 
 void gorge_layout_regions(uint64_t size_bytes, struct gorge_region_table *out) {
   uint64_t blocks = size_bytes / STATS_SHARE;
@@ -35,9 +55,9 @@ void gorge_layout_regions(uint64_t size_bytes, struct gorge_region_table *out) {
   namespaces = namespaces < PERMITS_MIN ? PERMITS_MIN : namespaces > GORGE_NAMESPACES ? GORGE_NAMESPACES : namespaces;
   out->size[GORGE_REGION_PERMITS] = pages(sizeof(uint64_t) * namespaces * GORGE_WORKERS);
   out->size[GORGE_REGION_FLIGHTS] = pages(flights);
-  uint64_t backlog = size_bytes / BACKLOG_SHARE;
-  backlog = backlog < BACKLOG_MIN ? BACKLOG_MIN : backlog > BACKLOG_MAX ? BACKLOG_MAX : backlog;
-  out->size[GORGE_REGION_BACKLOG] = pages(backlog);
+  out->size[GORGE_REGION_BACKLOG] = pages(share(size_bytes, BACKLOG_SHARE, BACKLOG_MIN, BACKLOG_MAX));
+  out->size[GORGE_REGION_PEOPLE] =
+      pages(mail_bytes(size_bytes) + share(size_bytes, EVENTS_SHARE, EVENTS_MIN, EVENTS_MAX));
   uint64_t at = pages(sizeof(struct gorge_zone_header));
   for (int i = 0; i < GORGE_REGION_L1; i++) {
     out->at[i] = at;
@@ -60,6 +80,7 @@ uint64_t gorge_layout_hash(void) {
       sizeof(struct gorge_zone_header),
       sizeof(struct gorge_worker_slot),
       sizeof(struct gorge_stats_block),
+      sizeof(struct gorge_mail_slot),
       sizeof(pthread_mutex_t),
       PAGE,
   };

@@ -8,6 +8,7 @@
  *   permits    uint64_t [namespaces][GORGE_WORKERS], for as many as there is room for, see sync/permits.c
  *   flights    laid out by flight/flight.c; all zeros is an empty table
  *   backlog    laid out by backlog/backlog.c; all zeros is an empty one
+ *   people     struct gorge_mail_slot [1 or GORGE_MAIL_SLOTS_MAX], see sync/mailbox.c; the ring of shm/events.c
  *   l1         all that is left
  *
  * Every region starts on a page. The table of regions is a pure function of the zone's size: each process computes
@@ -21,7 +22,7 @@
 #include "shm/zone.h"
 
 enum {
-  GORGE_LAYOUT_VERSION = 6, /* to be raised with every change of what stands in shared memory, L1 included */
+  GORGE_LAYOUT_VERSION = 7, /* to be raised with every change of what stands in shared memory, L1 included */
   GORGE_LINE = 64,
   GORGE_NAME_WORDS = (GORGE_NAME_MAX + 7) / 8,
   GORGE_HEADER_REGION_WORDS = 24
@@ -99,10 +100,22 @@ struct gorge_worker_slot {
   uint64_t reserved[7];
 };
 
+/* One request from outside; see sync/mailbox.c. */
+enum { GORGE_MAIL_SLOTS_MAX = 4, GORGE_MAIL_TEXT_WORDS = 24 };
+struct gorge_mail_slot {
+  uint64_t state;   /* serial:24 | phase:8 | owner, or deadline in milliseconds mod 2^32 */
+  uint64_t check;   /* hash of what is asked, under the serial */
+  uint64_t request; /* what:8 | namespace:8 | length of the name:16 */
+  uint64_t result;  /* length of the text:32 | status:32 */
+  uint64_t reserved[4];
+  uint64_t text[GORGE_MAIL_TEXT_WORDS];
+  uint64_t name[GORGE_KEY_MAX / 8];
+};
+
 struct gorge_stats_block {
   uint64_t pair; /* ns * GORGE_WORKERS + worker + 1, by CAS from 0; block 0 is nobody's and takes the overflow */
   uint64_t reserved[7];
-  uint64_t counters[GORGE_COUNTERS];
+  uint64_t counters[GORGE_COUNTERS]; /* the last ones of them are no counters, see GORGE_COUNT_RECENT */
   uint64_t histograms[GORGE_HISTOGRAMS][GORGE_HISTOGRAM_WORDS];
 };
 
@@ -113,6 +126,7 @@ _Static_assert(sizeof(struct gorge_journal_words) <= GORGE_LINE - 16, "the journ
 _Static_assert(sizeof(struct gorge_master_words) == GORGE_LINE, "the words of a master are one cache line");
 _Static_assert(sizeof(struct gorge_thread_slot) % GORGE_LINE == 0, "life-locks do not share a cache line");
 _Static_assert(sizeof(struct gorge_worker_slot) % GORGE_LINE == 0, "worker slots fill cache lines");
+_Static_assert(sizeof(struct gorge_mail_slot) % GORGE_LINE == 0, "slots of the mailbox fill cache lines");
 _Static_assert(sizeof(struct gorge_stats_block) % GORGE_LINE == 0, "stats blocks fill cache lines");
 _Static_assert(offsetof(struct gorge_zone_header, tokens) % GORGE_LINE == 0, "counters on lines of their own");
 _Static_assert(offsetof(struct gorge_zone_header, words) % GORGE_LINE == 0, "words on a line of their own");

@@ -55,6 +55,16 @@ uint64_t *gorge_zone_counters(const struct gorge_zone *zone, uint32_t ns, uint32
   return block(zone, ns, worker)->counters;
 }
 
+const uint64_t *gorge_zone_counters_of(const struct gorge_zone *zone, uint32_t ns, uint32_t worker) {
+  struct pool p = pool_of(zone);
+  if (ns >= GORGE_NAMESPACES || worker >= GORGE_WORKERS) {
+    return NULL;
+  }
+  /* relaxed: see block. */
+  uint32_t number = __atomic_load_n(&p.block_of[ns * GORGE_WORKERS + worker], __ATOMIC_RELAXED);
+  return number == 0 || number > p.count || number == OVERFLOW_BLOCK + 1 ? NULL : p.blocks[number - 1].counters;
+}
+
 uint64_t *gorge_zone_histogram(const struct gorge_zone *zone, uint32_t ns, uint32_t worker, int histogram) {
   return block(zone, ns, worker)->histograms[(unsigned)histogram % GORGE_HISTOGRAMS];
 }
@@ -93,6 +103,9 @@ static void sum(const struct gorge_zone *zone, uint32_t ns, size_t offset, uint3
 
 void gorge_zone_sum_counters(const struct gorge_zone *zone, uint32_t ns, uint64_t *out) {
   sum(zone, ns, offsetof(struct gorge_stats_block, counters), GORGE_COUNTERS, out);
+  for (int i = GORGE_COUNT_BASE; i < GORGE_COUNTERS; i++) {
+    out[i] = 0; /* addresses, which are nobody's business */
+  }
   /* Deaths belong to the zone: a slot is claimed before anybody knows for which namespace. relaxed: a count. */
   out[GORGE_COUNT_WORKER_DEATHS] += __atomic_load_n(&zone->header->worker_deaths.word[0], __ATOMIC_RELAXED);
 }

@@ -35,6 +35,7 @@ enum gorge_region {
   GORGE_REGION_PERMITS, /* permits of each worker (sync/permits.c) */
   GORGE_REGION_FLIGHTS, /* flight table (flight/flight.c) */
   GORGE_REGION_BACKLOG, /* invalidations that Redis does not know of (backlog/backlog.c) */
+  GORGE_REGION_PEOPLE,  /* what is there for those who look on, see gorge_zone_part */
   GORGE_REGION_L1,
   GORGE_REGIONS
 };
@@ -58,6 +59,13 @@ struct gorge_zone {
  * GORGE_REGION_WORKERS.
  */
 void *gorge_zone_region(const struct gorge_zone *zone, enum gorge_region region, uint64_t *size);
+
+/* Parts of GORGE_REGION_PEOPLE, each on a cache line; all zeros is an empty one. */
+enum gorge_part {
+  GORGE_PART_MAIL,  /* what somebody from outside asks for (sync/mailbox.c) */
+  GORGE_PART_EVENTS /* the last invalidations (shm/events.c) */
+};
+void *gorge_zone_part(const struct gorge_zone *zone, enum gorge_part part, uint64_t *size);
 
 /*
  * Finds or makes the zone `name` (1..GORGE_NAME_MAX bytes) of `size_bytes` (>= GORGE_ZONE_SIZE_MIN, all
@@ -88,6 +96,8 @@ static inline struct gorge_words *gorge_zone_words(const struct gorge_zone *zone
  * share. They only grow, whoever holds the slot.
  */
 uint64_t *gorge_zone_counters(const struct gorge_zone *zone, uint32_t ns, uint32_t worker);
+/* The counters of the pair, if it has a block of its own; NULL: it has none, or shares one. Assigns nothing. */
+const uint64_t *gorge_zone_counters_of(const struct gorge_zone *zone, uint32_t ns, uint32_t worker);
 uint64_t *gorge_zone_histogram(const struct gorge_zone *zone, uint32_t ns, uint32_t worker, int histogram);
 /* Sums over all workers: out[GORGE_COUNTERS], out[GORGE_HISTOGRAM_BUCKETS]. */
 void gorge_zone_sum_counters(const struct gorge_zone *zone, uint32_t ns, uint64_t *out);

@@ -90,14 +90,18 @@ static bool owned_by_this_thread(const struct gorge_zone *zone, uint32_t id) {
   return gorge_owner_alive(zone, id) && life_thread(slot) == (uint32_t)gettid();
 }
 
-uint32_t gorge_owner_count(const struct gorge_zone *zone) {
+static uint32_t count(const struct gorge_zone *zone, enum gorge_thread_role role) {
   uint32_t n = 0;
   for (uint32_t worker = 0; worker < GORGE_WORKERS; worker++) {
-    const struct gorge_thread_slot *slot = slot_of(zone, worker, GORGE_THREAD_MAIN);
+    const struct gorge_thread_slot *slot = slot_of(zone, worker, role);
     n += held(slot, load_holder(slot));
   }
   return n;
 }
+
+uint32_t gorge_owner_count(const struct gorge_zone *zone) { return count(zone, GORGE_THREAD_MAIN); }
+
+uint32_t gorge_owner_count_control(const struct gorge_zone *zone) { return count(zone, GORGE_THREAD_CONTROL); }
 
 /* Locks a life-lock nobody lives in. */
 static bool take_life(struct gorge_thread_slot *slot) {

@@ -49,5 +49,7 @@ void gorge_owner_release(struct gorge_zone *zone, struct gorge_owner *owner);
 bool gorge_owner_alive(const struct gorge_zone *zone, uint32_t id);
 /* Number of worker slots whose main thread is alive now. */
 uint32_t gorge_owner_count(const struct gorge_zone *zone);
+/* The same of control threads. */
+uint32_t gorge_owner_count_control(const struct gorge_zone *zone);
 
 #endif

@@ -62,6 +62,9 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; white-space:
 .pairs td:first-child { color: var(--soft); }
 .pairs tr:first-child td { border-top: 0; padding-top: 0; }
 .pairs td { overflow-wrap: anywhere; white-space: normal; }
+.keys { table-layout: fixed; }
+.keys th:not(:first-child) { width: 76px; }
+.keys td:first-child { overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: 13px; }
 .bar { height: 8px; border-radius: 4px; width: 100%; margin-bottom: 14px; }
 .bar rect { fill: var(--grid); } .bar .full { fill: var(--l1); }
 .good { color: var(--good); } .bad { color: var(--bad); } .warn { color: var(--warn); }
@@ -74,6 +77,8 @@ a { color: inherit; }
   .tile { padding: 12px 14px; }
   .tile .value { font-size: 24px; }
   .two { grid-template-columns: minmax(0, 1fr); }
+  .keys th:not(:first-child) { width: 60px; }
+  .keys .wide, .keys td:nth-child(4) { display: none; }
 }
 </style>
 </head>
@@ -123,6 +128,10 @@ a { color: inherit; }
       <table class="pairs"><tbody data-f="nodes"></tbody></table></div>
     <div class="card"><div class="head"><h3>This host</h3></div><table class="pairs"><tbody data-f="host"></tbody></table></div>
   </div>
+  <div class="card hot" data-f="hot" hidden><div class="head"><h3>Hottest keys</h3>
+    <span class="label">share of the hits in L0 and L1</span></div>
+    <table class="keys"><thead><tr><th>key</th><th>hits /s</th><th>share</th><th class="wide">size</th></tr></thead>
+      <tbody data-f="keys"></tbody></table></div>
 </section>
 </template>
 <footer>Counters are those of the whole host since its shared memory was made. For programs:
@@ -223,11 +232,17 @@ function draw(entry, c) {
   rows(f.nodes, [["Confirmed up to date", c.lag === undefined ? "never" : c.lag < 1 ? "less than a second ago" : time(c.lag) + " ago"],
     ["Messages heard", whole.format(c.messages)], ["L1 emptied for missed ones", whole.format(c.resyncs)],
     ["Writes that Redis was not told", whole.format(c.dropped_writes)], ["Commands that failed", whole.format(c.l2_errors)]]);
+  drawKeys(f, c, last);
   rows(f.host, [["Fills running", whole.format(c.fills_running)], ["Loader failures", whole.format(c.load_errors)],
     ["Waits in vain", whole.format(c.wait_timeouts)], ["Workers that died", whole.format(c.worker_deaths)],
     ["Locks taken from them", whole.format(c.lock_takeovers)]].concat(!c.has_origin ? [] : [
     ["Loaders running", whole.format(c.origin_running) + (c.origin_max ? " of " + whole.format(c.origin_max) : "")],
     ["Loaders refused", whole.format(c.origin_refused)], ["Breaker around loaders", c.origin]]));
+}
+function drawKeys(f, c, last) {
+  const keys = Array.isArray(c.hot_keys) ? c.hot_keys : [];
+  f.hot.hidden = keys.length === 0;
+  rows(f.keys, keys.map(k => [k.key, perSecond(k.share * (last[0] + last[1])), percent(k.share), bytes(k.size)]));
 }
 function update(data) {
   document.getElementById("version").textContent = data.version;

@@ -28,6 +28,15 @@ function _M.printable(s, max)
   return shown
 end
 
+---Bytes so that they can be had back: printable ASCII as it is, all else, and the backslash, as `\xNN`. "..." marks a cut.
+---@param s string
+---@param max? integer bytes of `s` shown at most
+---@return string
+function _M.escape(s, max)
+  local shown = gsub(sub(s, 1, max or #s), "[%c\\\127-\255]", ESCAPES)
+  return max and #s > max and shown .. "..." or shown
+end
+
 ---The same between double quotes; a quote or a backslash of the text itself is escaped.
 ---@param s string
 ---@param max? integer bytes of `s` shown at most, default 64

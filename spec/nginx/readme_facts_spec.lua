@@ -292,7 +292,7 @@ describe("README.md, methods", function()
 
   it("lists the options of the status page", function()
     local rules = upvalue(require("gorge.status").serve, "RULES")
-    check_options(markdown.table_under(page, "Status page"), rules, { title = "gorge", refresh = 2 }, function() return {} end)
+    check_options(markdown.table_under(page, "Status page"), rules, { title = "gorge", refresh = 2, hot_keys = 0 }, function() return {} end)
   end)
 
   it("lists the callbacks of the option metrics", function()

@@ -299,7 +299,7 @@ local function run_gorge(block)
     if command:find " my%-app" and not command:find "^gorge doctor" then
       arguments[#arguments + 1], arguments[#arguments + 2] = "--pid", quick_start.pid
     end
-    if command:find " %-%-watch " then
+    if command:find " %-%-watch " or command:find "^gorge watch" or command:find "^gorge top" then
       arguments[#arguments + 1], arguments[#arguments + 2] = "--for", 0.1
     end
     quick_start:get "/user/7"

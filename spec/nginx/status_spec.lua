@@ -20,10 +20,24 @@ local SERVER = [[
     require("gorge.status").serve({ cache, other }, { title = "shop <1> & {{nonce}}", refresh = 0.5 })
   } }
   location = /one { content_by_lua_block { require("gorge.status").serve(cache) } }
+  location = /hot { content_by_lua_block {
+    require("gorge.status").serve({ cache, other }, { title = "hot keys", refresh = 0.5, hot_keys = 5 })
+  } }
+  location = /use { content_by_lua_block {
+    for _ = 1, ngx.var.arg_times or 1 do
+    for i = 1, 300 do
+      cache:fetch("hot<b>" .. (i % 3 == 0 and "\\\\1" or ""), 60, function() return ("value"):rep(100) end)
+      cache:fetch("page:/a/rather/long/path/of/a/page/that/does/not/fit/into/one/line/of/a/phone?with=arguments&more=" .. i % 9, 60,
+        function() return "x" end)
+      other:fetch("session:" .. i % 40, 60, function() return "y" end)
+    end
+    ngx.sleep(ngx.var.arg_times and 0.003 or 0)
+    end
+  } }
   location = /wrong { content_by_lua_block {
     local status = require "gorge.status"
     local function try(...) local ok, err = pcall(function(...) status.serve(...) end, ...) ngx.say(tostring(ok), " ", err) end
-    try(1) try({}) try(cache, 1) try(cache, { titel = "x" }) try(cache, { refresh = 0 }) try(cache, { title = "" })
+    try(1) try({}) try(cache, 1) try(cache, { titel = "x" }) try(cache, { refresh = 0 }) try(cache, { title = "" }) try(cache, { hot_keys = 1.5 })
   } }
   location = /load { content_by_lua_block {
     for i = 1, 20 do cache:fetch("secret-key-" .. i, 60, function() return "secret-value" end) end
@@ -109,12 +123,41 @@ describe("status.serve", function()
       "the options of status.serve must be a table, got 1", "status.serve: unknown option 'titel', did you mean 'title'?",
       "status.serve: option 'refresh' must be a number of seconds from 0.5 to 3600, got 0",
       "status.serve: option 'title' must be 1 to 100 bytes of UTF-8, got \"\"",
+      "status.serve: option 'hot_keys' must be an integer from 0 to 100, got 1.5",
     }
     for i, problem in ipairs(expected) do
       assert.matches("^false content_by_lua%([^)]*%):%d+: gorge: ", said[i])
       assert.matches(problem, said[i], 1, true)
     end
     assert.equal(#expected, #said)
+  end)
+end)
+
+describe("hot keys", function()
+  it("are named when the option allows it, the hottest first, escaped", function()
+    local told
+    helper.wait_until(function()
+      local going = nginx:start_requests { "/use?times=100" }
+      told = cjson.decode(nginx:get("/hot?format=json").body)
+      going:finish()
+      local keys = told.caches[1].hot_keys
+      return keys and keys[1].key == "hot<b>"
+    end, { message = function() return cjson.encode(told) end })
+    assert.is_true(#told.caches[1].hot_keys <= 5)
+    local first = told.caches[1].hot_keys[1]
+    assert.is_true(first.share > 0.1 and first.share < 0.9, "share " .. first.share)
+    assert.equal(500, first.size)
+    assert.is_true(first.ttl > 0 and first.ttl <= 60 and first.frequency >= 0)
+    for _, cache in ipairs(told.caches) do
+      for _, hot in ipairs(cache.hot_keys or {}) do
+        assert.equal(cache.namespace == "sessions", hot.key:find("^session:") ~= nil)
+        assert.is_nil(hot.key:find "[%c\127-\255]")
+      end
+    end
+    local plain = nginx:get("/status?format=json").body
+    assert.is_nil(plain:find("hot", 1, true) or plain:find("session:", 1, true))
+    local page = nginx:get "/hot"
+    assert.is_nil(page.body:find("hot<b>", 1, true), "the page itself holds no key")
   end)
 end)
 
@@ -134,6 +177,8 @@ describe("the page in a browser", function()
   end
 
   -- Lets the page live for so many of its seconds while requests go on; returns its document at the end.
+  local path, load = "/status", "/load"
+
   local function document(seconds, ...)
     local out = helper.temp_dir()
     local command = { browser(), "--user-data-dir=" .. out .. "/profile", "--virtual-time-budget=" .. seconds * 1000 }
@@ -143,12 +188,12 @@ describe("the page in a browser", function()
     for _, flag in ipairs { ... } do
       command[#command + 1] = flag
     end
-    command[#command + 1] = "http://127.0.0.1:" .. nginx.port .. "/status"
+    command[#command + 1] = "http://127.0.0.1:" .. nginx.port .. path
     command.stdout, command.stderr, command.env = out .. "/document", out .. "/stderr", { HOME = out }
     local running = helper.spawn(command)
     local deadline = helper.now() + 60
     while running:alive() and helper.now() < deadline do
-      nginx:get "/load"
+      nginx:get(load)
       helper.sleep(0.005)
     end
     assert.equal(0, running:stop(), process.read_file(out .. "/stderr"))
@@ -200,6 +245,21 @@ describe("the page in a browser", function()
       local bytes = assert(process.read_file(picture), "no picture")
       assert.equal("\137PNG", bytes:sub(1, 4))
       assert.is_true(#bytes > 30000, #bytes .. " bytes: an empty page?") -- one with nothing but its heading has less than 10,000
+    end)
+  end
+
+  for _, look in ipairs {
+    { "light", "--blink-settings=preferredColorScheme=1", 1200 },
+    { "dark on a phone", "--blink-settings=preferredColorScheme=0", 400 },
+  } do
+    run("shows hot keys, " .. look[1], function()
+      path, load = "/hot", "/use"
+      finally(function() path, load = "/status", "/load" end)
+      local picture = (os.getenv "GORGE_SPEC_PICTURES" or helper.temp_dir()) .. "/hot-" .. look[1]:gsub(" ", "-") .. ".png"
+      local page = document(4, "--dump-dom", "--screenshot=" .. picture, look[2], "--window-size=" .. look[3] .. ",2600")
+      assert.matches('<tbody data%-f="keys"><tr><td>hot&lt;b&gt;</td><td>[%d.KM]+</td><td>[%d.]+ %%</td><td>500 B</td>', page)
+      assert.matches('data-f="hot"><div class="head"><h3>Hottest keys', page, 1, true)
+      assert.is_nil(page:find("NaN", 1, true) or page:find("undefined</", 1, true))
     end)
   end
 

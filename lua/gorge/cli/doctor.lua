@@ -106,7 +106,7 @@ end
 
 local function check_zone(findings, zone)
   local name = "zone " .. zones.label(zone.name)
-  local seen, err = visitor.attach(zone.main.path, false)
+  local seen, err = visitor.attach(zone.main.path, "look")
   if not seen then
     findings:add(name, "warn", zones.describe(zone) .. ": " .. err)
     return

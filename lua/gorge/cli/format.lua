@@ -1,18 +1,14 @@
 -- SPDX-License-Identifier: MIT
 -- Numbers, bytes and tables for people.
 
+local text = require "gorge.text"
+
 local format = string.format
 
 local _M = {}
 
----Foreign bytes for a terminal or a program: printable ASCII as it is, all else, and the backslash, as `\xNN`. Reversible: see unescape.
----@param s string
----@param max? integer bytes shown at most; "..." marks a cut
----@return string
-function _M.escape(s, max)
-  local shown = s:sub(1, max or #s):gsub("[%c\\\127-\255]", function(c) return format("\\x%02x", c:byte()) end)
-  return max and #s > max and shown .. "..." or shown
-end
+---Foreign bytes for a terminal or a program; see unescape.
+_M.escape = text.escape
 
 ---@param s string
 ---@return string|nil
@@ -28,8 +24,7 @@ end
 ---@param n number
 ---@return string
 function _M.count(n)
-  local text = format("%.0f", n)
-  local digits = text:reverse():gsub("(%d%d%d)", "%1,"):reverse():gsub("^,", "")
+  local digits = format("%.0f", n):reverse():gsub("(%d%d%d)", "%1,"):reverse():gsub("^,", "")
   return digits
 end
 

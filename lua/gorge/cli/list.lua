@@ -14,7 +14,7 @@ local function facts_of(zone)
   for i, process in ipairs(zone.processes) do
     facts.processes[i] = process.pid
   end
-  local seen, err = visitor.attach(zone.main.path, false)
+  local seen, err = visitor.attach(zone.main.path, "look")
   if not seen then
     facts.error = err
     return facts

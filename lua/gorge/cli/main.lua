@@ -10,7 +10,12 @@ local _M = {}
 local COMMANDS = {
   { "zones", "gorge.cli.list", "zones that processes of this machine have open" },
   { "stat", "gorge.cli.stat", "counters, latencies, memory, breaker and freshness", zone = true },
+  { "top", "gorge.cli.top", "the keys that are used most, live", zone = true },
+  { "watch", "gorge.cli.watch", "invalidations and changes of state, as they happen", zone = true },
   { "peek", "gorge.cli.peek", "what shared memory holds of a key", zone = true },
+  { "delete", "gorge.cli.delete", "forget keys, on all nodes", zone = true },
+  { "invalidate", "gorge.cli.invalidate", "forget what carries a tag, on all nodes", zone = true },
+  { "clear", "gorge.cli.clear", "forget all of a namespace, on all nodes", zone = true },
   { "doctor", "gorge.cli.doctor", "checks libraries, versions, limits and Redis" },
 }
 

@@ -66,16 +66,22 @@ function _M.fail(status, text)
   error(setmetatable({ status = status, text = text }, _M), 0)
 end
 
+---Fails unless each of these options that was given is a number of seconds to wait.
+---@param options table<string, number|nil>
+function _M.check_seconds(options)
+  for name, value in pairs(options) do
+    if not (value >= 0.1 and value <= 1e6) then
+      _M.fail(_M.USAGE, name .. " takes 0.1 to 1000000 seconds")
+    end
+  end
+end
+
 ---Looks at something once, or every `interval` seconds for at most `limit` seconds.
 ---@param interval number|nil
 ---@param limit number|nil
 ---@return fun(): integer|nil
 function _M.looks(interval, limit)
-  for name, value in pairs { ["--watch"] = interval, ["--for"] = limit } do
-    if not (value >= 0.1 and value <= 1e6) then
-      _M.fail(_M.USAGE, name .. " takes 0.1 to 1000000 seconds")
-    end
-  end
+  _M.check_seconds { ["--watch"] = interval, ["--for"] = limit }
   local count, started = 0, system.now()
   return function()
     if count > 0 then

@@ -12,14 +12,15 @@ local SHOWN = 1000 -- bytes of a value, for people
 ---The bytes that an argument stands for.
 ---@param given string
 ---@param escaped boolean
+---@param most integer bytes
 ---@return string
-function _M.bytes_of(given, escaped)
+function _M.bytes_of(given, escaped, most)
   local bytes = given
   if escaped then
     bytes = format.unescape(given) or output.fail(output.USAGE, "a backslash in an escaped key begins \\xNN")
   end
-  if bytes == "" then
-    output.fail(output.USAGE, "an empty key, or tag, is none")
+  if bytes == "" or #bytes > most then
+    output.fail(output.USAGE, ("a key or tag like this has 1 to %d bytes, not %d"):format(most, #bytes))
   end
   return bytes
 end
@@ -55,7 +56,7 @@ local function tell(told)
 end
 
 function _M.run(args)
-  local key = _M.bytes_of(args.key, args.escaped)
+  local key = _M.bytes_of(args.key, args.escaped, 8192)
   local seen = zones.attach(args)
   local ns = zones.namespace(seen, args.namespace)
   local found = seen:peek(ns.number, key)

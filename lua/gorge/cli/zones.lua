@@ -68,7 +68,7 @@ function _M.list()
     zone.main = main_of(zone.processes)
     zone.user = user_name(zone.main.user)
     if zone.name == "" then
-      local seen, err = visitor.attach(zone.main.path, false)
+      local seen, err = visitor.attach(zone.main.path, "look")
       zone.name, zone.problem = seen and seen.zone or "", err
       if seen then
         seen:close()
@@ -153,16 +153,26 @@ end
 
 ---Attaches to the zone of an argument: a name, or the path of a file, which has a slash.
 ---@param args { zone: string, pid?: integer }
+---@param mode? "look"|"mail"|"work"
 ---@return gorge.Visitor
 ---@return gorge.cli.Zone|nil nil for a file
-function _M.attach(args)
+function _M.attach(args, mode)
   local name = args.zone
   local zone, path = nil, name
   if not name:find("/", 1, true) then
     zone = _M.choose(name, args.pid)
     path = zone.main.path
   end
-  local seen, err = visitor.attach(path, zone == nil)
+  if not zone and mode then
+    output.fail(output.USAGE, "a copy of a zone has no workers that could be asked to write")
+  end
+  local seen, err, status = visitor.attach(path, zone and (mode or "look") or "copy")
+  for i = 1, zone and #zone.processes or 0 do
+    if seen or status ~= visitor.SYSTEM then
+      break
+    end
+    seen, err, status = visitor.attach(zone.processes[i].path, mode or "look") -- the first one may have gone meanwhile
+  end
   if not seen then
     local where = zone and ("zone %s, %s"):format(text.quote(name), _M.describe(zone)) or text.quote(name, 200)
     output.fail(output.UNREACHABLE, where .. ": " .. err)

@@ -45,6 +45,11 @@ local function text(value)
   return value and ffi.cast("const char *", value) or nil
 end
 
+---Where a worker keeps its latest hits, beside its counters.
+local function recent_of(counters)
+  return ffi.cast("const uint64_t **", counters + C.GORGE_COUNT_RECENT)
+end
+
 ---@param options gorge.ParsedOptions
 ---@param host gorge.Host
 ---@param flags integer enum gorge_config_flag
@@ -110,7 +115,7 @@ function _M.new(options, host, flags)
     polled_ms = 0,
   }, mt)
   view.words = C.gorge_cache_words(self.handle)
-  view.counters = self.counters
+  view.counters, view.recent = self.counters, recent_of(self.counters)
   view.plain = NO_KIND
   if host.clock then
     view.clock = host.clock
@@ -141,6 +146,7 @@ function _M:enter(threads)
   if threads then
     self.counters = C.gorge_cache_counters(self.handle)
     self.view.counters, self.view.cache = self.counters, self.handle
+    self.view.recent = recent_of(self.counters)
     self.entered = true
   end
   return true

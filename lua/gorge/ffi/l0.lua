@@ -13,7 +13,8 @@ local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 local table_new = require "table.new"
 
-local band, bor, bxor, rshift = bit.band, bit.bor, bit.bxor, bit.rshift
+local band, bor, bxor, rshift, tobit = bit.band, bit.bor, bit.bxor, bit.rshift, bit.tobit
+local min = math.min
 local now_ms, note_uses = C.gorge_now_ms, C.gorge_note_uses
 local USES_MAX = 0ULL + C.GORGE_USES_MAX
 local L0_HITS = tonumber(C.GORGE_COUNT_L0_HITS)
@@ -24,6 +25,9 @@ local _M = {}
 local USES = 0x600000000000ULL
 local IDENTITY = bit.bnot(USES)
 local ANY_USE = USES -- (x + ANY_USE) >> 47 is 1 when x, which has no other bits than these two, is not 0
+
+local RECENT_MIX, RECENT_SHIFT = 0x9E3779B97F4A7C15ULL, 56
+local RECENT_WORDS = tonumber(C.GORGE_COUNTERS) - tonumber(C.GORGE_COUNT_RECENT) - 1
 
 local LINE = 64
 local RECORD = ffi.sizeof "struct gorge_l0_record"
@@ -99,7 +103,10 @@ function _M.look(cache, key)
     note_uses(view)
   end
   local counters = view.counters
-  counters[L0_HITS] = counters[L0_HITS] + 1
+  local hits = counters[L0_HITS] + 1
+  counters[L0_HITS] = hits
+  -- For who wants to know the keys that are used most, see core/l1/uses.h.
+  view.recent[min(tobit(rshift(hits * RECENT_MIX, RECENT_SHIFT)), RECENT_WORDS)] = record.slot
   return true, cache.values[place]
 end
 

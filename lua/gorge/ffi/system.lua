@@ -9,14 +9,24 @@ ffi.cdef [[
 int gorge_system_isatty(int fd) __asm__("isatty");
 int gorge_system_poll(void *fds, unsigned long count, int timeout_ms) __asm__("poll");
 unsigned gorge_system_geteuid(void) __asm__("geteuid");
+struct gorge_system_timespec { long sec; long nsec; };
+int gorge_system_clock_gettime(int clock, struct gorge_system_timespec *ts) __asm__("clock_gettime");
 ]]
 
 local _M = {}
 
----Whether standard output is a terminal.
+---Whether standard output, or another descriptor, is a terminal.
+---@param fd? integer
 ---@return boolean
-function _M.is_terminal()
-  return ffi.C.gorge_system_isatty(1) == 1
+function _M.is_terminal(fd)
+  return ffi.C.gorge_system_isatty(fd or 1) == 1
+end
+
+---@return number seconds since 1970, with fractions
+function _M.time()
+  local ts = ffi.new "struct gorge_system_timespec"
+  ffi.C.gorge_system_clock_gettime(0, ts)
+  return tonumber(ts.sec) + tonumber(ts.nsec) / 1e9
 end
 
 ---@return number seconds of a clock that only goes forward

@@ -56,14 +56,16 @@ function _M.find()
   return list, hidden[0]
 end
 
+local MODES = { look = 0, copy = C.GORGE_VISIT_COPY, mail = C.GORGE_VISIT_MAIL, work = C.GORGE_VISIT_ALL }
+
 ---@param path string
----@param copy boolean the file may be anybody's: looked at as a copy
+---@param mode "look"|"copy"|"mail"|"work" read it; read a copy of a file that may be anybody's; write to its mailbox; write all of it
 ---@return gorge.Visitor|nil
 ---@return string? err
 ---@return integer? status of gorge_visit
-function _M.attach(path, copy)
+function _M.attach(path, mode)
   local out, err = ffi.new "gorge_visitor *[1]", ffi.new("char[?]", ERROR_SIZE)
-  local status = C.gorge_visit(path, copy and C.GORGE_VISIT_COPY or 0, out, err, ERROR_SIZE)
+  local status = C.gorge_visit(path, MODES[mode], out, err, ERROR_SIZE)
   if status ~= 0 then
     local said = ffi.string(err)
     return nil, said ~= "" and said or ffi.string(C.gorge_status_phrase(status)), status
@@ -151,6 +153,160 @@ function Visitor:tags(ns, key)
     at = at + 1 + buf[at]
   end
   return tags
+end
+
+-- Hot keys ---------------------------------------------------------------------------------------------------------------------
+
+local HOT_MAX = 2048
+local hot_records
+
+---What a record says, for Lua.
+local function hot_of(r)
+  return {
+    ns = r.ns,
+    key = ffi.string(r.key, math.min(r.key_len, C.GORGE_HOT_KEY_MAX)),
+    length = r.key_len,
+    hits = tonumber(r.hits),
+    frequency = r.frequency,
+    size = r.size,
+    ttl = math.max(0, (r.expires_ms - C.gorge_now_ms()) / 1000),
+  }
+end
+
+local function list_of(count)
+  local list = {}
+  for i = 0, count - 1 do
+    list[#list + 1] = hot_of(hot_records[i])
+  end
+  return list
+end
+
+local function records()
+  hot_records = hot_records or ffi.new("struct gorge_hot[?]", HOT_MAX)
+  return hot_records
+end
+
+---What `uses` has to remember between two calls.
+---@return ffi.cdata*
+function _M.uses_cursor()
+  return ffi.new "struct gorge_uses_cursor"
+end
+
+---Some of the latest hits of workers that had any since the last call with the same cursor.
+---@param cursor ffi.cdata*
+---@return { ns: integer, key: string, length: integer, hits: number, frequency: integer, size: integer, ttl: number }[]
+function Visitor:uses(cursor)
+  return list_of(C.gorge_visit_uses(self.handle, cursor, records(), HOT_MAX))
+end
+
+---The same for a worker's cache.
+---@param handle ffi.cdata* gorge_cache *
+function _M.uses_of_cache(handle, cursor)
+  return list_of(C.gorge_uses_read(handle, cursor, records(), HOT_MAX))
+end
+
+---The entries that L1 finds used most, of the next `slots` places; the cursor goes round.
+---@param cursor ffi.cdata*
+---@param slots integer
+---@param max integer at most 1024
+---@return table[]
+function Visitor:frequent(cursor, slots, max)
+  return list_of(C.gorge_visit_frequent(self.handle, cursor, slots, records(), max))
+end
+
+---What `frequent` has to remember.
+---@return ffi.cdata*
+function _M.frequent_cursor()
+  return ffi.new "uint64_t[1]"
+end
+
+-- Events -----------------------------------------------------------------------------------------------------------------------
+
+local EVENTS_MAX = 256
+local EVENT_KINDS = { "key", "tag", "clear", "resync" }
+local EVENT_SOURCES = { [0] = "heard", "here", "queued" }
+
+---A cursor behind the last event.
+---@return ffi.cdata*
+function Visitor:events_begin()
+  local cursor = ffi.new "struct gorge_events_cursor"
+  C.gorge_visit_events_begin(self.handle, cursor)
+  return cursor
+end
+
+---Events since the last call.
+---@return table[]
+---@return integer lost how many were overwritten before they were read
+function Visitor:events(cursor)
+  local out, list = ffi.new("struct gorge_event[?]", EVENTS_MAX), {}
+  cursor.lost = 0
+  for i = 0, C.gorge_visit_events(self.handle, cursor, out, EVENTS_MAX) - 1 do
+    local e = out[i]
+    list[#list + 1] = {
+      ago = (C.gorge_now_ms() - e.at_ms) / 1000,
+      kind = EVENT_KINDS[e.kind] or "unknown",
+      source = EVENT_SOURCES[e.source] or "unknown",
+      ns = e.ns,
+      version = e.version ~= 0 and ("%.0f"):format(tonumber(e.version)) or nil,
+      name = e.len > 0 and ffi.string(e.name, math.min(e.shown, ffi.sizeof(e.name))) or nil,
+      cut = e.len > e.shown,
+    }
+  end
+  return list, tonumber(cursor.lost)
+end
+
+-- Writing ----------------------------------------------------------------------------------------------------------------------
+
+local FORGET = { key = C.GORGE_FORGET_KEY, tag = C.GORGE_FORGET_TAG, all = C.GORGE_FORGET_ALL }
+local TEXT_SIZE = 256
+
+_M.PENDING, _M.BUSY, _M.REFUSED = tonumber(C.GORGE_PENDING), tonumber(C.GORGE_BUSY), tonumber(C.GORGE_REFUSED)
+
+---Asks the workers to forget something, through the mailbox.
+---@param ns integer
+---@param what "key"|"tag"|"all"
+---@param name string "" for all
+---@param timeout number seconds
+---@return ffi.cdata*|nil ticket
+---@return integer status
+function Visitor:ask(ns, what, name, timeout)
+  local ticket = ffi.new "uint64_t[1]"
+  local status = C.gorge_visit_ask(self.handle, ns, FORGET[what], name, #name, math.ceil(timeout * 1000), ticket)
+  return status == 0 and ticket[0] or nil, status
+end
+
+---What became of it.
+---@return integer status PENDING, BUSY, REFUSED, or how it ended: 0, or a failure
+---@return string text
+function Visitor:answer(ticket)
+  local text = ffi.new("char[?]", TEXT_SIZE)
+  local status = C.gorge_visit_answer(self.handle, ticket, text, TEXT_SIZE)
+  return status, ffi.string(text)
+end
+
+function Visitor:cancel(ticket)
+  C.gorge_visit_cancel(self.handle, ticket)
+end
+
+function Visitor:wake()
+  C.gorge_visit_wake(self.handle)
+end
+
+---@return integer how many workers can take what is in the mailbox
+function Visitor:listeners()
+  return C.gorge_visit_listeners(self.handle)
+end
+
+---Forgets something as a worker of the zone would, in a namespace without Redis.
+---@return integer status
+function Visitor:forget(ns, what, name)
+  return C.gorge_visit_forget(self.handle, ns, FORGET[what], name, #name)
+end
+
+---@param status integer
+---@return string
+function _M.phrase(status)
+  return ffi.string(C.gorge_status_phrase(status))
 end
 
 return _M
