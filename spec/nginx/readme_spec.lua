@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: MIT
+-- Runs alone: it builds in the checkout, whose library others load.
 -- Every code block of README.md is run. How, is told by the word after the fence and by a comment on the line before it:
 --
 --   ```nginx                        a whole nginx.conf: started, with free ports and a Redis of the test's

@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: MIT
+-- Runs alone: it builds in the checkout, whose library others load.
 -- The rock, built from a copy of the checkout into an empty tree: plain LuaJIT and nginx need nothing else on their paths.
 local helper = require "spec.helper"
 
