@@ -16,6 +16,7 @@ local HOT = [[
     loop(10)
     jit.opt.start "hotloop=56"
   end
+  jit.off(compile, true) -- it may look hot itself
 ]]
 
 -- Prepares values of every kind and a loop of hits, or of sets. In `kind` the layer or "set", then what is fetched or set.
