@@ -76,10 +76,11 @@ $$(BUILD)/obj/$(1)/%.o: core/%.c Makefile
 	@echo 'cc   $$<'
 	$$(Q)$$(CC_$(1)) $$(GORGE_CPPFLAGS) $$(CPPFLAGS) $$(GORGE_CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c $$< -o $$@
 
-# The list of objects is an input too: a source that was removed must leave the library.
+# The list of objects is an input too: a source that was removed must leave the library. However BUILD is written, it is the same.
+LIST_$(1) := $$(patsubst $$(BUILD)/%,%,$$(OBJS_$(1)) $$(SUPPORT_$(1)))
 $$(BUILD)/obj/$(1)/objects: FORCE
 	@mkdir -p $$(@D)
-	@echo '$$(OBJS_$(1)) $$(SUPPORT_$(1))' | cmp -s - $$@ || echo '$$(OBJS_$(1)) $$(SUPPORT_$(1))' > $$@
+	@echo '$$(LIST_$(1))' | cmp -s - $$@ || echo '$$(LIST_$(1))' > $$@
 
 # Tests link the objects, not the library, so that they reach hidden symbols.
 $$(BUILD)/obj/$(1)/libgorge.a: $$(OBJS_$(1)) $$(BUILD)/obj/$(1)/objects
@@ -99,7 +100,8 @@ $(foreach v,opt asan tsan fuzz,$(eval $(call variant,$(v))))
 $(LIBRARY): $(OBJS_opt) $(BUILD)/obj/opt/objects
 	@mkdir -p $(@D)
 	@echo 'link $@'
-	$(Q)$(CC) $(FLAGS_opt) $(GORGE_LDFLAGS) $(LDFLAGS) $(OBJS_opt) $(LIBS) -o $@
+	$(Q)$(CC) $(FLAGS_opt) $(GORGE_LDFLAGS) $(LDFLAGS) $(OBJS_opt) $(LIBS) -o $@.new
+	@mv $@.new $@ # whoever loads it meanwhile finds a whole one
 
 # The library without one of its checks, for the specs that show that they would notice: see core/base/broken.h.
 upper = $(shell echo '$(1)' | tr a-z A-Z)

@@ -255,6 +255,9 @@ local COMMANDS = {
     return shell(script, {})
   end },
   { "^sudo apt%-get install .+$", function(command)
+    if not (helper.read_file "/etc/os-release" or ""):find('VERSION_ID="12"', 1, true) then
+      command = command:gsub("luajit2", "luajit") -- as README says of Debian 13: also libluajit2-5.1-dev
+    end
     return shell(command:gsub("^sudo apt%-get", "apt-get -s -q"), {}) and ""
   end },
   { "^sudo luarocks make .+$", function(command) return make_rock(command:gsub("^sudo ", "")) end },
