@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What l2.c, l2_commands.c and l2_replies.c share. Nobody else includes this. */
+/* What the files io/l2*.c share. Nobody else includes this. */
 #ifndef GORGE_IO_L2_STATE_H
 #define GORGE_IO_L2_STATE_H
 
@@ -11,6 +11,8 @@ enum {
   GORGE_L2_ARGS_MAX = 64,
   GORGE_L2_ERROR_MAX = 200,
   GORGE_L2_JOURNAL_ENTRIES = 500, /* asked for at a time; more than one write can make */
+  /* How often a script may be sent again because what it returned was dead; then LEASE takes the lease whatever the value. */
+  GORGE_L2_ROUNDS_MAX = 4,
   /* Room for all names, numbers and nonces of one command: value, lease, counter, journal, record, twice 16 tags. */
   GORGE_L2_SCRATCH = 2 * GORGE_NAME_BYTES_MAX + 2 * GORGE_TAGS_MAX * (GORGE_NAME_PREFIX_MAX + GORGE_TAG_MAX + 16) + 1024
 };
@@ -82,7 +84,32 @@ int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms);
 /* ---- l2_replies.c: one reply of a request (index of the command), to the next step or the end ---- */
 void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const struct redisReply *reply,
                        uint64_t now_ms);
+
+/* ---- l2_value.c: a value that was read ---- */
+/* The reply of GET, for LOOKUP. */
+void gorge_l2_on_value(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms);
+/* Keeps the reply that is being delivered, with its envelope, if it is one. Returns false when out of memory. */
+bool gorge_l2_keep(struct gorge_l2_request *rq, const struct gorge_envelope *e);
+/* What Redis holds of the request's tags is there, elements[i] for tag i; then of the envelope's others. For a value that is kept. */
+void gorge_l2_check_requested(struct gorge_l2_request *rq, struct redisReply *const *elements, size_t nelements,
+                              uint64_t now_ms);
+void gorge_l2_check_others(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms);
+/* A value whose tags are alive. */
+void gorge_l2_finish_hit(struct gorge_l2_request *rq, const struct gorge_envelope *e, uint64_t now_ms);
+/* A value of that version is of no use. */
+void gorge_l2_reject(struct gorge_l2_request *rq, uint64_t version, const char *error, uint64_t now_ms);
+
+/* ---- l2_result.c: the end of a request ---- */
 void gorge_l2_drop_kept(struct gorge_l2_request *rq);
+void gorge_l2_clear_result(struct gorge_l2_result *r, int status);
+/* What its value points into lives until done has returned; the request itself may not. */
+void gorge_l2_finish(struct gorge_l2_request *rq, struct gorge_l2_result *result, uint64_t now_ms);
+void gorge_l2_finish_status(struct gorge_l2_request *rq, int status, uint64_t version, const char *error,
+                            uint64_t now_ms);
+/* Redis's own words, fit to be printed; and what they mean, where that is not to be seen. */
+void gorge_l2_finish_error(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms);
+/* What may be sent while a reply is handled fails like a request does. */
+void gorge_l2_proceed(struct gorge_l2_request *rq, int status, uint64_t now_ms);
 
 /* ---- l2.c ---- */
 /* A decimal number of at most 16 digits; false when it is none. */
