@@ -12,7 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { GORGE_SLOTS = 16384, GORGE_REDIRECT_HOST_MAX = 255 };
+#include "proto/slot.h"
+
+enum { GORGE_REDIRECT_HOST_MAX = 255 };
 
 enum gorge_redirect_kind { GORGE_REDIRECT_MOVED, GORGE_REDIRECT_ASK, GORGE_REDIRECT_TRYAGAIN, GORGE_REDIRECT_DOWN };
 
