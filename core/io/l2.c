@@ -10,30 +10,9 @@
 #include "proto/command.h"
 
 enum {
-  CLOCK_REFRESH_MS = 30 * 1000,
-  CLOCK_FORGET_MS = 60 * 1000, /* an offset this old gives way to one learnt over a slower round trip */
-  CLOCK_RETRY_MS = 1000,
-  CLOCK_RTT_SLACK_MS = 2,
   REPLY_OVERHEAD = 8 * 1024, /* what a reply holds besides the value, at most: envelope, nonces, framing */
   MAX_REPLY_DEFAULT = 64 << 20
 };
-
-/* ---- the server's clock ---- */
-
-static void learn_clock(struct gorge_l2 *l2, uint64_t server_ms, uint64_t now_ms) {
-  uint64_t rtt = now_ms > l2->time_sent_ms ? now_ms - l2->time_sent_ms : 0;
-  bool better = !l2->clock_known || rtt <= l2->clock_rtt_ms + CLOCK_RTT_SLACK_MS ||
-                now_ms >= l2->clock_sample_ms + CLOCK_FORGET_MS;
-  if (!better) {
-    l2->clock_next_ms = now_ms + CLOCK_RETRY_MS;
-    return;
-  }
-  l2->clock_known = true;
-  l2->clock_rtt_ms = rtt;
-  l2->clock_sample_ms = now_ms;
-  l2->clock_next_ms = now_ms + CLOCK_REFRESH_MS;
-  l2->clock_offset_ms = (int64_t)server_ms - (int64_t)l2->time_sent_ms;
-}
 
 bool gorge_l2_number_of(const struct redisReply *reply, uint64_t *number) {
   *number = 0;
@@ -47,40 +26,6 @@ bool gorge_l2_number_of(const struct redisReply *reply, uint64_t *number) {
     *number = *number * 10 + (uint64_t)(reply->str[i] - '0');
   }
   return true;
-}
-
-static void on_time(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
-  struct gorge_l2 *l2 = (void *)((char *)cmd - offsetof(struct gorge_l2, time));
-  uint64_t seconds, us;
-  l2->time_due = false;
-  l2->clock_next_ms = now_ms + CLOCK_RETRY_MS;
-  if (status == GORGE_OK && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-      gorge_l2_number_of(reply->element[0], &seconds) && gorge_l2_number_of(reply->element[1], &us) && us < 1000000) {
-    learn_clock(l2, seconds * 1000 + (us + 999) / 1000, now_ms); /* rounded up: ttls end early, not late */
-  }
-}
-
-static void ask_time(struct gorge_l2 *l2, uint64_t now_ms) {
-  static const char *const argv[] = {"TIME"};
-  static const size_t argv_len[] = {4};
-  if (l2->time_due || gorge_conn_state(l2->conn) != GORGE_CONN_READY) {
-    return;
-  }
-  l2->time.deadline_ms = 0;
-  l2->time_sent_ms = now_ms;
-  l2->time_due = gorge_conn_submit(l2->conn, &l2->time, 1, argv, argv_len, now_ms) == GORGE_OK;
-}
-
-uint64_t gorge_l2_remaining_ms(const struct gorge_l2 *l2, const struct gorge_envelope *e, uint64_t now_ms) {
-  if (!l2->clock_known) {
-    return 0;
-  }
-  int64_t server_ms = (int64_t)now_ms + l2->clock_offset_ms;
-  int64_t left = (int64_t)e->ends_ms - server_ms;
-  if (left <= 0) {
-    return 0;
-  }
-  return (uint64_t)left < GORGE_TTL_MAX_MS ? (uint64_t)left : GORGE_TTL_MAX_MS;
 }
 
 /* ---- the epoch ---- */
@@ -118,96 +63,42 @@ void gorge_l2_share_epoch(struct gorge_l2 *l2, const uint64_t *word,
   l2->learned_ctx = ctx;
 }
 
-static void on_epoch(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
-  (void)now_ms;
-  struct gorge_l2 *l2 = (void *)((char *)cmd - offsetof(struct gorge_l2, epoch_get));
-  uint64_t epoch;
-  if (status == GORGE_OK && gorge_l2_number_of(reply, &epoch)) {
-    gorge_l2_learn_epoch(l2, l2->epoch_seen, epoch);
-  }
-}
-
-/* A new connection: the host may have missed a clear, or this is another Redis. Answered before what is sent after it. */
-static void ask_epoch(struct gorge_l2 *l2, uint64_t now_ms) {
-  char name[GORGE_NAME_PREFIX_MAX];
-  size_t len = gorge_names_write(&l2->names, GORGE_NAME_EPOCH, NULL, 0, name, sizeof name);
-  const char *argv[] = {"GET", name};
-  const size_t argv_len[] = {3, len};
-  l2->epoch_get.deadline_ms = 0;
-  l2->epoch_seen = gorge_l2_name_epoch(l2);
-  (void)gorge_conn_submit(l2->conn, &l2->epoch_get, 2, argv, argv_len, now_ms); /* scripts tell, too */
-}
-
-/* ---- what happens when the connection becomes ready, or is lost ---- */
-
-static void on_loaded(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
-  (void)now_ms;
-  struct gorge_l2_load *load = (struct gorge_l2_load *)cmd; /* its first member */
-  if (status == GORGE_OK && reply->type == REDIS_REPLY_STRING && reply->len == GORGE_SCRIPT_SHA_LEN) {
-    memcpy(load->sha, reply->str, GORGE_SCRIPT_SHA_LEN);
-  }
-}
-
-/* Best effort: a script that could not be loaded goes as EVAL. */
-static void on_ready(void *ctx, uint64_t now_ms) {
-  struct gorge_l2 *l2 = ctx;
-  ask_time(l2, now_ms);
-  ask_epoch(l2, now_ms);
-  for (int i = 0; i < GORGE_SCRIPTS; i++) {
-    const char *text = gorge_script_text((enum gorge_script)i);
-    const char *argv[] = {"SCRIPT", "LOAD", text};
-    const size_t argv_len[] = {6, 4, strlen(text)};
-    l2->load[i].command.deadline_ms = 0;
-    if (gorge_conn_submit(l2->conn, &l2->load[i].command, 3, argv, argv_len, now_ms) != GORGE_OK) {
-      return;
-    }
-  }
-}
-
-/* What comes next may be another server. */
-static void on_lost(void *ctx, uint64_t now_ms) {
-  (void)now_ms;
-  struct gorge_l2 *l2 = ctx;
-  l2->clock_known = false;
-}
-
 struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, const struct gorge_conn_config *config) {
   struct gorge_l2 *l2 = calloc(1, sizeof *l2);
   if (l2 == NULL) {
     return NULL;
   }
   if (gorge_names_init(&l2->names, ns, ns_len) == GORGE_OK) {
-    l2->conn = gorge_conn_create(config);
+    l2->nodes[0] = gorge_l2_node_create(l2, config);
   }
-  if (l2->conn == NULL) {
+  if (l2->nodes[0] == NULL) {
     free(l2);
     return NULL;
   }
+  l2->node_count = 1;
   uint64_t max_reply = config->max_reply_bytes > 0 ? config->max_reply_bytes : MAX_REPLY_DEFAULT;
   l2->max_value = max_reply > REPLY_OVERHEAD ? max_reply - REPLY_OVERHEAD : 0;
   if (l2->max_value > GORGE_COMMAND_BYTES_MAX / 2) {
     l2->max_value = GORGE_COMMAND_BYTES_MAX / 2;
   }
-  l2->time.done = on_time;
-  l2->epoch_get.done = on_epoch;
   l2->epoch = &l2->own_epoch;
-  for (int i = 0; i < GORGE_SCRIPTS; i++) {
-    l2->load[i].command.done = on_loaded;
-    l2->load[i].sha = l2->sha[i];
-  }
-  gorge_conn_on_state(l2->conn, on_ready, on_lost, l2);
   return l2;
 }
 
 void gorge_l2_destroy(struct gorge_l2 *l2) {
   if (l2 != NULL) {
-    gorge_conn_destroy(l2->conn);
+    l2->closed = true;
+    for (uint32_t i = 0; i < l2->node_count; i++) {
+      gorge_l2_node_destroy(l2->nodes[i]);
+    }
     free(l2);
   }
 }
 
-struct gorge_conn *gorge_l2_conn(struct gorge_l2 *l2) {
-  return l2->conn;
+uint32_t gorge_l2_nodes(const struct gorge_l2 *l2) { return l2->node_count; }
+
+struct gorge_conn *gorge_l2_node_conn(struct gorge_l2 *l2, uint32_t node) {
+  return l2->nodes[node]->conn;
 }
 
 /* ---- requests ---- */
@@ -228,7 +119,7 @@ static int send_lookup(struct gorge_l2_request *rq, uint64_t now_ms) {
   if (status == GORGE_OK && (rq->ntags > 0 || rq->confirm_epoch)) {
     status = gorge_l2_submit_nonces(rq, rq->tags, rq->ntags, now_ms);
     if (status != GORGE_OK) {
-      gorge_conn_cancel(rq->l2->conn, &rq->command[0]);
+      gorge_conn_cancel(rq->state.node->conn, &rq->command[0]);
     }
   }
   return status;
@@ -247,7 +138,7 @@ int gorge_l2_begin(struct gorge_l2_request *rq, uint64_t now_ms) {
 }
 
 int gorge_l2_send(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint64_t now_ms) {
-  int status = gorge_l2_check(l2, rq);
+  int status = l2->closed ? GORGE_ERR_CLOSED : gorge_l2_check(l2, rq);
   if (status != GORGE_OK) {
     return status;
   }
@@ -259,9 +150,8 @@ int gorge_l2_send(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint64_t now
   rq->command[0].deadline_ms = rq->deadline_ms;
   rq->state.rejected = rq->rejected_version;
   rq->state.cursor = rq->since;
-  if (now_ms >= l2->clock_next_ms) {
-    ask_time(l2, now_ms);
-  }
+  rq->state.node = l2->nodes[0];
+  gorge_l2_node_clock(rq->state.node, now_ms);
   status = gorge_l2_begin(rq, now_ms);
   if (status != GORGE_OK) {
     rq->l2 = NULL;
@@ -273,8 +163,8 @@ void gorge_l2_cancel(struct gorge_l2_request *rq) {
   if (rq->l2 == NULL) {
     return;
   }
-  gorge_conn_cancel(rq->l2->conn, &rq->command[0]);
-  gorge_conn_cancel(rq->l2->conn, &rq->command[1]);
+  gorge_conn_cancel(rq->state.node->conn, &rq->command[0]);
+  gorge_conn_cancel(rq->state.node->conn, &rq->command[1]);
   gorge_l2_drop_kept(rq);
   rq->l2 = NULL;
 }

@@ -47,6 +47,8 @@
 #include "proto/envelope.h"
 #include "proto/message.h"
 
+enum { GORGE_NODES_MAX = 64 /* a namespace has no more partitions in a cluster */ };
+
 enum gorge_l2_verb {
   GORGE_L2_LOOKUP,
   GORGE_L2_LEASE,
@@ -122,6 +124,7 @@ struct gorge_l2_request {
   struct gorge_l2 *l2;
   struct gorge_command command[2];
   struct {
+    struct gorge_l2_node *node; /* which is asked */
     uint32_t step, rounds;
     uint32_t epochs;   /* how often the epoch turned out to be another one */
     uint64_t epoch;    /* in the names of the commands under way */
@@ -142,7 +145,13 @@ struct gorge_l2;
 struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, const struct gorge_conn_config *config);
 /* Completes every request with GORGE_ERR_CLOSED. NULL is fine. */
 void gorge_l2_destroy(struct gorge_l2 *l2);
-struct gorge_conn *gorge_l2_conn(struct gorge_l2 *l2);
+/*
+ * The servers it talks to, one but in a cluster: indices below gorge_l2_nodes, which only grows. The connection of an index stays the same.
+ */
+uint32_t gorge_l2_nodes(const struct gorge_l2 *l2);
+struct gorge_conn *gorge_l2_node_conn(struct gorge_l2 *l2, uint32_t node);
+/* The first of them, the only one of a single Redis. */
+static inline struct gorge_conn *gorge_l2_conn(struct gorge_l2 *l2) { return gorge_l2_node_conn(l2, 0); }
 /*
  * Shares the word of the epoch, which outlives the l2, before anything is sent; else it has one of its own. learned is called when Redis
  * names another epoch than `seen`, which the word held when Redis was asked: it stores the new one, unless the word has changed.

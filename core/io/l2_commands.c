@@ -123,7 +123,7 @@ static int submit(struct gorge_l2_request *rq, int index, uint64_t now_ms) {
   if (index == 1) {
     cmd->deadline_ms = rq->command[0].deadline_ms;
   }
-  return gorge_conn_submit(l2->conn, cmd, l2->argc, l2->argv, l2->argv_len, now_ms);
+  return gorge_conn_submit(rq->state.node->conn, cmd, l2->argc, l2->argv, l2->argv_len, now_ms);
 }
 
 int gorge_l2_submit_get(struct gorge_l2_request *rq, uint64_t now_ms) {
@@ -381,9 +381,9 @@ int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
       return sealed;
     }
   }
-  if (l2->sha[script][0] != '\0' && !rq->state.eval) {
+  if (rq->state.node->sha[script][0] != '\0' && !rq->state.eval) {
     start(l2, "EVALSHA");
-    add(l2, l2->sha[script], GORGE_SCRIPT_SHA_LEN);
+    add(l2, rq->state.node->sha[script], GORGE_SCRIPT_SHA_LEN);
   } else {
     start(l2, "EVAL");
     add_text(l2, gorge_script_text(script));

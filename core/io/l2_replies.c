@@ -202,8 +202,8 @@ static bool begins_with(const struct redisReply *reply, const char *word) {
 
 /* The request begins anew, under the epoch of now. */
 static void begin_anew(struct gorge_l2_request *rq, uint64_t now_ms) {
-  gorge_conn_cancel(rq->l2->conn, &rq->command[0]);
-  gorge_conn_cancel(rq->l2->conn, &rq->command[1]);
+  gorge_conn_cancel(rq->state.node->conn, &rq->command[0]);
+  gorge_conn_cancel(rq->state.node->conn, &rq->command[1]);
   gorge_l2_drop_kept(rq);
   if (++rq->state.epochs > EPOCHS_MAX) {
     gorge_l2_finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);

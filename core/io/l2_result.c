@@ -18,8 +18,8 @@ void gorge_l2_drop_kept(struct gorge_l2_request *rq) {
 
 void gorge_l2_finish(struct gorge_l2_request *rq, struct gorge_l2_result *result, uint64_t now_ms) {
   struct gorge_l2_kept *kept = rq->state.kept;
-  gorge_conn_cancel(rq->l2->conn, &rq->command[0]);
-  gorge_conn_cancel(rq->l2->conn, &rq->command[1]);
+  gorge_conn_cancel(rq->state.node->conn, &rq->command[0]);
+  gorge_conn_cancel(rq->state.node->conn, &rq->command[1]);
   rq->state.kept = NULL;
   rq->l2 = NULL;
   rq->done(rq, result, now_ms);

@@ -32,25 +32,22 @@ struct gorge_l2_kept {
   struct gorge_envelope envelope;
 };
 
+struct gorge_l2;
+
 /* SCRIPT LOAD of one script. */
 struct gorge_l2_load {
   struct gorge_command command;
   char *sha; /* where its answer goes */
 };
 
-struct gorge_l2 {
+/* One server: its connection, and what is known of it. */
+struct gorge_l2_node {
+  struct gorge_l2 *l2;
   struct gorge_conn *conn;
-  struct gorge_names names;
-  uint64_t max_value; /* bytes of value that can be read back */
 
   char sha[GORGE_SCRIPTS][GORGE_SCRIPT_SHA_LEN]; /* as Redis returned them; starts with NUL while unknown */
   struct gorge_l2_load load[GORGE_SCRIPTS];
 
-  const uint64_t *epoch; /* shared word; 0: not known */
-  void (*learned)(void *ctx, uint64_t seen, uint64_t epoch);
-  void *learned_ctx;
-  uint64_t own_epoch;
-  uint64_t named_epoch; /* in names */
   struct gorge_command epoch_get;
   uint64_t epoch_seen; /* the word when it was asked for */
 
@@ -61,6 +58,20 @@ struct gorge_l2 {
   uint64_t clock_rtt_ms;
   uint64_t clock_sample_ms; /* when the offset was learnt */
   uint64_t clock_next_ms;   /* ask again then */
+};
+
+struct gorge_l2 {
+  struct gorge_l2_node *nodes[GORGE_NODES_MAX];
+  uint32_t node_count;
+  bool closed; /* destroy is running */
+  struct gorge_names names;
+  uint64_t max_value; /* bytes of value that can be read back */
+
+  const uint64_t *epoch; /* shared word; 0: not known */
+  void (*learned)(void *ctx, uint64_t seen, uint64_t epoch);
+  void *learned_ctx;
+  uint64_t own_epoch;
+  uint64_t named_epoch; /* in names */
 
   char error[GORGE_L2_ERROR_MAX + 1];
   /* The command being built. */
@@ -71,6 +82,16 @@ struct gorge_l2 {
   char scratch[GORGE_L2_SCRATCH];
   struct gorge_seal seal;
 };
+
+/* ---- l2_node.c ---- */
+/* A node of the l2, with a connection of its own. NULL: out of memory. */
+struct gorge_l2_node *gorge_l2_node_create(struct gorge_l2 *l2, const struct gorge_conn_config *config);
+/* Completes what is under way with GORGE_ERR_CLOSED. NULL is fine. */
+void gorge_l2_node_destroy(struct gorge_l2_node *node);
+/* Asks for the server's clock when it is time to. */
+void gorge_l2_node_clock(struct gorge_l2_node *node, uint64_t now_ms);
+/* The ttl left of a value by the server's clock; 0: over, or unknown. */
+uint64_t gorge_l2_remaining_ms(const struct gorge_l2_node *node, const struct gorge_envelope *e, uint64_t now_ms);
 
 /* ---- l2_commands.c: each submits through command[0] unless told otherwise; statuses as gorge_l2_send ---- */
 int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq);
@@ -122,7 +143,5 @@ void gorge_l2_learn_epoch(struct gorge_l2 *l2, uint64_t seen, uint64_t epoch);
 bool gorge_l2_epoch_confirmed(const struct gorge_l2_request *rq, const struct redisReply *reply);
 /* Sends the first command of a request, or the epoch script when the names are not known. */
 int gorge_l2_begin(struct gorge_l2_request *rq, uint64_t now_ms);
-/* The ttl left of a value by the server's clock; 0: over, or unknown. */
-uint64_t gorge_l2_remaining_ms(const struct gorge_l2 *l2, const struct gorge_envelope *e, uint64_t now_ms);
 
 #endif

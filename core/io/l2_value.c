@@ -8,9 +8,9 @@
 #include "proto/bytes.h"
 
 static uint64_t remaining_of(const struct gorge_l2_request *rq, const struct gorge_envelope *e, uint64_t now_ms) {
-  uint64_t left = rq->state.left_ms, by_clock = gorge_l2_remaining_ms(rq->l2, e, now_ms);
+  uint64_t left = rq->state.left_ms, by_clock = gorge_l2_remaining_ms(rq->state.node, e, now_ms);
   /* What PTTL said was true when the answer was on its way. */
-  if (left == UINT64_MAX || (rq->l2->clock_known && by_clock < left)) {
+  if (left == UINT64_MAX || (rq->state.node->clock_known && by_clock < left)) {
     return by_clock;
   }
   return left < GORGE_TTL_MAX_MS ? left : GORGE_TTL_MAX_MS;
@@ -38,7 +38,7 @@ void gorge_l2_finish_hit(struct gorge_l2_request *rq, const struct gorge_envelop
   uint64_t remaining = kept > e->life.stale_ms ? kept - e->life.stale_ms : 0;
   if (remaining == 0 && !(rq->stale && kept > 0)) {
     /* Without the server's clock the value may be good: LEASE will tell, so do not call it rejected. */
-    gorge_l2_reject(rq, rq->l2->clock_known || rq->verb == GORGE_L2_LEASE ? e->version : 0, NULL, now_ms);
+    gorge_l2_reject(rq, rq->state.node->clock_known || rq->verb == GORGE_L2_LEASE ? e->version : 0, NULL, now_ms);
     return;
   }
   gorge_l2_clear_result(&result, remaining > 0 ? GORGE_HIT : GORGE_STALE);
@@ -130,7 +130,7 @@ bool gorge_l2_keep(struct gorge_l2_request *rq, const struct gorge_envelope *e) 
   if (e != NULL) {
     kept->envelope = *e;
   }
-  kept->reply = gorge_conn_keep_reply(rq->l2->conn);
+  kept->reply = gorge_conn_keep_reply(rq->state.node->conn);
   rq->state.kept = kept;
   return true;
 }
