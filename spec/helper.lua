@@ -66,6 +66,15 @@ function _M.replicated(opts)
   return set
 end
 
+--- Six nodes of a Redis Cluster; see support/cluster.lua.
+---@param opts? table
+---@return gorge.spec.Cluster
+function _M.cluster(opts)
+  local cluster = require("spec.support.cluster").start(opts)
+  _M.defer(function() cluster:stop() end)
+  return cluster
+end
+
 --- A relay in front of a redis-server, which can be made to fail; see support/relay.lua.
 ---@param server gorge.spec.Redis
 ---@return gorge.spec.Relay

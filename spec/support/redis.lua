@@ -16,6 +16,7 @@ local _M = { SERVER = SERVER }
 ---@field unix_url string unix:///PATH
 ---@field pid integer
 ---@field dir string its folder; the log is redis.log in it
+---@field paused boolean|nil
 local Redis = {}
 Redis.__index = Redis
 
@@ -106,6 +107,7 @@ end
 function Redis:launch()
   assert(not self.process or not self.process:alive(), "redis runs already")
   self.process = process.spawn { SERVER, self.dir .. "/redis.conf", stdout = self.dir .. "/stdout" }
+  self.paused = nil
   self.pid = self.process.pid
 end
 
@@ -175,10 +177,12 @@ end
 --- Stops the process from running without closing anything: a server that hangs.
 function Redis:pause()
   self.process:kill(process.SIGSTOP)
+  self.paused = true
 end
 
 function Redis:resume()
   self.process:kill(process.SIGCONT)
+  self.paused = nil
 end
 
 --- SIGKILL: gone in the middle of everything. `up` brings an empty one back.
