@@ -120,7 +120,7 @@ static void beat(struct gorge_watch *w, uint64_t now_ms) {
   w->beat.done = on_beat;
   w->beat.ctx = w;
   w->beating = gorge_l2_send(w->l2, &w->beat, now_ms) == GORGE_OK;
-  gorge_ev_link_kick(w->l2_link);
+  gorge_ev_l2_kick(w->l2_link);
 }
 
 /* What is stored without contact ends in time by itself. */

@@ -15,7 +15,7 @@
 
 #include "backlog/backlog.h"
 #include "drive/control.h"
-#include "drive/ev.h"
+#include "drive/ev_l2.h"
 #include "io/l2.h"
 
 enum {
@@ -46,7 +46,7 @@ struct gorge_watch {
   struct gorge_ev_link *subscriber_link;
   ev_timer subscriber_timer;
   struct gorge_l2 *l2; /* renews leases, reads the journal; made at the first need */
-  struct gorge_ev_link *l2_link;
+  struct gorge_ev_l2 *l2_link;
   enum gorge_sync_state sync;
   struct gorge_l2_request journal; /* in flight while sync is GORGE_SYNC_READING */
   uint64_t seen;                   /* highest version of a message since the subscription was confirmed */

@@ -71,7 +71,7 @@ static void read_journal(struct gorge_watch *w, uint64_t now_ms) {
   if (gorge_l2_send(w->l2, &w->journal, now_ms) == GORGE_OK) {
     w->sync = GORGE_SYNC_READING;
   }
-  gorge_ev_link_kick(w->l2_link);
+  gorge_ev_l2_kick(w->l2_link);
 }
 
 void gorge_journal_subscribed(struct gorge_watch *w, uint64_t now_ms) {

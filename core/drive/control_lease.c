@@ -157,7 +157,7 @@ bool gorge_lease_connect(struct gorge_watch *w) {
     }
   }
   if (w->l2 != NULL && w->l2_link == NULL) {
-    w->l2_link = gorge_ev_link_create(w->control->loop, gorge_l2_conn(w->l2), w->n.endpoint, NULL, NULL);
+    w->l2_link = gorge_ev_l2_create(w->control->loop, w->l2, w->n.endpoint);
   }
   return w->l2_link != NULL;
 }
@@ -179,7 +179,7 @@ static void renew_l2(struct gorge_control *c, struct gorge_lease *lease, uint64_
     lease->refs++;
     pthread_mutex_unlock(&c->mutex);
   }
-  gorge_ev_link_kick(w->l2_link);
+  gorge_ev_l2_kick(w->l2_link);
 }
 
 static void renew(struct gorge_control *c, struct gorge_lease *lease, uint64_t now_ms) {
@@ -280,7 +280,7 @@ static void remove_all(struct gorge_control *c, int handle) {
 
 void gorge_lease_unwatch(struct gorge_control *c, int handle, struct gorge_watch *w) {
   remove_all(c, handle);
-  gorge_ev_link_destroy(w->l2_link);
+  gorge_ev_l2_destroy(w->l2_link);
   if (w->l2 != NULL) {
     gorge_l2_destroy(w->l2); /* completes what is in flight, which lets go of its lease */
   }

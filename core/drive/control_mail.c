@@ -52,7 +52,7 @@ static void carry_out(struct gorge_watch *w, uint64_t now_ms) {
   int status = gorge_lease_connect(w) ? gorge_l2_send(w->l2, &w->mail_request, now_ms) : GORGE_ERR_MEMORY;
   w->mailing = status == GORGE_OK;
   if (w->l2_link != NULL) {
-    gorge_ev_link_kick(w->l2_link);
+    gorge_ev_l2_kick(w->l2_link);
   }
   if (!w->mailing) {
     finish(w, now_ms, status, 0, w->l2 != NULL ? gorge_conn_reason(gorge_l2_conn(w->l2)) : NULL);

@@ -65,7 +65,7 @@ static void start(struct gorge_watch *w, uint64_t now_ms) {
     return;
   }
   w->replaying = gorge_l2_send(w->l2, &w->replay, now_ms) == GORGE_OK;
-  gorge_ev_link_kick(w->l2_link);
+  gorge_ev_l2_kick(w->l2_link);
 }
 
 void gorge_replay_tick(struct gorge_watch *w, uint64_t now_ms) { start(w, now_ms); }

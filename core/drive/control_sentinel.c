@@ -212,7 +212,7 @@ void gorge_lookout_follow(struct gorge_watch *w) {
     return;
   }
   if (w->l2_link != NULL && gorge_conn_moved(gorge_l2_conn(w->l2))) {
-    gorge_ev_link_look(w->l2_link);
+    gorge_ev_l2_look(w->l2_link);
   }
   if (w->subscriber_link != NULL && gorge_conn_moved(gorge_subscriber_conn(w->subscriber))) {
     gorge_ev_link_look(w->subscriber_link);

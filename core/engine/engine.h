@@ -26,7 +26,7 @@
 #include "resil/breaker.h"
 #include "tls/tls.h"
 
-struct gorge_ev_link;
+struct gorge_ev_l2;
 struct gorge_guard;
 
 enum gorge_op_state {
@@ -176,11 +176,11 @@ struct gorge_cache {
   struct gorge_process *process;
   uint64_t *counters;
   struct gorge_l2 *l2;
-  uint64_t connects;          /* how often l2 was found connected anew */
-  struct gorge_ev_link *link; /* with GORGE_CONFIG_INLINE */
-  int watch;                  /* handle of the control thread, or -1 */
-  bool dropped;               /* the transport of a pump is to be closed */
-  struct gorge_command ping;  /* keeps an idle connection of a pump alive, and finds a dead one */
+  uint64_t connects;         /* how often l2 was found connected anew */
+  struct gorge_ev_l2 *link;  /* with GORGE_CONFIG_INLINE */
+  int watch;                 /* handle of the control thread, or -1 */
+  bool dropped;              /* the transport of a pump is to be closed */
+  struct gorge_command ping; /* keeps an idle connection of a pump alive, and finds a dead one */
   bool pinging;
   uint64_t ping_ms; /* when the next one is due */
 

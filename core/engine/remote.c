@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "drive/ev.h"
+#include "drive/ev_l2.h"
 #include "engine/engine.h"
 #include "resil/histogram.h"
 
@@ -23,7 +23,7 @@ int gorge_remote_open(gorge_cache *c) {
     return GORGE_OK;
   }
   struct ev_loop *loop = gorge_process_loop();
-  c->link = loop == NULL ? NULL : gorge_ev_link_create(loop, gorge_l2_conn(c->l2), c->endpoint, NULL, NULL);
+  c->link = loop == NULL ? NULL : gorge_ev_l2_create(loop, c->l2, c->endpoint);
   if (c->link == NULL) {
     gorge_l2_destroy(c->l2);
     c->l2 = NULL;
@@ -34,7 +34,7 @@ int gorge_remote_open(gorge_cache *c) {
 
 void gorge_remote_close(gorge_cache *c) {
   if (c->link != NULL) {
-    gorge_ev_link_destroy(c->link);
+    gorge_ev_l2_destroy(c->link);
     c->link = NULL;
   }
   if (c->l2 != NULL) {
@@ -76,7 +76,7 @@ void gorge_remote_follow(gorge_cache *c) {
     return;
   }
   if (c->link != NULL) {
-    gorge_ev_link_look(c->link);
+    gorge_ev_l2_look(c->link);
   } else {
     gorge_remote_tick(c, gorge_clock_ms());
   }
@@ -202,7 +202,7 @@ int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   }
   op->requested = true;
   if (c->link != NULL) {
-    gorge_ev_link_kick(c->link);
+    gorge_ev_l2_kick(c->link);
   }
   return GORGE_OK;
 }

@@ -271,6 +271,10 @@ void gorge_conn_closed(struct gorge_conn *c, uint64_t now_ms, const char *reason
   fail_all(c, status, now_ms);
 }
 
+bool gorge_conn_stirred(const struct gorge_conn *c) {
+  return gorge_buf_len(&c->out) > 0 || gorge_buf_len(&c->held) > 0 || (c->state == GORGE_CONN_DOWN && c->wanted);
+}
+
 void gorge_conn_output(struct gorge_conn *c, const char **ptr, size_t *len) {
   if (c->tls != NULL && !c->doomed) {
     gorge_conn_tls_output(c, ptr, len);

@@ -123,6 +123,8 @@ void gorge_conn_opened(struct gorge_conn *c, uint64_t now_ms);
  * (GORGE_ERR_PROTOCOL when malformed bytes were why), the backoff starts.
  */
 void gorge_conn_closed(struct gorge_conn *c, uint64_t now_ms, const char *reason);
+/* Whether there may be something to do for its driver after a submit: bytes to be sent or held back, or a transport that is wanted. */
+bool gorge_conn_stirred(const struct gorge_conn *c);
 /* Bytes to send now; *len 0 when none. The pointer is good until the next submit, input or sent. */
 void gorge_conn_output(struct gorge_conn *c, const char **ptr, size_t *len);
 void gorge_conn_sent(struct gorge_conn *c, size_t len);
