@@ -136,10 +136,8 @@ struct gorge_control {
 void gorge_control_poke(struct gorge_control *c);
 /* Whether the handle is of this process; all public functions ask first. */
 bool gorge_control_mine(const struct gorge_control *c);
-/* Any thread: the watch of a handle, or NULL. Good for the control thread until it ends the watch itself. */
-struct gorge_watch *gorge_control_find(struct gorge_control *c, int handle);
 
-/* Control thread: the same if it is live, not about to begin or to end. */
+/* Control thread: the watch of a handle if it is live, not about to begin or to end, else NULL. Good until this thread ends it. */
 struct gorge_watch *gorge_watch_live(struct gorge_control *c, int handle);
 
 /* All below: control thread only. `init` and `fini` also before it runs and after it has ended. */

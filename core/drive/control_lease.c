@@ -164,7 +164,7 @@ bool gorge_lease_connect(struct gorge_watch *w) {
 
 /* Failures are left to the next turn: the lease outlives two of them. */
 static void renew_l2(struct gorge_control *c, struct gorge_lease *lease, uint64_t now_ms) {
-  struct gorge_watch *w = gorge_control_find(c, lease->handle);
+  struct gorge_watch *w = gorge_watch_live(c, lease->handle);
   if (w == NULL || !gorge_lease_connect(w)) {
     return;
   }

@@ -11,26 +11,24 @@
 
 enum { ELECTION_MS = 500 };
 
-struct gorge_watch *gorge_control_find(struct gorge_control *c, int handle) {
-  if (handle < 0 || handle >= GORGE_WATCHES) {
-    return NULL;
+/*
+ * Any thread: the watch of a handle and its state, in one step, or NULL. One that has ended is not found: the main thread may free it as soon
+ * as it has the mutex. Any other is good for the control thread, which alone makes it end, and for the main thread, which alone frees it.
+ */
+static struct gorge_watch *find(struct gorge_control *c, int handle, enum gorge_watch_state *state) {
+  struct gorge_watch *w = NULL;
+  *state = GORGE_WATCH_ENDED;
+  if (handle >= 0 && handle < GORGE_WATCHES) {
+    pthread_mutex_lock(&c->mutex);
+    w = c->watches[handle];
+    *state = w != NULL ? w->state : GORGE_WATCH_ENDED;
+    pthread_mutex_unlock(&c->mutex);
   }
-  pthread_mutex_lock(&c->mutex);
-  struct gorge_watch *w = c->watches[handle];
-  pthread_mutex_unlock(&c->mutex);
-  return w;
+  return *state != GORGE_WATCH_ENDED ? w : NULL;
 }
 
 /* Handles to look at. relaxed: a watch that is being added meanwhile pokes when it is there. */
 static int watch_limit(const struct gorge_control *c) { return __atomic_load_n(&c->watch_limit, __ATOMIC_RELAXED); }
-
-/* Mutex not held. */
-static enum gorge_watch_state watch_state(struct gorge_watch *w) {
-  pthread_mutex_lock(&w->control->mutex);
-  enum gorge_watch_state state = w->state;
-  pthread_mutex_unlock(&w->control->mutex);
-  return state;
-}
 
 /* A watch that is to end while it is being started stays ENDING. */
 static void watch_advance(struct gorge_watch *w, enum gorge_watch_state from, enum gorge_watch_state to) {
@@ -146,8 +144,9 @@ static void elect(struct gorge_watch *w) {
 }
 
 struct gorge_watch *gorge_watch_live(struct gorge_control *c, int handle) {
-  struct gorge_watch *w = handle < watch_limit(c) ? gorge_control_find(c, handle) : NULL;
-  return w != NULL && watch_state(w) == GORGE_WATCH_LIVE ? w : NULL;
+  enum gorge_watch_state state;
+  struct gorge_watch *w = handle < watch_limit(c) ? find(c, handle, &state) : NULL;
+  return w != NULL && state == GORGE_WATCH_LIVE ? w : NULL;
 }
 
 static void on_election(struct ev_loop *loop, ev_timer *t, int events) {
@@ -164,12 +163,12 @@ static void on_election(struct ev_loop *loop, ev_timer *t, int events) {
 
 void gorge_subscribe_woken(struct gorge_control *c) {
   for (int i = 0; i < watch_limit(c); i++) {
-    struct gorge_watch *w = gorge_control_find(c, i);
-    if (w != NULL && watch_state(w) == GORGE_WATCH_LIVE) {
-      gorge_lookout_follow(w);
+    struct gorge_watch *w = gorge_watch_live(c, i);
+    if (w == NULL) {
+      continue;
     }
-    if (w != NULL && w->subscriber == NULL && watch_state(w) == GORGE_WATCH_LIVE &&
-        !gorge_role_taken(watch_role(w), gorge_clock_ms())) {
+    gorge_lookout_follow(w);
+    if (w->subscriber == NULL && !gorge_role_taken(watch_role(w), gorge_clock_ms())) {
       elect(w);
     }
   }
@@ -211,8 +210,8 @@ static void begin(struct gorge_control *c, struct gorge_watch *w) {
 void gorge_subscribe_command(struct gorge_control *c) {
   bool any = false;
   for (int i = 0; i < watch_limit(c); i++) {
-    struct gorge_watch *w = gorge_control_find(c, i);
-    enum gorge_watch_state state = w != NULL ? watch_state(w) : GORGE_WATCH_ENDED;
+    enum gorge_watch_state state;
+    struct gorge_watch *w = find(c, i, &state);
     if (state == GORGE_WATCH_NEW) {
       begin(c, w);
     } else if (state == GORGE_WATCH_ENDING) {
@@ -229,7 +228,8 @@ void gorge_subscribe_command(struct gorge_control *c) {
 void gorge_subscribe_fini(struct gorge_control *c) {
   ev_timer_stop(c->loop, &c->election);
   for (int i = 0; i < watch_limit(c); i++) {
-    struct gorge_watch *w = gorge_control_find(c, i);
+    enum gorge_watch_state state;
+    struct gorge_watch *w = find(c, i, &state);
     if (w != NULL) {
       end(c, i, w);
       free(w);
@@ -280,7 +280,8 @@ int gorge_control_watch(struct gorge_control *c, const struct gorge_control_name
 }
 
 void gorge_control_unwatch(struct gorge_control *c, int handle) {
-  struct gorge_watch *w = gorge_control_mine(c) ? gorge_control_find(c, handle) : NULL;
+  enum gorge_watch_state state;
+  struct gorge_watch *w = gorge_control_mine(c) ? find(c, handle, &state) : NULL;
   if (w == NULL) {
     return;
   }
@@ -298,6 +299,7 @@ void gorge_control_unwatch(struct gorge_control *c, int handle) {
 }
 
 bool gorge_control_subscribed(struct gorge_control *c, int handle) {
-  struct gorge_watch *w = gorge_control_mine(c) ? gorge_control_find(c, handle) : NULL;
+  enum gorge_watch_state state;
+  struct gorge_watch *w = gorge_control_mine(c) ? find(c, handle, &state) : NULL;
   return w != NULL && __atomic_load_n(&w->subscribed, __ATOMIC_ACQUIRE); /* partner: set_subscribed */
 }
