@@ -182,8 +182,8 @@ int gorge_l1_exchange(struct gorge_zone *zone, const struct gorge_owner *owner, 
 /*
  * Gives the entry of a key another end of life, and, if `version` is not 0, another version: the entry is written anew, so that records
  * of L0 lose it. `only` not 0: the entry must have that version. What else it has of a life keeps its distance from the end; it is not kept
- * as stale beyond `latest_ms`. Returns GORGE_OK, GORGE_MISS (no such entry), GORGE_BUSY (the lock was not to be had, or others change the
- * entry all the time: nothing has changed) or GORGE_ERR_MEMORY.
+ * as stale beyond `latest_ms`. While the namespace bounds lives (life_max_ms), no end is later than it was. Returns GORGE_OK, GORGE_MISS (no
+ * such entry), GORGE_BUSY (the lock was not to be had, or others change the entry all the time: nothing has changed) or GORGE_ERR_MEMORY.
  */
 struct gorge_touch {
   uint64_t only, version;

@@ -67,15 +67,29 @@ static int read_all(const struct gorge_zone *zone, const struct gorge_key *key, 
   return status == GORGE_HIT && c->read.word != word ? GORGE_REFUSED : status;
 }
 
-/* A life of the same lengths, from another end on. */
-static void move_life(struct gorge_entry *entry, const struct gorge_life *old, const struct gorge_touch *touch) {
+/*
+ * Whether this host has no contact with Redis: what it has then must end when it would end without a touch, or what is touched again and
+ * again outlives every bound. To be asked after the snapshot, as the want of contact forgets what has a snapshot from before it.
+ */
+static bool without_contact(const struct gorge_zone *zone, uint32_t ns) {
+  /* relaxed: see set_life in drive/control_contact.c; the acquire of the epoch in the snapshot came before */
+  return __atomic_load_n(&gorge_zone_words(zone, ns)->life_max_ms, __ATOMIC_RELAXED) != 0;
+}
+
+static double sooner(double a, double b) { return a < b ? a : b; }
+
+/* A life of the same lengths, from another end on. `capped`: it does not end later than it did. */
+static void move_life(struct gorge_entry *entry, const struct gorge_life *old, const struct gorge_touch *touch,
+                      bool capped) {
   double ends = (double)touch->expires_ms, whole = (double)touch->whole_ms, latest = (double)touch->latest_ms;
   struct gorge_life *life = &entry->life;
+  if (capped) {
+    ends = sooner(ends, old->ends_ms);
+  }
   *life = (struct gorge_life){.whole_ms = whole, .load_ms = old->load_ms};
-  entry->expires_ms = touch->expires_ms;
+  entry->expires_ms = (uint64_t)ends;
   if (old->keeps_ms > 0) {
-    life->keeps_ms = ends + (old->keeps_ms - old->ends_ms);
-    life->keeps_ms = life->keeps_ms < latest ? life->keeps_ms : latest;
+    life->keeps_ms = sooner(ends + (old->keeps_ms - old->ends_ms), latest);
   }
   if (old->refresh_ms > 0) {
     double ahead = old->whole_ms - old->refresh_ms;
@@ -107,7 +121,7 @@ static int attempt(struct gorge_zone *zone, const struct gorge_owner *owner, con
       .tags = c->tags,
   };
   if (touch != NULL) {
-    move_life(&entry, &c->read.life, touch);
+    move_life(&entry, &c->read.life, touch, without_contact(zone, key->ns));
   } else {
     entry.life.failures = change->failures;
   }

@@ -180,6 +180,39 @@ static void without_contact_old_entries_end_and_new_ones_are_young(void **state)
   assert_true(fresh_until(a) < GORGE_FRESH_ALWAYS);
 }
 
+static int touch(gorge_cache *c, const char *key, double ttl_ms) {
+  uint64_t op;
+  int status = gorge_touch_start(c, key, (uint32_t)strlen(key), ttl_ms, ttl_ms, &op);
+  return engine_finish(c, op, status);
+}
+
+/* Touches it again and again; until when L1 had it. */
+static uint64_t gone_although_touched(gorge_cache *c, const char *key) {
+  uint64_t limit = gorge_clock_ms() + 2 * DISCONNECTED_MS;
+  assert_non_null(engine_l1(c, key));
+  while (engine_l1(c, key) != NULL && gorge_clock_ms() < limit) {
+    (void)touch(c, key, 60000);
+    engine_turn(c, NULL, 10);
+  }
+  assert_null(engine_l1(c, key));
+  return gorge_clock_ms();
+}
+
+/* Who touches a value cannot know what others have done meanwhile. */
+static void without_contact_a_touch_keeps_nothing_for_longer(void **state) {
+  (void)state;
+  load(a, "before", "v");
+  support_redis_kill(&redis);
+  assert_true(WAIT_UNTIL(life_max(a) == DISCONNECTED_MS));
+  uint64_t from = gorge_clock_ms();
+  assert_true(gone_although_touched(a, "before") <= from + DISCONNECTED_MS + 200);
+  load(a, "since", "v");
+  from = gorge_clock_ms();
+  assert_true(gone_although_touched(a, "since") <= from + DISCONNECTED_MS + 200);
+  assert_true(support_redis_restart(&redis));
+  assert_true(WAIT_UNTIL(engine_follows(a) && life_max(a) == 0));
+}
+
 static void with_0_l1_is_silent_without_contact(void **state) {
   (void)state;
   gorge_cache_destroy(b);
@@ -230,6 +263,7 @@ int main(void) {
       TEST(a_journal_that_lost_its_memory_forgets_l1),
       TEST(silence_closes_l1_in_time),
       TEST(without_contact_old_entries_end_and_new_ones_are_young),
+      TEST(without_contact_a_touch_keeps_nothing_for_longer),
       TEST(with_0_l1_is_silent_without_contact),
       TEST(a_host_that_was_stopped_does_not_answer_from_before),
   };

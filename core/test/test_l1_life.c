@@ -159,6 +159,21 @@ static void test_a_touch_moves_the_whole_life(void **state) {
   assert_int_equal(age(&l1, "k", 10000), GORGE_MISS);
 }
 
+static void test_without_contact_a_touch_keeps_nothing_longer_as_stale(void **state) {
+  (void)state;
+  struct l1 l1 = l1_open(SIZE, 0, 0);
+  struct gorge_key key = l1_key(&l1, "k", 1);
+  assert_int_equal(put(&l1, "k", NULL, 0, 0), GORGE_STORED);
+  uint64_t *life_max_ms = &gorge_zone_words(l1.zone, l1.ns)->life_max_ms;
+  __atomic_store_n(life_max_ms, 10000, __ATOMIC_RELAXED);
+  struct gorge_touch touch = {.expires_ms = l1.now_ms + 9000, .whole_ms = l1.now_ms + 9200, .latest_ms = UINT64_MAX};
+  assert_int_equal(gorge_l1_touch(l1.zone, &l1.owner, &key, &touch, l1.now_ms), GORGE_OK);
+  assert_int_equal(age(&l1, "k", 999), GORGE_HIT);
+  assert_int_equal(age(&l1, "k", 1000), GORGE_STALE);
+  assert_int_equal(age(&l1, "k", 4999), GORGE_STALE);
+  assert_int_equal(age(&l1, "k", 5000), GORGE_MISS);
+}
+
 static void test_what_is_stale_makes_room_for_any_new_value(void **state) {
   (void)state;
   struct l1 l1 = l1_open(SIZE, 0, 0);
@@ -188,6 +203,7 @@ int main(void) {
       cmocka_unit_test(test_what_is_stale_goes_with_an_invalidation),
       cmocka_unit_test(test_of_all_who_find_it_due_one_puts_it_off),
       cmocka_unit_test(test_a_touch_moves_the_whole_life),
+      cmocka_unit_test(test_without_contact_a_touch_keeps_nothing_longer_as_stale),
       cmocka_unit_test(test_what_is_stale_makes_room_for_any_new_value),
       cmocka_unit_test(test_when_an_entry_is_due),
   };

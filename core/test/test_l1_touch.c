@@ -44,6 +44,33 @@ static void test_a_longer_and_a_shorter_life(void **state) {
   assert_int_equal(touch(&l1, "k", 0, 0, 5000), GORGE_MISS);
 }
 
+static void set_life_max(const struct l1 *l1, uint64_t ms) {
+  __atomic_store_n(&gorge_zone_words(l1->zone, l1->ns)->life_max_ms, ms, __ATOMIC_RELAXED);
+}
+
+static void test_without_contact_no_life_grows(void **state) {
+  (void)state;
+  struct l1 l1 = l1_open(SIZE, 0, 0);
+  set_life_max(&l1, 1000);
+  assert_int_equal(l1_put(&l1, "k", "value", 1000), GORGE_STORED);
+  uint64_t end_ms = l1.now_ms + 1000;
+  l1.now_ms += 900;
+  assert_int_equal(touch(&l1, "k", 0, 0, 1000),
+                   GORGE_OK); /* as long as what is stored now may live, and yet too long */
+  assert_true(read_of(&l1, "k").expires_ms == (double)end_ms);
+  l1.now_ms += 50;
+  assert_int_equal(touch(&l1, "k", 0, 0, 20), GORGE_OK);
+  assert_true(read_of(&l1, "k").expires_ms == (double)(l1.now_ms + 20));
+  assert_int_equal(touch(&l1, "k", 0, 0, 50), GORGE_OK); /* the end that it had before that is gone */
+  l1.now_ms += 20;
+  assert_null(l1_get(&l1, "k"));
+  /* with contact again, one that is still there may live for longer */
+  assert_int_equal(l1_put(&l1, "k", "value", 1000), GORGE_STORED);
+  set_life_max(&l1, 0);
+  assert_int_equal(touch(&l1, "k", 0, 0, 5000), GORGE_OK);
+  assert_true(read_of(&l1, "k").expires_ms == (double)(l1.now_ms + 5000));
+}
+
 static void test_versions(void **state) {
   (void)state;
   struct l1 l1 = l1_open(SIZE, 0, 0);
@@ -278,6 +305,7 @@ static void test_a_touch_does_not_undo_a_delete(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_a_longer_and_a_shorter_life),
+      cmocka_unit_test(test_without_contact_no_life_grows),
       cmocka_unit_test(test_versions),
       cmocka_unit_test(test_tags_stay),
       cmocka_unit_test(test_a_value_of_any_size),
