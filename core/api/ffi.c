@@ -448,6 +448,13 @@ void gorge_io_closed(gorge_cache *cache, const char *reason) {
   }
 }
 
+void gorge_io_rest(gorge_cache *cache, const char *reason) {
+  struct gorge_conn *conn = pumped(cache);
+  if (conn != NULL && !cache->dropped) {
+    gorge_conn_rest(conn, gorge_clock_ms(), reason);
+  }
+}
+
 void gorge_io_output(gorge_cache *cache, const char **ptr, uint64_t *len) {
   struct gorge_conn *conn = pumped(cache);
   size_t n = 0;

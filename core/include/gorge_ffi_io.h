@@ -10,6 +10,8 @@
 int gorge_io_connect(gorge_cache *cache, char *host, uint32_t host_size, uint32_t *port);
 void gorge_io_opened(gorge_cache *cache);
 void gorge_io_closed(gorge_cache *cache, const char *reason);
+/* The same of a socket that was closed because nothing is under way: the next command may connect at once. */
+void gorge_io_rest(gorge_cache *cache, const char *reason);
 /* Bytes to send; pointer good until the next call. *len 0: none. */
 void gorge_io_output(gorge_cache *cache, const char **ptr, uint64_t *len);
 void gorge_io_sent(gorge_cache *cache, uint64_t len);

@@ -189,6 +189,13 @@ uint32_t gorge_conn_pending(const struct gorge_conn *c) {
 
 uint64_t gorge_conn_connects(const struct gorge_conn *c) { return c->connects; }
 
+void gorge_conn_on_state(struct gorge_conn *c, void (*ready)(void *ctx, uint64_t now_ms),
+                         void (*lost)(void *ctx, uint64_t now_ms), void *ctx) {
+  c->on_ready = ready;
+  c->on_lost = lost;
+  c->state_ctx = ctx;
+}
+
 /* ---- driver side ---- */
 
 /* The reason is shown to people: what a server sent must not carry control bytes into a terminal or a log. */
@@ -273,6 +280,16 @@ void gorge_conn_closed(struct gorge_conn *c, uint64_t now_ms, const char *reason
 
 bool gorge_conn_stirred(const struct gorge_conn *c) {
   return gorge_buf_len(&c->out) > 0 || gorge_buf_len(&c->held) > 0 || (c->state == GORGE_CONN_DOWN && c->wanted);
+}
+
+void gorge_conn_rest(struct gorge_conn *c, uint64_t now_ms, const char *reason) {
+  bool idle = c->state == GORGE_CONN_READY && !c->doomed && gorge_conn_pending(c) == 0;
+  gorge_conn_closed(c, now_ms, reason);
+  if (idle) {
+    gorge_backoff_reset(&c->backoff);
+    c->retry_ms = now_ms;
+    c->wanted = false;
+  }
 }
 
 void gorge_conn_output(struct gorge_conn *c, const char **ptr, size_t *len) {
@@ -461,34 +478,4 @@ uint64_t gorge_conn_next_ms(const struct gorge_conn *c) {
     case GORGE_CONN_CLOSED: return UINT64_MAX;
   }
   return next < other ? next : other;
-}
-
-/* ---- pushes ---- */
-
-int gorge_conn_post(struct gorge_conn *c, int argc, const char *const *argv, const size_t *argv_len, uint64_t now_ms) {
-  if (c->state != GORGE_CONN_READY || c->doomed) {
-    return GORGE_ERR_DOWN;
-  }
-  int status = gorge_command_append(&c->out, argc, argv, argv_len);
-  if (status != GORGE_OK) {
-    return status;
-  }
-  if (!c->awaiting && gorge_pending_count(&c->sent) == 0) {
-    c->heard_ms = now_ms;
-  }
-  c->awaiting = c->streaming = true;
-  return GORGE_OK;
-}
-
-void gorge_conn_on_push(struct gorge_conn *c, void (*push)(void *ctx, const struct redisReply *reply, uint64_t now_ms),
-                        void *ctx) {
-  c->push = push;
-  c->push_ctx = ctx;
-}
-
-void gorge_conn_on_state(struct gorge_conn *c, void (*ready)(void *ctx, uint64_t now_ms),
-                         void (*lost)(void *ctx, uint64_t now_ms), void *ctx) {
-  c->on_ready = ready;
-  c->on_lost = lost;
-  c->state_ctx = ctx;
 }

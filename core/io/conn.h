@@ -9,7 +9,7 @@
  * Commands submitted while it is CONNECTING or in HANDSHAKE wait for READY; while DOWN they are refused at once with
  * GORGE_ERR_DOWN, unless a first attempt has not been made yet or the backoff is over (then they make the driver
  * connect). Commands beyond max_pending are refused with GORGE_ERR_FULL. Once wanted, it is wanted for good: after a
- * loss it asks for a new transport by itself.
+ * loss it asks for a new transport by itself; only after `rest` it waits for the next command.
  * A command that passes its deadline completes with GORGE_ERR_TIMEOUT; its reply, should it come, is matched and thrown
  * away: the connection goes on for the others. One that was not sent yet will not be sent.
  * When nothing at all has been received for `stall_ms` = max(2 * timeout_ms, 1000) while replies are due, the connection
@@ -125,6 +125,11 @@ void gorge_conn_opened(struct gorge_conn *c, uint64_t now_ms);
 void gorge_conn_closed(struct gorge_conn *c, uint64_t now_ms, const char *reason);
 /* Whether there may be something to do for its driver after a submit: bytes to be sent or held back, or a transport that is wanted. */
 bool gorge_conn_stirred(const struct gorge_conn *c);
+/*
+ * The driver has given up a transport that was not in use: no failure. The connection is not wanted until the next command, and may be had
+ * at once then. When something was under way, or the connection not READY: the same as closed.
+ */
+void gorge_conn_rest(struct gorge_conn *c, uint64_t now_ms, const char *reason);
 /* Bytes to send now; *len 0 when none. The pointer is good until the next submit, input or sent. */
 void gorge_conn_output(struct gorge_conn *c, const char **ptr, size_t *len);
 void gorge_conn_sent(struct gorge_conn *c, size_t len);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What conn.c, conn_tls.c and handshake.c share. Nobody else includes this. */
+/* What conn.c, conn_*.c and handshake.c share. Nobody else includes this. */
 #ifndef GORGE_IO_CONN_STATE_H
 #define GORGE_IO_CONN_STATE_H
 

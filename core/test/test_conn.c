@@ -273,6 +273,41 @@ static void test_while_down_commands_are_refused_then_make_it_connect(void **sta
   gorge_conn_destroy(c);
 }
 
+/* Given up while nobody used it: it does not come back by itself, and who wants it then does not wait for a backoff. */
+static void test_after_a_rest_the_next_command_connects_at_once(void **state) {
+  (void)state;
+  struct gorge_conn *c = make_ready();
+  gorge_conn_rest(c, T0 + 1, "idle");
+  assert_int_equal(gorge_conn_state(c), GORGE_CONN_DOWN);
+  assert_string_equal(gorge_conn_reason(c), "idle");
+  assert_true(gorge_conn_next_ms(c) == UINT64_MAX);
+  assert_false(gorge_conn_want_connect(c, T0 + 60000));
+  struct wire_command w;
+  wire_init(&w);
+  assert_int_equal(wire_submit(c, &w, "GET a", T0 + 1), GORGE_OK);
+  /* one that refuses is left alone for as long as after any other loss */
+  assert_true(gorge_conn_want_connect(c, T0 + 1));
+  gorge_conn_closed(c, T0 + 1, "refused");
+  assert_ended(&w, GORGE_ERR_DOWN, NULL);
+  assert_in_range(gorge_conn_next_ms(c) - (T0 + 1), 50, 100);
+  gorge_conn_destroy(c);
+}
+
+static void test_a_rest_of_what_is_in_use_is_a_loss(void **state) {
+  (void)state;
+  struct wire_command w;
+  struct gorge_conn *c = make_ready();
+  wire_init(&w);
+  assert_int_equal(wire_submit(c, &w, "GET a", T0), GORGE_OK);
+  gorge_conn_rest(c, T0 + 1, "idle");
+  assert_ended(&w, GORGE_ERR_DOWN, NULL);
+  assert_in_range(gorge_conn_next_ms(c) - (T0 + 1), 50, 100);
+  assert_true(gorge_conn_want_connect(c, T0 + 200));
+  gorge_conn_rest(c, T0 + 201, "idle"); /* not yet READY */
+  assert_true(gorge_conn_next_ms(c) >= T0 + 251 && gorge_conn_next_ms(c) < UINT64_MAX);
+  gorge_conn_destroy(c);
+}
+
 /* ---- replies ---- */
 
 static void test_replies_split_at_every_byte(void **state) {
@@ -1027,7 +1062,7 @@ static void test_any_order_of_events(void **state) {
       } else if (what < 10) {
         gorge_conn_opened(c, now);
       } else if (what == 10 && wire_random(&seed) % 8 == 0) {
-        gorge_conn_closed(c, now, "x");
+        (wire_random(&seed) % 2 == 0 ? gorge_conn_closed : gorge_conn_rest)(c, now, "x");
       } else if (what < 13) {
         wire_take(c);
         bool shaking = gorge_conn_state(c) == GORGE_CONN_HANDSHAKE;
@@ -1059,6 +1094,8 @@ int main(void) {
       cmocka_unit_test(test_a_ping_that_is_forbidden_will_do),
       cmocka_unit_test(test_handshake_of_another_protocol),
       cmocka_unit_test(test_connect_timeout_covers_the_handshake),
+      cmocka_unit_test(test_after_a_rest_the_next_command_connects_at_once),
+      cmocka_unit_test(test_a_rest_of_what_is_in_use_is_a_loss),
       cmocka_unit_test(test_backoff_grows_and_starts_anew_after_ready),
       cmocka_unit_test(test_a_short_ready_does_not_reset_the_backoff),
       cmocka_unit_test(test_while_down_commands_are_refused_then_make_it_connect),

@@ -229,6 +229,34 @@ describe("a reload", function()
     n:assert_clean_log()
   end)
 
+  -- An idle connection is given up then; that is no failure, and nobody does without Redis for it.
+  it("lets an old worker use Redis for as long as its requests last", function()
+    local n = node.start { options = { redis = helper.redis().url } }
+    use(n)
+    local before = n:stats().l2_errors
+    local batch = n:start(4, [[
+      count "begun"
+      while not ngx.worker.exiting() do
+        ngx.sleep(0.01)
+      end
+      for i = 1, 150 do -- long enough to be found idle more than once
+        ngx.sleep(0.01)
+        local ok, err = cache:set("key " .. ngx.worker.pid(), i, 60)
+        if not ok then
+          return i .. ": " .. err
+        end
+      end
+      return "done"
+    ]])
+    n:wait_count("begun", 4)
+    n.nginx:reload()
+    for _, result in ipairs(batch:results(10)) do
+      assert.same({ "done" }, { result[1] or result.err })
+    end
+    assert.equal(before, n:stats().l2_errors)
+    n.nginx:wait_drained(5)
+  end)
+
   it("keeps the zone when its size stays, and is refused by name when it changes", function()
     local n = node.start { options = { namespace = "sized", l1_size = "4m" } }
     n:run [[cache:set("k", 1, 600)]]

@@ -98,7 +98,7 @@ local function look_around(engine, link)
     engine:poll()
   elseif idle_and_exiting(engine) then
     link.stop = true
-    C.gorge_io_closed(engine.handle, "the worker is exiting")
+    C.gorge_io_rest(engine.handle, "the worker is exiting")
   end
 end
 
