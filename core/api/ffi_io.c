@@ -1,24 +1,142 @@
 /* SPDX-License-Identifier: MIT */
-/* The skin of the library, continued: what ngx_gorge_module needs besides the functions of a pump. */
+/* The skin of the library, continued: the functions of a pump, and what ngx_gorge_module needs besides. */
 #include "base/clock.h"
 #include "engine/engine.h"
 
 static bool own(const gorge_cache *cache) { return cache->generation == gorge_process_generation(); }
 
-double gorge_io_due(gorge_cache *cache) {
-  if (!own(cache) || cache->l2 == NULL || cache->link != NULL) {
-    return -1;
+/* Whether connections are moved from outside; those of a fork's parent are left alone. */
+static bool is_pumped(const gorge_cache *cache) { return own(cache) && cache->l2 != NULL && cache->link == NULL; }
+
+/* The connection to a node, or NULL; and what is kept of it, which may be NULL before somebody has connected. */
+static struct gorge_conn *pumped(const gorge_cache *cache, uint32_t node, struct gorge_remote_node **kept) {
+  if (!is_pumped(cache) || node >= gorge_l2_nodes(cache->l2)) {
+    return NULL;
   }
-  if (cache->dropped) {
-    return 0;
+  *kept = cache->nodes[node];
+  return gorge_l2_node_conn(cache->l2, node);
+}
+
+/* The same while its transport is one. */
+static struct gorge_conn *open_at(const gorge_cache *cache, uint32_t node) {
+  struct gorge_remote_node *kept;
+  struct gorge_conn *conn = pumped(cache, node, &kept);
+  return conn != NULL && kept != NULL && !kept->dropped ? conn : NULL;
+}
+
+uint32_t gorge_io_nodes(gorge_cache *cache) { return is_pumped(cache) ? gorge_l2_nodes(cache->l2) : 0; }
+
+uint32_t gorge_io_stirred(gorge_cache *cache, uint32_t *nodes, uint32_t max) {
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < gorge_io_nodes(cache) && count < max; i++) {
+    const struct gorge_conn *conn = gorge_l2_node_conn(cache->l2, i);
+    if (gorge_conn_pending(conn) > 0 && gorge_conn_stirred(conn)) {
+      nodes[count++] = i;
+    }
   }
-  const struct gorge_conn *conn = gorge_l2_conn(cache->l2);
+  return count;
+}
+
+int gorge_io_connect(gorge_cache *cache, uint32_t node, char *host, uint32_t host_size, uint32_t *port) {
+  struct gorge_remote_node *kept;
+  struct gorge_conn *conn = pumped(cache, node, &kept);
   uint64_t now_ms = gorge_clock_ms();
-  bool idle = gorge_conn_pending(conn) == 0;
-  uint64_t due_ms = idle && gorge_conn_state(conn) == GORGE_CONN_DOWN ? UINT64_MAX : gorge_conn_next_ms(conn);
-  if (idle && gorge_conn_state(conn) == GORGE_CONN_READY && cache->ping_ms < due_ms) {
-    due_ms = cache->ping_ms;
+  kept = conn != NULL ? gorge_remote_node(cache, node) : NULL;
+  if (kept == NULL) {
+    return GORGE_MISS;
   }
+  if (gorge_conn_state(conn) != GORGE_CONN_CONNECTING && !gorge_conn_want_connect(conn, now_ms)) {
+    return GORGE_MISS;
+  }
+  uint16_t p = 0;
+  const char *reason = NULL;
+  struct gorge_address address;
+  int status = gorge_endpoint_address(cache->endpoint, now_ms, &address, &reason);
+  if (status == GORGE_PENDING && gorge_conn_tick(conn, now_ms)) {
+    status = GORGE_ERR_TIMEOUT; /* nobody may be waiting who would look at the clock */
+  } else if (status == GORGE_OK) {
+    gorge_conn_towards(conn, address.place);
+    status = gorge_address_text(&address, host, host_size, &p);
+  }
+  *port = p;
+  if (status < 0) {
+    gorge_conn_closed(conn, now_ms, reason != NULL ? reason : gorge_status_text(status));
+    return GORGE_MISS;
+  }
+  if (status == GORGE_OK) {
+    kept->dropped = false; /* what comes from now on is about a new transport */
+  }
+  return status;
+}
+
+void gorge_io_opened(gorge_cache *cache, uint32_t node) {
+  struct gorge_remote_node *kept;
+  struct gorge_conn *conn = pumped(cache, node, &kept);
+  if (conn != NULL && kept != NULL) {
+    gorge_conn_opened(conn, gorge_clock_ms());
+    /* Too late for a connection that has given up meanwhile: this transport is of no use. */
+    kept->dropped = gorge_conn_state(conn) != GORGE_CONN_HANDSHAKE;
+  }
+}
+
+void gorge_io_closed(gorge_cache *cache, uint32_t node, const char *reason) {
+  struct gorge_conn *conn = open_at(cache, node);
+  if (conn != NULL) {
+    if (gorge_conn_state(conn) == GORGE_CONN_CONNECTING) {
+      (void)gorge_endpoint_failed(cache->endpoint, NULL); /* a name may have another address that answers */
+    }
+    gorge_conn_closed(conn, gorge_clock_ms(), reason);
+  }
+}
+
+void gorge_io_rest(gorge_cache *cache, uint32_t node, const char *reason) {
+  struct gorge_conn *conn = open_at(cache, node);
+  if (conn != NULL) {
+    gorge_conn_rest(conn, gorge_clock_ms(), reason);
+  }
+}
+
+void gorge_io_output(gorge_cache *cache, uint32_t node, const char **ptr, uint64_t *len) {
+  struct gorge_conn *conn = open_at(cache, node);
+  size_t n = 0;
+  *ptr = NULL;
+  if (conn != NULL) {
+    gorge_conn_output(conn, ptr, &n);
+  }
+  *len = n;
+}
+
+void gorge_io_sent(gorge_cache *cache, uint32_t node, uint64_t len) {
+  struct gorge_conn *conn = open_at(cache, node);
+  if (conn != NULL) {
+    gorge_conn_sent(conn, len);
+  }
+}
+
+int gorge_io_input(gorge_cache *cache, uint32_t node, const char *ptr, uint64_t len) {
+  struct gorge_conn *conn = open_at(cache, node);
+  return conn == NULL ? GORGE_ERR_CLOSED : gorge_conn_input(conn, ptr, len, gorge_clock_ms());
+}
+
+uint32_t gorge_io_pending(gorge_cache *cache, uint32_t node) {
+  struct gorge_remote_node *kept;
+  const struct gorge_conn *conn = pumped(cache, node, &kept);
+  return conn == NULL ? 0 : gorge_conn_pending(conn);
+}
+
+int gorge_io_dropped(gorge_cache *cache, uint32_t node) { return open_at(cache, node) == NULL; }
+
+int gorge_io_tick(gorge_cache *cache, uint32_t node) {
+  if (!own(cache)) {
+    return 1;
+  }
+  gorge_cache_turn(cache, gorge_clock_ms()); /* also where there is no Redis: ops wait for other workers */
+  return gorge_io_dropped(cache, node);
+}
+
+double gorge_io_due(gorge_cache *cache) {
+  uint64_t now_ms = gorge_clock_ms();
+  uint64_t due_ms = is_pumped(cache) ? gorge_remote_next_ms(cache) : UINT64_MAX;
   if (due_ms == UINT64_MAX) {
     return -1;
   }
@@ -49,19 +167,12 @@ int gorge_bell_fd(gorge_cache *cache) {
   return control == NULL ? GORGE_ERR_SYSTEM : gorge_control_bell_fd(control);
 }
 
-/* Who waits for another worker is looked after without Redis, too. */
-static int tick(gorge_cache *cache) {
-  if (!own(cache) || cache->l2 != NULL) {
-    return gorge_io_tick(cache);
-  }
-  gorge_cache_turn(cache, gorge_clock_ms());
-  return 0;
-}
-
 const struct gorge_io_calls *gorge_io_calls(void) {
   static const struct gorge_io_calls calls = {
       .abi_version = GORGE_ABI_VERSION,
       .size = sizeof(struct gorge_io_calls),
+      .nodes = gorge_io_nodes,
+      .stirred = gorge_io_stirred,
       .connect = gorge_io_connect,
       .opened = gorge_io_opened,
       .closed = gorge_io_closed,
@@ -69,7 +180,8 @@ const struct gorge_io_calls *gorge_io_calls(void) {
       .sent = gorge_io_sent,
       .input = gorge_io_input,
       .pending = gorge_io_pending,
-      .tick = tick,
+      .tick = gorge_io_tick,
+      .dropped = gorge_io_dropped,
       .due = gorge_io_due,
       .woken = gorge_io_woken,
   };

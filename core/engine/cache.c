@@ -153,12 +153,12 @@ static void forget_process(gorge_cache *c) {
   c->counters = NULL;
   c->l2 = NULL;
   c->link = NULL;
-  c->connects = 0;
   c->watch = -1;
   c->threads = false;
   c->sync_until_ms = 0;
-  c->dropped = false;
-  c->pinging = false;
+  memset(&c->node, 0, sizeof c->node);
+  memset(c->nodes, 0, sizeof c->nodes);
+  c->nodes[0] = &c->node;
   c->slots = NULL;
   c->free_slots = NULL;
   c->slot_count = c->op_count = c->free_count = 0;

@@ -140,6 +140,15 @@ struct gorge_op {
   char few[GORGE_OP_FEW]; /* the last member: key and packed tags, when they are few bytes */
 };
 
+/* What a process keeps of one of the servers that it asks. */
+struct gorge_remote_node {
+  uint64_t connects;         /* how often it was found connected anew */
+  bool dropped;              /* the transport of a pump is to be closed */
+  bool pinging;              /* `ping` is under way */
+  struct gorge_command ping; /* keeps an idle connection of a pump alive, and finds a dead one */
+  uint64_t ping_ms;          /* when the next one is due */
+};
+
 struct gorge_cache {
   struct gorge_zone *zone;
   uint32_t ns;
@@ -176,13 +185,10 @@ struct gorge_cache {
   struct gorge_process *process;
   uint64_t *counters;
   struct gorge_l2 *l2;
-  uint64_t connects;         /* how often l2 was found connected anew */
-  struct gorge_ev_l2 *link;  /* with GORGE_CONFIG_INLINE */
-  int watch;                 /* handle of the control thread, or -1 */
-  bool dropped;              /* the transport of a pump is to be closed */
-  struct gorge_command ping; /* keeps an idle connection of a pump alive, and finds a dead one */
-  bool pinging;
-  uint64_t ping_ms; /* when the next one is due */
+  struct gorge_ev_l2 *link; /* with GORGE_CONFIG_INLINE */
+  int watch;                /* handle of the control thread, or -1 */
+  struct gorge_remote_node node,
+      *nodes[GORGE_NODES_MAX]; /* of l2: the first one, which is always there; each, or NULL */
 
   struct gorge_op **slots;
   uint32_t slot_count, op_count;
@@ -308,10 +314,14 @@ void gorge_blob_free(struct gorge_blob *blob);
 /* Makes the process's connection. Returns GORGE_OK or GORGE_ERR_MEMORY. */
 int gorge_remote_open(gorge_cache *c);
 void gorge_remote_close(gorge_cache *c);
-/* Counts what became of the connection since the last call. */
+/* What is kept of a node of l2; it does not move. NULL: there is no such node, or memory is short. */
+struct gorge_remote_node *gorge_remote_node(gorge_cache *c, uint32_t node);
+/* Counts what became of the connections since the last call. */
 void gorge_remote_look(gorge_cache *c);
-/* Expires deadlines of a connection that is moved from outside; sends a PING when it is due. */
+/* Expires deadlines of connections that are moved from outside; sends a PING to each that it is due for. */
 void gorge_remote_tick(gorge_cache *c, uint64_t now_ms);
+/* Milliseconds of the clock when the tick will have something to do; UINT64_MAX: not before something else has happened. */
+uint64_t gorge_remote_next_ms(const gorge_cache *c);
 /* Leaves a master that is none any more, so that what is sent next waits for the other one. Not inside completions. */
 void gorge_remote_follow(gorge_cache *c);
 /* Whether this process has a way to ask Redis. */

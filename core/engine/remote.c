@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* An op's request to Redis: breaker before, breaker and latency after, dispatch of the reply. */
-#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -41,53 +41,9 @@ void gorge_remote_close(gorge_cache *c) {
     gorge_l2_destroy(c->l2);
     c->l2 = NULL;
   }
-}
-
-static void on_pong(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
-  gorge_cache *c = (void *)((char *)cmd - offsetof(gorge_cache, ping));
-  (void)status, (void)reply, (void)now_ms;
-  c->pinging = false;
-}
-
-static void ping(gorge_cache *c, struct gorge_conn *conn, uint64_t now_ms) {
-  static const char *const argv[] = {"PING"};
-  static const size_t argv_len[] = {4};
-  if (gorge_conn_state(conn) != GORGE_CONN_READY || gorge_conn_pending(conn) > 0) {
-    c->ping_ms = now_ms + GORGE_IO_IDLE_MS;
-  } else if (now_ms >= c->ping_ms && !c->pinging) {
-    c->ping_ms = now_ms + GORGE_IO_IDLE_MS;
-    c->ping.done = on_pong;
-    c->ping.deadline_ms = 0;
-    c->pinging = gorge_conn_submit(conn, &c->ping, 1, argv, argv_len, now_ms) == GORGE_OK;
-  }
-}
-
-void gorge_remote_tick(gorge_cache *c, uint64_t now_ms) {
-  struct gorge_conn *conn = gorge_l2_conn(c->l2);
-  if (gorge_conn_tick(conn, now_ms)) {
-    gorge_conn_closed(conn, now_ms, gorge_conn_reason(conn));
-    c->dropped = true;
-  }
-  ping(c, conn, now_ms);
-}
-
-void gorge_remote_follow(gorge_cache *c) {
-  if (!gorge_conn_moved(gorge_l2_conn(c->l2))) {
-    return;
-  }
-  if (c->link != NULL) {
-    gorge_ev_l2_look(c->link);
-  } else {
-    gorge_remote_tick(c, gorge_clock_ms());
-  }
-}
-
-void gorge_remote_look(gorge_cache *c) {
-  uint64_t connects = gorge_conn_connects(gorge_l2_conn(c->l2));
-  for (; c->connects < connects; c->connects++) {
-    if (c->connects > 0) {
-      gorge_count(c, GORGE_COUNT_RECONNECTS);
-    }
+  for (uint32_t i = 1; i < GORGE_NODES_MAX; i++) {
+    free(c->nodes[i]);
+    c->nodes[i] = NULL;
   }
 }
 

@@ -11,7 +11,7 @@
  */
 
 enum gorge_abi {
-  GORGE_ABI_VERSION = 1,
+  GORGE_ABI_VERSION = 2,
   GORGE_KEY_MAX = 8192,  /* bytes in a key */
   GORGE_TAG_MAX = 255,   /* bytes in a tag */
   GORGE_TAGS_MAX = 16,   /* tags on a value */

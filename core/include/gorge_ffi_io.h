@@ -3,24 +3,31 @@
 
 /* ------------------------------------------------------------------ moving bytes from outside (cosockets)
  *
- * One reader and one writer move the bytes of this process's connection. Without GORGE_CONFIG_INLINE only.
+ * One reader and one writer move the bytes of each of this process's connections, which lead to the nodes of a cluster; a single Redis is
+ * node 0. A node that is none has nothing to say. Without GORGE_CONFIG_INLINE only.
  */
 
+/* How many nodes there are: 1, in a cluster as many as have been met; it only grows. 0: nothing is moved from outside. */
+uint32_t gorge_io_nodes(gorge_cache *cache);
+/* The nodes that have something to be sent, or that are to be connected to for it, up to max of them. Returns how many. */
+uint32_t gorge_io_stirred(gorge_cache *cache, uint32_t *nodes, uint32_t max);
 /* GORGE_OK: connect now to host ("unix:/path" or a numeric address) and port; GORGE_PENDING: a name is being resolved, ask again soon; GORGE_MISS: no connection wanted now. */
-int gorge_io_connect(gorge_cache *cache, char *host, uint32_t host_size, uint32_t *port);
-void gorge_io_opened(gorge_cache *cache);
-void gorge_io_closed(gorge_cache *cache, const char *reason);
+int gorge_io_connect(gorge_cache *cache, uint32_t node, char *host, uint32_t host_size, uint32_t *port);
+void gorge_io_opened(gorge_cache *cache, uint32_t node);
+void gorge_io_closed(gorge_cache *cache, uint32_t node, const char *reason);
 /* The same of a socket that was closed because nothing is under way: the next command may connect at once. */
-void gorge_io_rest(gorge_cache *cache, const char *reason);
+void gorge_io_rest(gorge_cache *cache, uint32_t node, const char *reason);
 /* Bytes to send; pointer good until the next call. *len 0: none. */
-void gorge_io_output(gorge_cache *cache, const char **ptr, uint64_t *len);
-void gorge_io_sent(gorge_cache *cache, uint64_t len);
-/* Bytes received. Not GORGE_OK: close the socket and call gorge_io_closed. */
-int gorge_io_input(gorge_cache *cache, const char *ptr, uint64_t len);
+void gorge_io_output(gorge_cache *cache, uint32_t node, const char **ptr, uint64_t *len);
+void gorge_io_sent(gorge_cache *cache, uint32_t node, uint64_t len);
+/* Bytes received. Not GORGE_OK: close the socket and call gorge_io_closed. What it makes other nodes be asked, gorge_io_stirred names. */
+int gorge_io_input(gorge_cache *cache, uint32_t node, const char *ptr, uint64_t len);
 /* Commands whose replies are due or that wait to be sent. */
-uint32_t gorge_io_pending(gorge_cache *cache);
-/* 1 when the transport must be closed (handshake refused, silence). Expires deadlines; sends a PING after GORGE_IO_IDLE_MS without any. */
-int gorge_io_tick(gorge_cache *cache);
+uint32_t gorge_io_pending(gorge_cache *cache, uint32_t node);
+/* 1 when the node's transport must be closed (handshake refused, silence), or is closed already for all that the core knows. */
+int gorge_io_dropped(gorge_cache *cache, uint32_t node);
+/* Expires deadlines; sends a PING to each node after GORGE_IO_IDLE_MS without any. Then as gorge_io_dropped. */
+int gorge_io_tick(gorge_cache *cache, uint32_t node);
 
 /* ------------------------------------------------------------------ moving bytes from nginx's event loop
  *
@@ -30,14 +37,17 @@ int gorge_io_tick(gorge_cache *cache);
 struct gorge_io_calls {
   uint32_t abi_version; /* GORGE_ABI_VERSION */
   uint32_t size;        /* of this struct */
-  int (*connect)(gorge_cache *cache, char *host, uint32_t host_size, uint32_t *port);
-  void (*opened)(gorge_cache *cache);
-  void (*closed)(gorge_cache *cache, const char *reason);
-  void (*output)(gorge_cache *cache, const char **ptr, uint64_t *len);
-  void (*sent)(gorge_cache *cache, uint64_t len);
-  int (*input)(gorge_cache *cache, const char *ptr, uint64_t len);
-  uint32_t (*pending)(gorge_cache *cache);
-  int (*tick)(gorge_cache *cache);
+  uint32_t (*nodes)(gorge_cache *cache);
+  uint32_t (*stirred)(gorge_cache *cache, uint32_t *nodes, uint32_t max);
+  int (*connect)(gorge_cache *cache, uint32_t node, char *host, uint32_t host_size, uint32_t *port);
+  void (*opened)(gorge_cache *cache, uint32_t node);
+  void (*closed)(gorge_cache *cache, uint32_t node, const char *reason);
+  void (*output)(gorge_cache *cache, uint32_t node, const char **ptr, uint64_t *len);
+  void (*sent)(gorge_cache *cache, uint32_t node, uint64_t len);
+  int (*input)(gorge_cache *cache, uint32_t node, const char *ptr, uint64_t len);
+  uint32_t (*pending)(gorge_cache *cache, uint32_t node);
+  int (*tick)(gorge_cache *cache, uint32_t node);
+  int (*dropped)(gorge_cache *cache, uint32_t node);
   double (*due)(gorge_cache *cache);
   uint32_t (*woken)(gorge_cache *cache, void **waiters, uint32_t max, uint32_t *gone);
 };

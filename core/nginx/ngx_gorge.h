@@ -3,8 +3,9 @@
  * ngx_gorge_module: moves the bytes of a worker's Redis connections in nginx's own event loop, in C, and wakes who waits for the answers.
  * It takes the place of cosocket pump and doorbell (lua/gorge/hosts). What the bytes mean is libgorge's business, whose functions Lua hands over.
  *
- * A link is what a worker has for one cache: at most one connection, a timer, and a turn, which is posted whenever something may be to be
- * sent: it runs after the handlers of this round of the event loop, so that all of their commands leave in one send.
+ * A link is what a worker has for one cache: at most one connection to each node (a single Redis is one, a cluster has several), a timer,
+ * and a turn, which is posted whenever something may be to be sent: it runs after the handlers of this round of the event loop, so that all
+ * of their commands leave in one send.
  *
  * Everything runs in a worker's main thread.
  */
@@ -31,16 +32,27 @@ typedef struct {
 
 typedef struct ngx_gorge_link_s ngx_gorge_link_t;
 
+typedef struct ngx_gorge_node_s ngx_gorge_node_t;
+
+struct ngx_gorge_node_s {
+  ngx_gorge_link_t *link;
+  ngx_gorge_node_t *next; /* that with the next number */
+  uint32_t number;
+  ngx_connection_t *connection; /* NULL: none */
+  unsigned connecting : 1;
+};
+
 struct ngx_gorge_link_s {
   ngx_queue_t queue; /* of all links of this worker */
   ngx_gorge_link_conf_t conf;
-  ngx_connection_t *connection; /* NULL: none */
-  ngx_connection_t *bell;       /* around a copy of the eventfd that tells of other workers, or NULL */
-  ngx_event_t turn;             /* posted */
+  ngx_gorge_node_t node;  /* the first of its nodes, */
+  ngx_gorge_node_t *last; /* the last, */
+  uint32_t count;         /* and how many they are; they only become more */
+  ngx_connection_t *bell; /* around a copy of the eventfd that tells of other workers, or NULL */
+  ngx_event_t turn;       /* posted */
   ngx_event_t timer;
   ngx_msec_t due; /* when the timer, if set, fires at the latest */
   ngx_log_t log;  /* nginx's, but for what it would say about each connection that Redis refuses */
-  unsigned connecting : 1;
 };
 
 /* --- ngx_gorge_link.c --- */
@@ -49,7 +61,7 @@ void ngx_gorge_link_init(ngx_gorge_link_t *link);
 void ngx_gorge_link_kick(ngx_gorge_link_t *link);
 /* Looks at shared memory and the clock, and wakes whoever that concerns. */
 void ngx_gorge_link_look(ngx_gorge_link_t *link);
-/* Closes the connection and forgets timer and turn; nobody is told. */
+/* Closes the connections and forgets timer and turn, and its nodes but the first; nobody is told. */
 void ngx_gorge_link_fini(ngx_gorge_link_t *link);
 
 #endif

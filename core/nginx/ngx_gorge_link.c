@@ -27,26 +27,30 @@ static void wake(ngx_gorge_link_t *link) {
   }
 }
 
-static void close_connection(ngx_gorge_link_t *link) {
-  if (link->connection != NULL) {
-    ngx_close_connection(link->connection);
-    link->connection = NULL;
+static void close_connection(ngx_gorge_node_t *node) {
+  if (node->connection != NULL) {
+    ngx_close_connection(node->connection);
+    node->connection = NULL;
   }
-  link->connecting = 0;
+  node->connecting = 0;
 }
 
 /* The connection is lost or cannot be had: its commands fail. */
-static void lost(ngx_gorge_link_t *link, const char *reason) {
-  close_connection(link);
-  link->conf.calls->closed(link->conf.cache, reason);
+static void lost(ngx_gorge_node_t *node, const char *reason) {
+  const ngx_gorge_link_conf_t *conf = &node->link->conf;
+  close_connection(node);
+  conf->calls->closed(conf->cache, node->number, reason);
+  if (node->link->count > 1) {
+    ngx_gorge_link_kick(node->link); /* another node may be asked instead, whose turn is over */
+  }
 }
 
 /* The same, with the text of an errno. */
-static void lost_by(ngx_gorge_link_t *link, const char *what, ngx_err_t err) {
+static void lost_by(ngx_gorge_node_t *node, const char *what, ngx_err_t err) {
   u_char text[128], reason[192];
   *ngx_strerror(err, text, sizeof text - 1) = '\0';
   *ngx_snprintf(reason, sizeof reason - 1, "%s: %s", what, text) = '\0';
-  lost(link, (const char *)reason);
+  lost(node, (const char *)reason);
 }
 
 /* ---- connecting ---- */
@@ -85,20 +89,20 @@ static void read_handler(ngx_event_t *event);
 static void write_handler(ngx_event_t *event);
 
 /* A connection of nginx's around a new socket, or NULL, and the connection is told why. */
-static ngx_connection_t *open_socket(ngx_gorge_link_t *link, int family) {
+static ngx_connection_t *open_socket(ngx_gorge_node_t *node, int family) {
   ngx_socket_t fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd == (ngx_socket_t)-1) {
-    lost_by(link, "socket", ngx_socket_errno);
+    lost_by(node, "socket", ngx_socket_errno);
     return NULL;
   }
   int on = 1;
   if (family != AF_UNIX) {
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* without it merely slower */
   }
-  ngx_connection_t *c = ngx_get_connection(fd, &link->log);
+  ngx_connection_t *c = ngx_get_connection(fd, &node->link->log);
   if (c == NULL) {
     (void)ngx_close_socket(fd);
-    lost(link, "worker_connections are not enough");
+    lost(node, "worker_connections are not enough");
     return NULL;
   }
   c->number = ngx_atomic_fetch_add(ngx_connection_counter, 1);
@@ -106,46 +110,46 @@ static ngx_connection_t *open_socket(ngx_gorge_link_t *link, int family) {
   c->recv = ngx_recv;
   c->send = ngx_send;
   c->log_error = NGX_ERROR_INFO;
-  c->data = link;
-  c->read->log = c->write->log = &link->log;
+  c->data = node;
+  c->read->log = c->write->log = &node->link->log;
   c->read->handler = read_handler;
   c->write->handler = write_handler;
   return c;
 }
 
-static void opened(ngx_gorge_link_t *link) {
-  link->connecting = 0;
-  link->connection->write->ready = 1;
-  link->conf.calls->opened(link->conf.cache);
+static void opened(ngx_gorge_node_t *node) {
+  node->connecting = 0;
+  node->connection->write->ready = 1;
+  node->link->conf.calls->opened(node->link->conf.cache, node->number);
 }
 
-static void connect_to(ngx_gorge_link_t *link, const address_t *address, socklen_t len) {
-  ngx_connection_t *c = open_socket(link, address->any.sa_family);
+static void connect_to(ngx_gorge_node_t *node, const address_t *address, socklen_t len) {
+  ngx_connection_t *c = open_socket(node, address->any.sa_family);
   if (c == NULL) {
     return;
   }
-  link->connection = c;
-  link->connecting = 1;
+  node->connection = c;
+  node->connecting = 1;
   int rc = connect(c->fd, &address->any, len);
   ngx_err_t err = rc == 0 ? 0 : ngx_socket_errno;
   if (err != 0 && err != NGX_EINPROGRESS) {
-    lost_by(link, "connect", err);
+    lost_by(node, "connect", err);
   } else if (ngx_handle_read_event(c->read, 0) != NGX_OK || ngx_handle_write_event(c->write, 0) != NGX_OK) {
-    lost(link, "no event for the connection");
+    lost(node, "no event for the connection");
   } else if (err == 0) {
-    opened(link);
+    opened(node);
   }
 }
 
 /* Connects if there is a reason to. Returns when to try again, in ms; 0: no need to. */
-static ngx_msec_t connect_now(ngx_gorge_link_t *link) {
-  const ngx_gorge_link_conf_t *conf = &link->conf;
+static ngx_msec_t connect_now(ngx_gorge_node_t *node) {
+  const ngx_gorge_link_conf_t *conf = &node->link->conf;
   char host[256];
   uint32_t port = 0;
-  if (link->connection != NULL || conf->calls->pending(conf->cache) == 0) {
+  if (node->connection != NULL || conf->calls->pending(conf->cache, node->number) == 0) {
     return 0;
   }
-  int status = conf->calls->connect(conf->cache, host, sizeof host, &port);
+  int status = conf->calls->connect(conf->cache, node->number, host, sizeof host, &port);
   if (status == GORGE_PENDING) {
     return RESOLVE_MS;
   }
@@ -155,61 +159,61 @@ static ngx_msec_t connect_now(ngx_gorge_link_t *link) {
   address_t address;
   socklen_t len = parse_address(host, port, &address);
   if (len == 0) {
-    lost(link, "not an address");
+    lost(node, "not an address");
   } else {
-    connect_to(link, &address, len);
+    connect_to(node, &address, len);
   }
   return 0;
 }
 
 /* The socket has become writable while connecting: the attempt is decided. */
-static void connect_done(ngx_gorge_link_t *link) {
+static void connect_done(ngx_gorge_node_t *node) {
   int err = 0;
   socklen_t len = sizeof err;
-  if (getsockopt(link->connection->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0) {
+  if (getsockopt(node->connection->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0) {
     err = ngx_socket_errno;
   }
   if (err != 0) {
-    lost_by(link, "connect", err);
+    lost_by(node, "connect", err);
   } else {
-    opened(link);
+    opened(node);
   }
 }
 
 /* ---- moving bytes ---- */
 
 /* Sends what there is; the rest waits for the socket. */
-static void flush(ngx_gorge_link_t *link) {
-  const ngx_gorge_link_conf_t *conf = &link->conf;
-  for (int i = 0; link->connection != NULL && !link->connecting && link->connection->write->ready; i++) {
-    ngx_connection_t *c = link->connection;
+static void flush(ngx_gorge_node_t *node) {
+  const ngx_gorge_link_conf_t *conf = &node->link->conf;
+  for (int i = 0; node->connection != NULL && !node->connecting && node->connection->write->ready; i++) {
+    ngx_connection_t *c = node->connection;
     const char *ptr;
     uint64_t len;
-    conf->calls->output(conf->cache, &ptr, &len);
+    conf->calls->output(conf->cache, node->number, &ptr, &len);
     if (len == 0) {
       return;
     }
     if (i == SENDS_PER_TURN) {
-      ngx_post_event(&link->turn, &ngx_posted_next_events);
+      ngx_post_event(&node->link->turn, &ngx_posted_next_events);
       return;
     }
     ssize_t n = c->send(c, (u_char *)ptr, (size_t)len);
     if (n > 0) {
-      conf->calls->sent(conf->cache, (uint64_t)n);
+      conf->calls->sent(conf->cache, node->number, (uint64_t)n);
     } else if (n != NGX_AGAIN) {
-      lost_by(link, "send", ngx_socket_errno);
+      lost_by(node, "send", ngx_socket_errno);
     }
   }
-  ngx_connection_t *c = link->connection;
+  ngx_connection_t *c = node->connection;
   if (c != NULL && ngx_handle_write_event(c->write, 0) != NGX_OK) {
-    lost(link, "no event for the connection");
+    lost(node, "no event for the connection");
   }
 }
 
 /* Reads until there is no more, or enough for this time. */
-static void receive(ngx_gorge_link_t *link) {
-  const ngx_gorge_link_conf_t *conf = &link->conf;
-  ngx_connection_t *c = link->connection;
+static void receive(ngx_gorge_node_t *node) {
+  const ngx_gorge_link_conf_t *conf = &node->link->conf;
+  ngx_connection_t *c = node->connection;
   for (int i = 0; c->read->ready; i++) {
     if (i == READS_PER_EVENT) {
       ngx_post_event(c->read, &ngx_posted_next_events);
@@ -217,21 +221,60 @@ static void receive(ngx_gorge_link_t *link) {
     }
     ssize_t n = c->recv(c, buffer, sizeof buffer);
     if (n > 0) {
-      if (conf->calls->input(conf->cache, (const char *)buffer, (uint64_t)n) != GORGE_OK) {
-        lost(link, "protocol error");
+      if (conf->calls->input(conf->cache, node->number, (const char *)buffer, (uint64_t)n) != GORGE_OK) {
+        lost(node, "protocol error");
         return;
       }
     } else if (n == 0) {
-      lost(link, "closed by Redis");
+      lost(node, "closed by Redis");
       return;
     } else if (n != NGX_AGAIN) {
-      lost_by(link, "recv", ngx_socket_errno);
+      lost_by(node, "recv", ngx_socket_errno);
       return;
     }
   }
   if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
-    lost(link, "no event for the connection");
+    lost(node, "no event for the connection");
   }
+}
+
+/* ---- the nodes ---- */
+
+/* The link has a node for each that there is; one for which memory is short has to wait for the next look. */
+static void meet(ngx_gorge_link_t *link) {
+  uint32_t count = link->conf.calls->nodes(link->conf.cache);
+  while (link->count < count) {
+    ngx_gorge_node_t *node = ngx_calloc(sizeof *node, &link->log);
+    if (node == NULL) {
+      return;
+    }
+    node->link = link;
+    node->number = link->count++;
+    link->last->next = node;
+    link->last = node;
+  }
+}
+
+/* Connections that the library has given up. */
+static void drop(ngx_gorge_link_t *link) {
+  const ngx_gorge_link_conf_t *conf = &link->conf;
+  for (ngx_gorge_node_t *node = &link->node; node != NULL; node = node->next) {
+    if (node->connection != NULL && conf->calls->dropped(conf->cache, node->number) != 0) {
+      close_connection(node);
+    }
+  }
+}
+
+/* Connects and sends. Returns when to try again to connect, in ms; 0: no need to. */
+static ngx_msec_t advance(ngx_gorge_link_t *link) {
+  ngx_msec_t retry = 0;
+  meet(link);
+  for (ngx_gorge_node_t *node = &link->node; node != NULL; node = node->next) {
+    ngx_msec_t again = connect_now(node);
+    retry = again > 0 ? again : retry;
+    flush(node);
+  }
+  return retry;
 }
 
 /* ---- time ---- */
@@ -239,13 +282,17 @@ static void receive(ngx_gorge_link_t *link) {
 static void arm(ngx_gorge_link_t *link, ngx_msec_t retry) {
   const ngx_gorge_link_conf_t *conf = &link->conf;
   double due = conf->calls->due(conf->cache);
-  bool busy = conf->calls->pending(conf->cache) > 0;
+  bool busy = false, connected = false;
+  for (const ngx_gorge_node_t *node = &link->node; node != NULL; node = node->next) {
+    busy = busy || conf->calls->pending(conf->cache, node->number) > 0;
+    connected = connected || node->connection != NULL;
+  }
   if (retry > 0 && (due < 0 || due > (double)retry)) {
     due = (double)retry;
   }
   link->timer.cancelable =
       busy ? 0 : 1; /* an idle connection does not keep an exiting worker; it stays for requests that drain */
-  if (link->connection == NULL && !busy) {
+  if (!connected && !busy) {
     due = -1; /* nothing to be closed, nobody to be told */
   }
   if (due < 0) {
@@ -265,11 +312,11 @@ static void arm(ngx_gorge_link_t *link, ngx_msec_t retry) {
 /* The end of whatever happened: deadlines, what is to be sent next, who is to be woken. */
 static void settle(ngx_gorge_link_t *link) {
   const ngx_gorge_link_conf_t *conf = &link->conf;
-  if (conf->calls->due(conf->cache) == 0 && conf->calls->tick(conf->cache) != 0) {
-    close_connection(link); /* libgorge knows */
+  if (conf->calls->due(conf->cache) == 0) {
+    (void)conf->calls->tick(conf->cache, 0);
+    drop(link);
   }
-  ngx_msec_t retry = connect_now(link);
-  flush(link);
+  ngx_msec_t retry = advance(link);
   wake(link);
   arm(link, retry);
 }
@@ -280,22 +327,22 @@ static void timer_handler(ngx_event_t *event) { settle(event->data); }
 
 static void read_handler(ngx_event_t *event) {
   ngx_connection_t *c = event->data;
-  ngx_gorge_link_t *link = c->data;
+  ngx_gorge_node_t *node = c->data;
   if (c->close) {
-    lost(link, "worker_shutdown_timeout is over");
-  } else if (!link->connecting) {
-    receive(link);
+    lost(node, "worker_shutdown_timeout is over");
+  } else if (!node->connecting) {
+    receive(node);
   }
-  settle(link);
+  settle(node->link);
 }
 
 static void write_handler(ngx_event_t *event) {
   ngx_connection_t *c = event->data;
-  ngx_gorge_link_t *link = c->data;
-  if (link->connecting) {
-    connect_done(link);
+  ngx_gorge_node_t *node = c->data;
+  if (node->connecting) {
+    connect_done(node);
   }
-  settle(link);
+  settle(node->link);
 }
 
 void ngx_gorge_link_init(ngx_gorge_link_t *link) {
@@ -303,6 +350,9 @@ void ngx_gorge_link_init(ngx_gorge_link_t *link) {
   if (link->log.log_level < NGX_LOG_DEBUG && link->log.log_level > NGX_LOG_ALERT) {
     link->log.log_level = NGX_LOG_ALERT;
   }
+  link->node.link = link;
+  link->last = &link->node;
+  link->count = 1;
   link->turn.handler = turn_handler;
   link->timer.handler = timer_handler;
   link->turn.data = link->timer.data = link;
@@ -318,12 +368,20 @@ void ngx_gorge_link_kick(ngx_gorge_link_t *link) {
 }
 
 void ngx_gorge_link_look(ngx_gorge_link_t *link) {
-  (void)link->conf.calls->tick(link->conf.cache);
+  (void)link->conf.calls->tick(link->conf.cache, 0);
   settle(link);
 }
 
 void ngx_gorge_link_fini(ngx_gorge_link_t *link) {
-  close_connection(link);
+  close_connection(&link->node);
+  for (ngx_gorge_node_t *node = link->node.next, *next; node != NULL; node = next) {
+    next = node->next;
+    close_connection(node);
+    ngx_free(node);
+  }
+  link->node.next = NULL;
+  link->last = &link->node;
+  link->count = 1;
   if (link->turn.posted) {
     ngx_delete_posted_event(&link->turn);
   }

@@ -27,9 +27,9 @@ uint64_t peer_version(uint64_t n) { return server_ms() * 1000 + n; }
 static void fetch_output(struct peer *p) {
   const char *ptr;
   uint64_t len;
-  gorge_io_output(p->cache, &ptr, &len);
+  gorge_io_output(p->cache, 0, &ptr, &len);
   wire_add(&p->asked, ptr, len);
-  gorge_io_sent(p->cache, len);
+  gorge_io_sent(p->cache, 0, len);
 }
 
 /* A number after `mark`, and the end of the line. */
@@ -93,8 +93,8 @@ void peer_connect(struct peer *p, gorge_cache *c) {
   wire_free(&p->asked);
   memset(p, 0, sizeof *p);
   p->cache = cache;
-  assert_int_equal(gorge_io_connect(c, host, sizeof host, &port), GORGE_OK);
-  gorge_io_opened(c);
+  assert_int_equal(gorge_io_connect(c, 0, host, sizeof host, &port), GORGE_OK);
+  gorge_io_opened(c, 0);
   /* Twice: the handshake, and what is sent once it has been answered. What comes after that is the test's. */
   while (p->loaded < GORGE_SCRIPTS && available(p)) {
     struct peer_command cmd = parse(p);
@@ -159,7 +159,7 @@ void peer_expect_script(struct peer *p, int script) {
 
 bool peer_idle(struct peer *p) { return !look(p); }
 
-int peer_say(struct peer *p, const char *bytes) { return gorge_io_input(p->cache, bytes, strlen(bytes)); }
+int peer_say(struct peer *p, const char *bytes) { return gorge_io_input(p->cache, 0, bytes, strlen(bytes)); }
 
 static uint32_t split(const char *tags, struct gorge_l2_tag *out) {
   uint32_t n = 0;
@@ -194,7 +194,7 @@ static void build(struct wire_text *t, uint64_t version, const char *value, cons
 }
 
 static int send_text(struct peer *p, struct wire_text *t) {
-  int status = gorge_io_input(p->cache, t->ptr, t->len);
+  int status = gorge_io_input(p->cache, 0, t->ptr, t->len);
   wire_free(t);
   return status;
 }

@@ -46,20 +46,22 @@ static const char *reason(void) {
 }
 
 /* Waits for the end of the connection's backoff. */
-static void await_connect(void) { assert_true(WAIT_UNTIL(gorge_io_connect(c, host, sizeof host, &port) == GORGE_OK)); }
+static void await_connect(void) {
+  assert_true(WAIT_UNTIL(gorge_io_connect(c, 0, host, sizeof host, &port) == GORGE_OK));
+}
 
 static void where_to_connect_is_told_when_somebody_wants_it(void **state) {
   (void)state;
   struct gorge_config config = engine_config(NULL, "/nonexistent/redis.sock", 0);
   gorge_cache *idle = engine_cache(&config);
-  assert_int_equal(gorge_io_connect(idle, host, sizeof host, &port), GORGE_MISS);
+  assert_int_equal(gorge_io_connect(idle, 0, host, sizeof host, &port), GORGE_MISS);
   assert_int_equal(gorge_cache_enter(idle, 0), GORGE_OK);
-  assert_int_equal(gorge_io_connect(idle, host, sizeof host, &port), GORGE_MISS);
+  assert_int_equal(gorge_io_connect(idle, 0, host, sizeof host, &port), GORGE_MISS);
   uint64_t op;
   idle->threads = true;
   assert_int_equal(engine_lookup(idle, "k", &op), GORGE_PENDING);
-  assert_int_equal(gorge_io_pending(idle), 1);
-  assert_int_equal(gorge_io_connect(idle, host, sizeof host, &port), GORGE_OK);
+  assert_int_equal(gorge_io_pending(idle, 0), 1);
+  assert_int_equal(gorge_io_connect(idle, 0, host, sizeof host, &port), GORGE_OK);
   assert_string_equal(host, "unix:/nonexistent/redis.sock");
   assert_int_equal(port, 0);
   gorge_op_free(idle, op);
@@ -70,38 +72,38 @@ static void where_to_connect_is_told_when_somebody_wants_it(void **state) {
 static void after_a_drop_the_next_attempt_is_heard_of(void **state) {
   (void)state;
   gorge_conn_fail(gorge_l2_conn(c->l2), "enough");
-  assert_int_equal(gorge_io_tick(c), 1);
+  assert_int_equal(gorge_io_tick(c, 0), 1);
   assert_string_equal(reason(), "enough");
   const char *ptr;
   uint64_t len;
-  gorge_io_output(c, &ptr, &len);
+  gorge_io_output(c, 0, &ptr, &len);
   assert_int_equal(len, 0);
-  assert_int_not_equal(gorge_io_input(c, "+OK\r\n", 5), GORGE_OK);
-  gorge_io_closed(c, "the socket that was to be closed");
+  assert_int_not_equal(gorge_io_input(c, 0, "+OK\r\n", 5), GORGE_OK);
+  gorge_io_closed(c, 0, "the socket that was to be closed");
   assert_string_equal(reason(), "enough");
   await_connect();
-  gorge_io_closed(c, "connection refused");
+  gorge_io_closed(c, 0, "connection refused");
   assert_int_equal(redis_state(), GORGE_CONN_DOWN); /* at once, not when connecting has taken too long */
   assert_string_equal(reason(), "connection refused");
   await_connect();
-  assert_int_equal(gorge_io_tick(c), 0);
+  assert_int_equal(gorge_io_tick(c, 0), 0);
   assert_int_equal(engine_counter(c, GORGE_COUNT_RECONNECTS), 0); /* not yet, and the first one was none */
   peer_connect(&peer, c);
   assert_int_equal(redis_state(), GORGE_CONN_READY);
-  assert_int_equal(gorge_io_tick(c), 0);
+  assert_int_equal(gorge_io_tick(c, 0), 0);
   assert_int_equal(engine_counter(c, GORGE_COUNT_RECONNECTS), 1);
 }
 
 /* The socket was had, but later than anybody waited for it: it must not be sat upon. */
 static void a_socket_that_opens_too_late_is_to_be_closed(void **state) {
   (void)state;
-  gorge_io_closed(c, "lost");
+  gorge_io_closed(c, 0, "lost");
   await_connect();
   gorge_conn_closed(gorge_l2_conn(c->l2), gorge_clock_ms(), "connecting took too long"); /* as its tick does */
-  gorge_io_opened(c);
-  assert_int_equal(gorge_io_tick(c), 1);
-  assert_int_not_equal(gorge_io_input(c, "+OK\r\n", 5), GORGE_OK);
-  gorge_io_closed(c, "closed as asked");
+  gorge_io_opened(c, 0);
+  assert_int_equal(gorge_io_tick(c, 0), 1);
+  assert_int_not_equal(gorge_io_input(c, 0, "+OK\r\n", 5), GORGE_OK);
+  gorge_io_closed(c, 0, "closed as asked");
   await_connect();
   peer_connect(&peer, c);
   assert_int_equal(redis_state(), GORGE_CONN_READY);
@@ -113,7 +115,7 @@ static void bytes_that_are_no_redis_end_the_connection(void **state) {
   assert_int_equal(engine_fetch(c, "k", NULL, &op), GORGE_PENDING);
   peer_expect(&peer, "GET");
   assert_int_not_equal(peer_say(&peer, "HTTP/1.1 400 Bad Request\r\n\r\n"), GORGE_OK);
-  gorge_io_closed(c, "protocol error");
+  gorge_io_closed(c, 0, "protocol error");
   assert_int_equal(engine_status(c, op).status, GORGE_LEASE); /* for this host */
   assert_non_null(strstr(reason(), "malformed"));
   assert_int_equal(gorge_fetch_skip(c, op), GORGE_OK);
@@ -127,7 +129,7 @@ static void an_answer_may_come_byte_by_byte(void **state) {
   peer_expect(&peer, "GET");
   for (const char *at = "$-1\r\n"; *at != '\0'; at++) {
     assert_int_equal(engine_status(c, op).status, GORGE_PENDING);
-    assert_int_equal(gorge_io_input(c, at, 1), GORGE_OK);
+    assert_int_equal(gorge_io_input(c, 0, at, 1), GORGE_OK);
   }
   assert_int_equal(engine_status(c, op).status, GORGE_MISS);
   gorge_op_free(c, op);
@@ -188,15 +190,15 @@ static void what_is_not_moved_from_outside_says_so(void **state) {
     const char *ptr;
     uint64_t len;
     assert_int_equal(gorge_cache_enter(o, 0), GORGE_OK);
-    assert_int_equal(gorge_io_connect(o, host, sizeof host, &port), GORGE_MISS);
-    gorge_io_opened(o);
-    gorge_io_closed(o, "why");
-    gorge_io_output(o, &ptr, &len);
+    assert_int_equal(gorge_io_connect(o, 0, host, sizeof host, &port), GORGE_MISS);
+    gorge_io_opened(o, 0);
+    gorge_io_closed(o, 0, "why");
+    gorge_io_output(o, 0, &ptr, &len);
     assert_int_equal(len, 0);
-    gorge_io_sent(o, 0);
-    assert_int_equal(gorge_io_input(o, "x", 1), GORGE_ERR_CLOSED);
-    assert_int_equal(gorge_io_pending(o), 0);
-    assert_int_equal(gorge_io_tick(o), 1);
+    gorge_io_sent(o, 0, 0);
+    assert_int_equal(gorge_io_input(o, 0, "x", 1), GORGE_ERR_CLOSED);
+    assert_int_equal(gorge_io_pending(o, 0), 0);
+    assert_int_equal(gorge_io_tick(o, 0), 1);
     gorge_cache_destroy(o);
   }
 }

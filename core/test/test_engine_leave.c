@@ -25,7 +25,7 @@ static int begin(void **state) {
 static int end(void **state) {
   (void)state;
   bool clean = engine_flights(c) == 0 && gorge_pending(c) == 0 && c->waiting == NULL && peer_idle(&peer) &&
-               gorge_io_pending(c) == 0;
+               gorge_io_pending(c, 0) == 0;
   gorge_cache_destroy(c);
   peer_free(&peer);
   return clean ? 0 : -1;
@@ -194,7 +194,7 @@ static void a_cache_is_destroyed_in_every_state(void **state) {
 
 /* ---- Redis goes away ---- */
 
-static void lose(void) { gorge_io_closed(c, "lost"); }
+static void lose(void) { gorge_io_closed(c, 0, "lost"); }
 
 static void lost_before_a_lease_was_had_runs_the_loader_for_this_host(void **state) {
   (void)state;

@@ -25,7 +25,7 @@ static int begin(void **state) {
 static int end(void **state) {
   (void)state;
   bool clean = engine_flights(c) == 0 && gorge_pending(c) == 0 && c->waiting == NULL && peer_idle(&peer) &&
-               gorge_io_pending(c) == 0;
+               gorge_io_pending(c, 0) == 0;
   gorge_cache_destroy(c);
   peer_free(&peer);
   return clean ? 0 : -1;
@@ -461,7 +461,7 @@ static void a_deadline_is_due_and_an_idle_connection_is_pinged(void **state) {
   const struct gorge_io_calls *calls = gorge_io_calls();
   assert_int_equal(calls->abi_version, GORGE_ABI_VERSION);
   assert_int_equal(calls->size, sizeof *calls);
-  (void)gorge_io_tick(c);
+  (void)gorge_io_tick(c, 0);
   double idle = gorge_io_due(c);
   assert_true(idle >= 0 && idle <= GORGE_IO_IDLE_MS);
   assert_int_equal(engine_lookup(c, "a", &op), GORGE_PENDING);

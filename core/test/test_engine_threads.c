@@ -219,14 +219,14 @@ static void advance(struct running *r) {
 static void drop(int i, const char *reason) {
   close(sockets[i]);
   sockets[i] = -1;
-  gorge_io_closed(caches[i], reason);
+  gorge_io_closed(caches[i], 0, reason);
 }
 
 static void connect_socket(int i) {
   char host[256];
   uint32_t port;
   struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (gorge_io_connect(caches[i], host, sizeof host, &port) != GORGE_OK) {
+  if (gorge_io_connect(caches[i], 0, host, sizeof host, &port) != GORGE_OK) {
     return;
   }
   memcpy(address.sun_path, redis.path, strlen(redis.path) + 1);
@@ -236,16 +236,16 @@ static void connect_socket(int i) {
     drop(i, "connect");
     return;
   }
-  gorge_io_opened(caches[i]);
+  gorge_io_opened(caches[i], 0);
 }
 
 static void send_some(int i, uint32_t most) {
   const char *ptr;
   uint64_t len;
-  gorge_io_output(caches[i], &ptr, &len);
+  gorge_io_output(caches[i], 0, &ptr, &len);
   ssize_t n = len > 0 ? send(sockets[i], ptr, len < most ? len : most, MSG_NOSIGNAL) : 0;
   if (n > 0) {
-    gorge_io_sent(caches[i], (uint64_t)n);
+    gorge_io_sent(caches[i], 0, (uint64_t)n);
   }
 }
 
@@ -254,7 +254,7 @@ static void receive_some(int i, uint32_t most) {
   ssize_t n = recv(sockets[i], bytes, most < sizeof bytes ? most : sizeof bytes, 0);
   if (n == 0) {
     drop(i, "closed");
-  } else if (n > 0 && gorge_io_input(caches[i], bytes, (uint64_t)n) != GORGE_OK) {
+  } else if (n > 0 && gorge_io_input(caches[i], 0, bytes, (uint64_t)n) != GORGE_OK) {
     drop(i, "input");
   }
 }
@@ -272,7 +272,7 @@ static void turn(bool all) {
     if (sockets[i] >= 0 && (all || roll(3) == 0)) {
       receive_some(i, all ? UINT32_MAX : 1 + roll(400));
     }
-    if (sockets[i] >= 0 && gorge_io_tick(caches[i]) == 1) {
+    if (sockets[i] >= 0 && gorge_io_tick(caches[i], 0) == 1) {
       drop(i, "tick");
     }
     while (gorge_poll(caches[i], ops, 16) == 16) {

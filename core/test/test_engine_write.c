@@ -25,7 +25,7 @@ static int begin(void **state) {
 static int end(void **state) {
   (void)state;
   bool clean = engine_flights(c) == 0 && gorge_pending(c) == 0 && c->waiting == NULL && peer_idle(&peer) &&
-               gorge_io_pending(c) == 0;
+               gorge_io_pending(c, 0) == 0;
   gorge_cache_destroy(c);
   peer_free(&peer);
   return clean ? 0 : -1;

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- Moves the bytes of a worker's Redis connection through a cosocket: one light thread writes, one reads. What the bytes mean is the core's business.
+-- Moves the bytes of a worker's Redis connections through cosockets: one light thread writes, one reads. What the bytes mean is the core's business.
 --
--- The pump starts with the first command, ends when the connection is lost, or when the worker is exiting and nothing is under way; the next command starts it anew.
+-- There is a pump for each node, the only one of a single Redis, or those of a cluster that have been asked. It starts with the first command, ends when the connection is
+-- lost, or when the worker is exiting and nothing is under way; the next command starts it anew.
 
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
@@ -19,42 +20,53 @@ local READ_TIMEOUT_MS = 15000
 local LOOK_AROUND = 0.25 -- how soon an idle pump notices that the worker is exiting
 local SEND_TIMEOUT_MS = 5000
 local CHUNK = 65536
+local MOST_NODES = 64
 
 local _M = {}
 
 ---@class gorge.Pump
+---@field node integer whose bytes it moves
 ---@field running boolean a timer has been asked for or runs
 ---@field wake table semaphore of the writer
 ---@field link table|nil the connection: its field `stop` is true once it is given up
 
-local function pump_of(engine)
-  local pump = engine.pump
+---The pump of a node; the first one of an engine is that of node 0.
+---@param node integer
+---@return gorge.Pump
+local function pump_of(engine, node)
+  local pumps = engine.pumps
+  if not pumps then
+    pumps = {}
+    engine.pumps = pumps
+  end
+  local pump = pumps[node + 1]
   if not pump then
-    pump = { running = false, wake = semaphore.new(0), host = ffi.new "char[256]", port = ffi.new "uint32_t[1]",
+    pump = { node = node, running = false, wake = semaphore.new(0), host = ffi.new "char[256]", port = ffi.new "uint32_t[1]",
       ptr = ffi.new "const char *[1]", len = ffi.new "uint64_t[1]" }
-    engine.pump = pump
+    pumps[node + 1] = pump
+    engine.pump = pumps[1]
   end
   return pump
 end
 
 ---@return string|nil bytes to send
 local function output(engine, pump)
-  C.gorge_io_output(engine.handle, pump.ptr, pump.len)
+  C.gorge_io_output(engine.handle, pump.node, pump.ptr, pump.len)
   local len = tonumber(pump.len[0])
   if len > 0 then
     local bytes = ffi_string(pump.ptr[0], len)
-    C.gorge_io_sent(engine.handle, len)
+    C.gorge_io_sent(engine.handle, pump.node, len)
     return bytes
   end
 end
 
-local function lost(engine, link, reason)
+local function lost(engine, pump, link, reason)
   if link.stop then
     return -- told already
   end
   link.stop = true
   if not engine.closed then
-    C.gorge_io_closed(engine.handle, reason)
+    C.gorge_io_closed(engine.handle, pump.node, reason)
     engine:poll()
   end
 end
@@ -65,8 +77,8 @@ local function wake_writer(pump)
   end
 end
 
-local function idle_and_exiting(engine)
-  return engine.closed or (exiting() and C.gorge_io_pending(engine.handle) == 0)
+local function idle_and_exiting(engine, pump)
+  return engine.closed or (exiting() and C.gorge_io_pending(engine.handle, pump.node) == 0)
 end
 
 ---Reads until the connection is given up, and closes the socket then: nobody else may while a read is under way.
@@ -77,9 +89,9 @@ local function read(engine, pump, link)
     if link.stop or engine.closed then
       break
     elseif not bytes then
-      lost(engine, link, err == "timeout" and "Redis is silent" or err or "closed")
-    elseif C.gorge_io_input(engine.handle, bytes, #bytes) ~= OK then
-      lost(engine, link, "protocol error")
+      lost(engine, pump, link, err == "timeout" and "Redis is silent" or err or "closed")
+    elseif C.gorge_io_input(engine.handle, pump.node, bytes, #bytes) ~= OK then
+      lost(engine, pump, link, "protocol error")
     else
       engine:poll()
     end
@@ -90,15 +102,15 @@ local function read(engine, pump, link)
 end
 
 ---Deadlines, the connection's health, the worker's end.
-local function look_around(engine, link)
+local function look_around(engine, pump, link)
   if link.stop or engine.closed then
     return
-  elseif C.gorge_io_tick(engine.handle) == 1 then
+  elseif C.gorge_io_tick(engine.handle, pump.node) == 1 then
     link.stop = true
     engine:poll()
-  elseif idle_and_exiting(engine) then
+  elseif idle_and_exiting(engine, pump) then
     link.stop = true
-    C.gorge_io_rest(engine.handle, "the worker is exiting")
+    C.gorge_io_rest(engine.handle, pump.node, "the worker is exiting")
   end
 end
 
@@ -109,7 +121,7 @@ local function write(engine, pump, link)
     if bytes then
       local sent, err = link.sock:send(bytes)
       if not sent then
-        lost(engine, link, err or "send failed")
+        lost(engine, pump, link, err or "send failed")
       end
     else
       pump.writer_waits = true
@@ -118,7 +130,7 @@ local function write(engine, pump, link)
       local now = engine.host.now()
       if not woken or now >= looked + LOOK_AROUND * 1000 then -- a busy writer is woken for each batch
         looked = now
-        look_around(engine, link)
+        look_around(engine, pump, link)
       end
     end
   end
@@ -140,7 +152,7 @@ local function connect(engine, pump, sock)
   end
   if not ok then
     if not engine.closed then
-      C.gorge_io_closed(engine.handle, err or "cannot connect")
+      C.gorge_io_closed(engine.handle, pump.node, err or "cannot connect")
       engine:poll()
     end
     return false
@@ -155,7 +167,7 @@ local function serve(engine, pump)
     return
   end
   pump.link = link
-  C.gorge_io_opened(engine.handle)
+  C.gorge_io_opened(engine.handle, pump.node)
   local reader = ngx.thread.spawn(read, engine, pump, link)
   write(engine, pump, link)
   if exiting() and not link.closed then
@@ -170,7 +182,7 @@ end
 
 local function run(premature, engine, pump)
   while not premature and not engine.closed do
-    local status = C.gorge_io_connect(engine.handle, pump.host, 256, pump.port)
+    local status = C.gorge_io_connect(engine.handle, pump.node, pump.host, 256, pump.port)
     if status == OK then
       serve(engine, pump)
     elseif status == PENDING then
@@ -182,31 +194,57 @@ local function run(premature, engine, pump)
   pump.running = false
 end
 
+local function start(engine, pump)
+  pump.running = true
+  local called, made, err = pcall(ngx.timer.at, 0, run, engine, pump) -- raises in a worker that is about to end
+  if not called or not made then
+    pump.running = false
+    C.gorge_io_closed(engine.handle, pump.node, "no timer: " .. tostring(called and err or made))
+  end
+end
+
+local function stir(pump)
+  if pump.writer_waits then
+    pump.writer_waits = false
+    pump.wake:post(1)
+  end
+end
+
+---The nodes of a cluster, those that have something to be sent.
+local function kick_nodes(engine)
+  local nodes = engine.stirred
+  if not nodes then
+    nodes = ffi.new("uint32_t[?]", MOST_NODES)
+    engine.stirred = nodes
+  end
+  for i = 0, C.gorge_io_stirred(engine.handle, nodes, MOST_NODES) - 1 do
+    local pump = pump_of(engine, tonumber(nodes[i]))
+    if pump.running then
+      stir(pump)
+    else
+      start(engine, pump)
+    end
+  end
+end
+
 ---Called whenever commands may have been queued.
 ---@param engine gorge.Engine
 function _M.kick(engine)
   if engine.inline or not engine.has_redis or engine.closed then
     return
+  elseif engine.cluster then
+    return kick_nodes(engine)
   end
-  local pump = pump_of(engine)
+  local pump = engine.pump or pump_of(engine, 0)
   if pump.running then
-    if pump.writer_waits then
-      pump.writer_waits = false
-      pump.wake:post(1)
-    end
-  elseif C.gorge_io_pending(engine.handle) > 0 then
-    pump.running = true
-    local called, made, err = pcall(ngx.timer.at, 0, run, engine, pump) -- raises in a worker that is about to end
-    if not called or not made then
-      pump.running = false
-      C.gorge_io_closed(engine.handle, "no timer: " .. tostring(called and err or made))
-    end
+    stir(pump)
+  elseif C.gorge_io_pending(engine.handle, 0) > 0 then
+    start(engine, pump)
   end
 end
 
 function _M.close(engine)
-  local pump = engine.pump
-  if pump then
+  for _, pump in pairs(engine.pumps or {}) do
     if pump.link then
       pump.link.stop = true
     end

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/* The connections of a process to the nodes of its l2: what becomes of them, and the clock of those that are moved from outside. */
+#include <stddef.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "drive/ev_l2.h"
+#include "engine/engine.h"
+
+struct gorge_remote_node *gorge_remote_node(gorge_cache *c, uint32_t node) {
+  if (node == 0) {
+    return &c->node;
+  }
+  if (node >= gorge_l2_nodes(c->l2)) {
+    return NULL;
+  }
+  if (c->nodes[node] == NULL) {
+    c->nodes[node] = calloc(1, sizeof *c->nodes[node]);
+  }
+  return c->nodes[node];
+}
+
+static void on_pong(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
+  struct gorge_remote_node *n = (void *)((char *)cmd - offsetof(struct gorge_remote_node, ping));
+  (void)status, (void)reply, (void)now_ms;
+  n->pinging = false;
+}
+
+static void ping(struct gorge_remote_node *n, struct gorge_conn *conn, uint64_t now_ms) {
+  static const char *const argv[] = {"PING"};
+  static const size_t argv_len[] = {4};
+  if (gorge_conn_state(conn) != GORGE_CONN_READY || gorge_conn_pending(conn) > 0) {
+    n->ping_ms = now_ms + GORGE_IO_IDLE_MS;
+  } else if (now_ms >= n->ping_ms && !n->pinging) {
+    n->ping_ms = now_ms + GORGE_IO_IDLE_MS;
+    n->ping.done = on_pong;
+    n->ping.deadline_ms = 0;
+    n->pinging = gorge_conn_submit(conn, &n->ping, 1, argv, argv_len, now_ms) == GORGE_OK;
+  }
+}
+
+static void tick(gorge_cache *c, uint32_t i, uint64_t now_ms) {
+  struct gorge_conn *conn = gorge_l2_node_conn(c->l2, i);
+  struct gorge_remote_node *n = gorge_remote_node(c, i);
+  if (gorge_conn_tick(conn, now_ms)) {
+    gorge_conn_closed(conn, now_ms, gorge_conn_reason(conn));
+    if (n != NULL) {
+      n->dropped = true;
+    }
+  }
+  if (n != NULL) {
+    ping(n, conn, now_ms);
+  }
+}
+
+void gorge_remote_tick(gorge_cache *c, uint64_t now_ms) {
+  for (uint32_t i = 0; i < gorge_l2_nodes(c->l2); i++) {
+    tick(c, i, now_ms);
+  }
+}
+
+static uint64_t next_ms(const gorge_cache *c, uint32_t i) {
+  const struct gorge_conn *conn = gorge_l2_node_conn(c->l2, i);
+  const struct gorge_remote_node *n = c->nodes[i];
+  bool idle = gorge_conn_pending(conn) == 0;
+  enum gorge_conn_state state = gorge_conn_state(conn);
+  if (n != NULL && n->dropped) {
+    return 0;
+  }
+  uint64_t next = idle && state == GORGE_CONN_DOWN ? UINT64_MAX : gorge_conn_next_ms(conn);
+  return idle && state == GORGE_CONN_READY && n != NULL && n->ping_ms < next ? n->ping_ms : next;
+}
+
+uint64_t gorge_remote_next_ms(const gorge_cache *c) {
+  uint64_t next = UINT64_MAX;
+  for (uint32_t i = 0; i < gorge_l2_nodes(c->l2); i++) {
+    uint64_t other = next_ms(c, i);
+    next = other < next ? other : next;
+  }
+  return next;
+}
+
+void gorge_remote_follow(gorge_cache *c) {
+  if (!gorge_conn_moved(gorge_l2_conn(c->l2))) {
+    return; /* nor are the nodes of a cluster anybody's master */
+  }
+  if (c->link != NULL) {
+    gorge_ev_l2_look(c->link);
+  } else {
+    gorge_remote_tick(c, gorge_clock_ms());
+  }
+}
+
+void gorge_remote_look(gorge_cache *c) {
+  for (uint32_t i = 0; i < gorge_l2_nodes(c->l2); i++) {
+    uint64_t connects = gorge_conn_connects(gorge_l2_node_conn(c->l2, i));
+    struct gorge_remote_node *n = c->nodes[i];
+    if (n == NULL && connects > 0) {
+      n = gorge_remote_node(c, i);
+    }
+    for (; n != NULL && n->connects < connects; n->connects++) {
+      if (n->connects > 0) {
+        gorge_count(c, GORGE_COUNT_RECONNECTS);
+      }
+    }
+  }
+}
