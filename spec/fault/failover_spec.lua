@@ -3,6 +3,7 @@
 -- the bound, and a former master that comes back is left alone.
 local helper = require "spec.helper"
 local node = require "spec.nginx.node"
+local versions = require "spec.fault.versions"
 
 local FRESH, DISCONNECTED = 1, 2
 -- What a host may serve without contact to Redis is this old; and what a loaded machine adds.
@@ -27,113 +28,6 @@ local function start(opts)
   return set, a, b
 end
 
--- The database of the application: a file that holds a number. The writer raises it, then deletes the key; it remembers when Redis confirmed that.
-local WRITER = [[
-  local path = ...
-  background("writes", function()
-    local n, log, failed = 0, {}, 0
-    while not counts:get "open stop" do
-      n = n + 1
-      write_file(path .. ".new", tostring(n))
-      assert(os.rename(path .. ".new", path))
-      local ok = cache:delete "row"
-      if ok then
-        log[#log + 1] = { n, now() }
-      else
-        failed = failed + 1
-      end
-      ngx.sleep(0.02)
-      while counts:get "open hold" and not counts:get "open go on" do
-        counts:set("holding", 1)
-        ngx.sleep(0.002)
-      end
-    end
-    return { log = log, failed = failed, last = n }
-  end)
-]]
-
--- A reader remembers when it began to read, and what it got; every other read is of a key that nobody has.
-local READER = [[
-  local path, name = ...
-  local function row() return tonumber(read_file(path)) end
-  background(name, function()
-    local log, errors, slowest, cold = {}, 0, 0, 0
-    while not counts:get "open stop" do
-      local began = now()
-      local value, err = cache:fetch("row", 60, row)
-      local ended = now()
-      if err or not value then errors = errors + 1 end
-      log[#log + 1] = { began, value }
-      cold = cold + 1
-      local key = name .. cold
-      local got, cold_err = cache:fetch(key, 60, load)
-      if cold_err or got ~= "value of " .. key then errors = errors + 1 end
-      slowest = math.max(slowest, ended - began, now() - ended)
-      ngx.sleep(0.005)
-    end
-    return { log = log, errors = errors, slowest = slowest }
-  end)
-]]
-
-local READERS = 3
-
-local function begin_load(a, b)
-  local path = helper.temp_dir() .. "/row"
-  helper.write_file(path, "0")
-  a:run(WRITER, path)
-  for _, n in ipairs { a, b } do
-    for i = 1, READERS do
-      n:run(READER, path, "reads " .. i)
-    end
-  end
-  return path
-end
-
-local function open(nodes, gate)
-  for _, n in ipairs(nodes) do
-    n:run([[open(...)]], gate)
-  end
-end
-
-local function result(n, name)
-  return helper.wait_until(function()
-    return n:run([[local text = counts:get("result " .. ...) return text and require("cjson").decode(text)]], name)
-  end, { timeout = 20, message = "no result of " .. name })
-end
-
---- The largest number that was confirmed before a moment, for moments that only grow.
-local function confirmed(log)
-  local at, n = 1, 0
-  return function(moment)
-    while log[at] and log[at][2] <= moment do
-      n, at = log[at][1], at + 1
-    end
-    return n
-  end
-end
-
---- Stops the load and asserts what holds of it. Returns what the writer says.
-local function end_load(a, b)
-  open({ a, b }, "stop")
-  local writes = result(a, "writes")[1] or result(a, "writes")
-  local reads = 0
-  for _, n in ipairs { a, b } do
-    for i = 1, READERS do
-      local log = result(n, "reads " .. i)[1] or result(n, "reads " .. i)
-      assert.equal(0, log.errors)
-      assert.is_true(log.slowest < SLOW, ("a fetch took %.2f s"):format(log.slowest))
-      local least = confirmed(writes.log)
-      for _, read in ipairs(log.log) do
-        local must = least(read[1] - STALE)
-        assert(read[2] >= must, ("%d was read %.2f s after %d had been confirmed"):format(read[2], STALE, must))
-      end
-      reads = reads + #log.log
-    end
-  end
-  assert.is_true(reads > 200, reads .. " reads")
-  return writes
-end
-
 local function assert_one_master(set, a, b, master)
   for _, n in ipairs { a, b } do
     for id = 0, 1 do
@@ -152,12 +46,11 @@ local function assert_one_master(set, a, b, master)
 end
 
 --- What was confirmed shall not be lost with the old master: the writer holds until the replicas have all of it.
-local function hold_and(set, a, master, fn)
-  open({ a }, "hold")
-  helper.wait_until(function() return a:run [[return counts:get "holding"]] == 1 end)
-  set:catch_up(master)
-  fn()
-  open({ a }, "go on")
+local function hold_and(set, load, master, fn)
+  load:while_held(function()
+    set:catch_up(master)
+    fn()
+  end)
 end
 
 --- Connections of ours on a server.
@@ -187,9 +80,9 @@ describe("a failover under load", function()
   it("after the master was killed", function()
     local set, a, b = start()
     local old = set.servers[1]
-    local path = begin_load(a, b)
+    local load = versions.begin { nodes = { a, b } }
     helper.sleep(0.5)
-    hold_and(set, a, old, function()
+    hold_and(set, load, old, function()
       old:kill()
       local ok, err = a:run [[return cache:delete "missed"]]
       assert.is_nil(ok)
@@ -197,7 +90,7 @@ describe("a failover under load", function()
     end)
     local new = set:wait_promoted(old)
     helper.sleep(0.7)
-    local writes = end_load(a, b)
+    local writes = load:finish(STALE, SLOW)
     assert.is_true(#writes.log > 20, #writes.log .. " confirmed writes")
     assert_one_master(set, a, b, new)
     assert_switched(a, new)
@@ -205,16 +98,16 @@ describe("a failover under load", function()
     -- what could not be told Redis was told later
     helper.wait_until(function() return a:stats().queued == 0 end)
     assert.is_true(a:stats().replayed > 0)
-    assert.equal(writes.last, b:run([[local path = ... return cache:fetch("row", 60, function() return tonumber(read_file(path)) end)]], path))
+    assert.equal(writes.last, b:run([[local row = ... return cache:fetch("row 1", 60, function() return row end)]], load:row(1)))
   end)
 
   it("after the master stood still, which comes back as if nothing had happened", function()
     local set, a, b = start { password = "sesame", sentinel_password = "open" }
     local old = set.servers[1]
     local cut_off = set.sentinels[3]
-    begin_load(a, b)
+    local load = versions.begin { nodes = { a, b } }
     helper.sleep(0.3)
-    hold_and(set, a, old, function() old:pause() end)
+    hold_and(set, load, old, function() old:pause() end)
     local new = set:wait_promoted(old)
     helper.wait_until(function() return a:stats().master == "127.0.0.1:" .. new.port and b:stats().master == a:stats().master end)
     local writes_before = assert(tonumber(new:command("INFO", "commandstats"):match "cmdstat_xadd:calls=(%d+)"))
@@ -226,7 +119,7 @@ describe("a failover under load", function()
     helper.sleep(1)
     assert.equal(0, our_connections(old))
     assert.is_true(our_connections(new) > 0)
-    end_load(a, b)
+    load:finish(STALE, SLOW)
     assert.is_true(tonumber(new:command("INFO", "commandstats"):match "cmdstat_xadd:calls=(%d+)") > writes_before)
     assert_one_master(set, a, b, new)
     assert_switched(a, new)
