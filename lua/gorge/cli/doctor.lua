@@ -147,7 +147,8 @@ end
 function _M.describe(command)
   command:description "Checks libraries, versions, limits, nginx, the zones of running workers and, if its address is given, Redis."
   command:argument("zone", "Look at this zone only, not at all."):argname "ZONE":args "?"
-  command:option("--redis", "Address of the Redis that the caches use; else that in the environment variable GORGE_REDIS.")
+  command:option("--redis", "Address of the Redis that the caches use, or of a node of a cluster; else that in the environment variable "
+    .. "GORGE_REDIS.")
     :argname "URL"
   command:option("--nginx", "The nginx program, if it is not where it is looked for."):argname "FILE"
   command:epilog [[

@@ -2,6 +2,7 @@
 -- gorge doctor, Redis: reachability, version, memory, persistence, rights and latency.
 
 local asker = require "gorge.ffi.asker"
+local cluster = require "gorge.cli.doctor_cluster"
 local format = require "gorge.cli.format"
 local text = require "gorge.text"
 
@@ -22,7 +23,7 @@ local function check_server(findings, info)
   findings:add("redis version", major and major >= LEAST_VERSION and "ok" or "bad", shown(name) .. (major and major >= LEAST_VERSION and ""
     or ", 5.0 at least is needed"))
   local role = info:match "\nrole:(%w+)"
-  if role and role ~= "master" then
+  if role and role ~= "master" and not info:find("\ncluster_enabled:1", 1, true) then
     findings:add("redis role", "bad", "it is a " .. shown(role) .. ": gorge writes, and needs the master")
   end
   if (tonumber(info:match "\nloading:(%d)") or 0) ~= 0 then
@@ -97,6 +98,9 @@ function _M.check(findings, address)
   end
   check_rights(findings, redis)
   check_latency(findings, redis)
+  if info and info:find("\ncluster_enabled:1", 1, true) then
+    cluster.check(findings, redis, address)
+  end
 end
 
 return _M
