@@ -194,29 +194,29 @@ describe("gorge doctor", function()
   it("looks at all nodes of a cluster", function()
     local cluster = helper.cluster { password = "s3cret" }
     local function url(server) return ("redis://:s3cret@127.0.0.1:%d"):format(server.port) end
-    local function node(told, server) return check(told, "redis node 127.0.0.1:" .. server.port) end
+    local function found_of(told, server) return check(told, "redis node 127.0.0.1:" .. server.port) end
     local told, status = gorge.json { "doctor", zone, "--redis", url(cluster.servers[6]) } -- a replica says as much as a master
     assert.equal(0, status, require("cjson").encode(told))
     assert.is_nil(check(told, "redis role"))
     assert.same({ "ok", "state ok, 3 masters with slots of 6 nodes, 16,384 slots of 16,384 served" },
       { check(told, "redis cluster").status, check(told, "redis cluster").text })
     for i, server in ipairs(cluster.servers) do
-      local found = node(told, server) or error("the node was not looked at: " .. require("cjson").encode(told))
+      local found = found_of(told, server) or error("the node was not looked at: " .. require("cjson").encode(told))
       assert.equal("ok", found.status, found.text)
       assert.matches(i <= 3 and "^master, answers in " or "^replica, answers in ", found.text)
     end
     cluster:kill(cluster.servers[1])
     cluster:wait_replaced(cluster.servers[1])
     told = gorge.json { "doctor", zone, "--redis", url(cluster.servers[2]) }
-    assert.equal("warn", node(told, cluster.servers[1]).status)
-    assert.matches("Connection refused", node(told, cluster.servers[1]).text, 1, true)
-    assert.matches("without a replica", node(told, cluster.servers[4]).text, 1, true)
+    assert.equal("warn", found_of(told, cluster.servers[1]).status)
+    assert.matches("Connection refused", found_of(told, cluster.servers[1]).text, 1, true)
+    assert.matches("without a replica", found_of(told, cluster.servers[4]).text, 1, true)
     cluster.servers[4]:kill()
     helper.wait_until(function()
       told, status = gorge.json { "doctor", zone, "--redis", url(cluster.servers[2]) }
       return check(told, "redis cluster").status == "bad"
     end, { message = "that the cluster is down was not noticed" })
-    assert.same({ 1, "bad" }, { status, node(told, cluster.servers[4]).status })
+    assert.same({ 1, "bad" }, { status, found_of(told, cluster.servers[4]).status })
     assert.is_nil(require("cjson").encode(told):find("s3cret", 1, true))
     cluster:stop()
   end)
