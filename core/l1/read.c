@@ -18,85 +18,8 @@
 #include "base/broken.h"
 #include "base/hash_inline.h"
 #include "l1/evict.h"
-#include "l1/stamps.h"
+#include "l1/probe.h"
 #include "l1/uses.h"
-
-enum { ATTEMPTS = 8 };
-
-/* One function of the whole way: what lies between would go through memory. */
-#define HOT static inline __attribute__((always_inline))
-
-/* What was found for a key, not yet known to be whole. */
-struct probe {
-  const uint64_t *slot;
-  uint64_t word;
-  const uint32_t *at;
-  uint64_t limit; /* units from `at` that lie within the area */
-  struct gorge_head head;
-};
-
-enum verdict { VALID, OTHER, CHANGED, GONE };
-
-/* Whether all that was copied since the slot was loaded is the entry. OTHER: the slot leads nowhere. GONE: nobody may see it. */
-HOT enum verdict judge(const struct gorge_shard *v, const struct probe *p) {
-  const struct gorge_l1_shard *s = v->shared;
-  /* acquire: partner of the release fence in gorge_log_begin. */
-  __atomic_thread_fence(__ATOMIC_ACQUIRE);
-  /* relaxed, all three: ordered by the fence. */
-  uint64_t tail = __atomic_load_n(&s->tail[gorge_slot_ring(p->word)], __ATOMIC_RELAXED);
-  uint64_t fence = __atomic_load_n(&s->fence, __ATOMIC_RELAXED);
-  uint64_t word = __atomic_load_n(p->slot, __ATOMIC_RELAXED);
-  bool passed;
-  uint64_t offset = gorge_slot_offset(p->word, tail, &passed);
-  if (gorge_slot_identity(word) != gorge_slot_identity(p->word)) {
-    return CHANGED;
-  }
-  if (passed || gorge_head_check(&p->head) != gorge_offset_check(offset)) {
-    return OTHER;
-  }
-  return gorge_head_epoch(&p->head) == (uint8_t)gorge_fence_epoch(fence) ? VALID : GONE;
-}
-
-/* Whether the slot's entry seems to be that of the key. */
-HOT bool probe_slot(const struct gorge_shard *v, const struct gorge_key *key, const uint64_t *slot, struct probe *p) {
-  p->slot = slot;
-  /* acquire: partner of the release in gorge_index_publish and of the CAS in evict.c. */
-  p->word = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
-  uint64_t position = gorge_shard_position(v, p->word);
-  if (position + GORGE_HEAD_UNITS > v->area_units) {
-    p->head = (struct gorge_head){{0}};
-    return false;
-  }
-  p->at = v->area + position;
-  p->limit = v->area_units - position;
-  __builtin_prefetch(p->at + GORGE_L1_LINE / GORGE_L1_UNIT);
-  __builtin_prefetch(p->at + 2 * (GORGE_L1_LINE / GORGE_L1_UNIT));
-  p->head = gorge_head_load(p->at);
-  return gorge_head_of_key(&p->head, key->len, key->ns) && gorge_head_value_at(&p->head) <= p->limit &&
-         gorge_relaxed_equal(p->at + GORGE_HEAD_UNITS, key->ptr, key->len);
-}
-
-/*
- * Finds the slot of a key. Returns VALID (the header and key are its, when the slot was loaded), GONE (no such key), or
- * CHANGED (look again).
- */
-HOT enum verdict find(const struct gorge_shard *v, const struct gorge_key *key, struct probe *p) {
-  uint32_t fingerprint = gorge_hash_fingerprint(key->hash);
-  const uint64_t *bucket = gorge_index_bucket(v, key->hash, 0), *other = gorge_index_bucket(v, key->hash, 1);
-  __builtin_prefetch(other);
-  for (int choice = 0; choice < 2; choice++, bucket = other) {
-    uint32_t match = gorge_index_match(bucket, fingerprint);
-    for (; match != 0; match = gorge_match_rest(match)) {
-      if (probe_slot(v, key, &bucket[gorge_match_first(match)], p)) {
-        return VALID;
-      }
-      if (judge(v, p) == CHANGED) {
-        return CHANGED;
-      }
-    }
-  }
-  return GONE;
-}
 
 /*
  * Whether the tags of an entry are as they were when it was written. *ntags: their number. By value: a probe that had an address would
@@ -125,13 +48,6 @@ static __attribute__((noinline)) bool tags_current(const struct gorge_zone *zone
   return true;
 }
 
-/* Whether entry and key are of the namespace's epoch. The bits in the entry alone come round again after 256 epochs. */
-HOT bool epoch_current(const struct gorge_words *words, const struct probe *p, const struct gorge_key *key) {
-  /* acquire: partner of the release additions in stamps.c. */
-  uint32_t epoch = gorge_global_epoch(__atomic_load_n(&words->global, __ATOMIC_ACQUIRE));
-  return gorge_head_ns_epoch(&p->head) == (uint8_t)epoch && gorge_global_epoch(key->global) == epoch;
-}
-
 /* What an entry's life says of a moment: GORGE_HIT, GORGE_DUE, GORGE_STALE, or GORGE_MISS when it is over. */
 static __attribute__((noinline)) int age_at(struct gorge_head head, const uint32_t *entry, uint64_t limit,
                                             uint64_t now_ms, struct gorge_life *life) {
@@ -149,8 +65,8 @@ static __attribute__((noinline)) int age_at(struct gorge_head head, const uint32
  * Copies what the entry says. Returns GORGE_HIT, GORGE_SPACE or GORGE_MISS, to be believed when the probe is valid. `age` NULL: an entry
  * whose life has to be looked at counts as a miss; else it receives what age_at says, other than GORGE_MISS.
  */
-HOT int copy(const struct gorge_shard *v, const struct gorge_words *words, const struct probe *p,
-             const struct gorge_key *key, uint64_t now_ms, struct gorge_read *out, int *age) {
+GORGE_HOT int copy(const struct gorge_shard *v, const struct gorge_words *words, const struct gorge_probe *p,
+                   const struct gorge_key *key, uint64_t now_ms, struct gorge_read *out, int *age) {
   const struct gorge_head *head = &p->head;
   uint64_t expires = gorge_head_expires(head);
   uint32_t len = gorge_head_value_len(head);
@@ -179,7 +95,7 @@ HOT int copy(const struct gorge_shard *v, const struct gorge_words *words, const
   if (gorge_head_extra(head) && !tags_current(v->zone, *head, p->at, p->limit, &out->ntags)) {
     return GORGE_MISS;
   }
-  return epoch_current(words, p, key) ? status : GORGE_MISS;
+  return gorge_probe_epoch_current(words, p, key) ? status : GORGE_MISS;
 }
 
 static inline void raise_frequency(const uint64_t *slot, uint64_t word) {
@@ -203,23 +119,23 @@ static int miss(struct gorge_read *out) {
 /* A whole read of a key of shard v. `stale`: also of an entry that has expired; *age tells. */
 static int read_key(const struct gorge_shard *v, const struct gorge_words *words, const struct gorge_key *key,
                     uint64_t now_ms, bool use, bool stale, struct gorge_read *out, int *age) {
-  struct probe p;
+  struct gorge_probe p;
   out->global = key->global;
   /* acquire: partner of set_fresh in drive/control_contact.c; who may read L1 once more sees all that was heard by then. */
   if (now_ms >= __atomic_load_n(&words->fresh_until_ms, __ATOMIC_ACQUIRE)) {
     return miss(out);
   }
-  for (int i = 0; i < ATTEMPTS; i++) {
-    enum verdict verdict = find(v, key, &p);
-    if (verdict == GONE) {
+  for (int i = 0; i < GORGE_PROBE_ATTEMPTS; i++) {
+    enum gorge_verdict verdict = gorge_probe_find(v, key, &p);
+    if (verdict == GORGE_PROBE_GONE) {
       break;
     }
-    if (verdict == CHANGED) {
+    if (verdict == GORGE_PROBE_CHANGED) {
       continue;
     }
     int status = copy(v, words, &p, key, now_ms, out, age);
-    verdict = judge(v, &p);
-    if (verdict == VALID && status != GORGE_MISS && (stale || *age != GORGE_STALE)) {
+    verdict = gorge_probe_judge(v, &p);
+    if (verdict == GORGE_PROBE_VALID && status != GORGE_MISS && (stale || *age != GORGE_STALE)) {
       out->slot = p.slot;
       out->word = gorge_slot_identity(p.word);
       if (use) {
@@ -227,7 +143,7 @@ static int read_key(const struct gorge_shard *v, const struct gorge_words *words
       }
       return status;
     }
-    if (verdict != CHANGED) {
+    if (verdict != GORGE_PROBE_CHANGED) {
       break;
     }
   }
@@ -289,7 +205,7 @@ static __attribute__((noinline)) int look_again(const struct gorge_l1_reader *re
 }
 
 /* The shard of a hash, as gorge_shard_of finds it. */
-HOT struct gorge_shard shard_of(const struct gorge_l1_reader *reader, uint64_t hash) {
+GORGE_HOT struct gorge_shard shard_of(const struct gorge_l1_reader *reader, uint64_t hash) {
   char *start = reader->shards + ((uint32_t)(hash >> 32) & reader->shard_mask) * reader->shard_bytes;
   return (struct gorge_shard){
       .zone = reader->zone,
@@ -329,10 +245,10 @@ int gorge_l1_get(const struct gorge_l1_reader *reader, const char *ptr, uint32_t
       return miss(out);
     }
   }
-  struct probe p;
-  if (probe_slot(&v, &key, &bucket[gorge_match_first(match)], &p)) {
+  struct gorge_probe p;
+  if (gorge_probe_slot(&v, &key, &bucket[gorge_match_first(match)], &p)) {
     int status = copy(&v, words, &p, &key, now_ms, out, NULL);
-    if (status != GORGE_MISS && judge(&v, &p) == VALID) {
+    if (status != GORGE_MISS && gorge_probe_judge(&v, &p) == GORGE_PROBE_VALID) {
       out->slot = p.slot;
       out->word = gorge_slot_identity(p.word);
       raise_frequency(p.slot, p.word);
@@ -351,7 +267,7 @@ void gorge_l1_touch_frequency(const uint64_t *slot, uint64_t word) {
 }
 
 /* Copies the names of the tags. Returns their number; 0: none, or they do not fit. */
-static uint32_t copy_names(const struct probe *p, char *buf, uint32_t size, uint32_t *len) {
+static uint32_t copy_names(const struct gorge_probe *p, char *buf, uint32_t size, uint32_t *len) {
   char names[GORGE_TAGS_MAX * (GORGE_TAG_MAX + 1)] = {0};
   uint32_t at = gorge_head_extra_at(&p->head);
   if (!gorge_head_extra(&p->head) || at >= p->limit) {
@@ -380,24 +296,25 @@ static uint32_t copy_names(const struct probe *p, char *buf, uint32_t size, uint
 uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *key, char *buf, uint32_t size,
                        uint32_t *len) {
   struct gorge_shard v;
-  struct probe p;
+  struct gorge_probe p;
   *len = 0;
   if (!gorge_shard_of(zone, key->hash, &v)) {
     return 0;
   }
-  for (int i = 0; i < ATTEMPTS; i++) {
-    enum verdict verdict = find(&v, key, &p);
-    if (verdict == GONE) {
+  for (int i = 0; i < GORGE_PROBE_ATTEMPTS; i++) {
+    enum gorge_verdict verdict = gorge_probe_find(&v, key, &p);
+    if (verdict == GORGE_PROBE_GONE) {
       break;
     }
-    if (verdict == VALID) {
-      uint32_t n = epoch_current(gorge_zone_words(zone, key->ns), &p, key) ? copy_names(&p, buf, size, len) : 0;
-      verdict = judge(&v, &p);
-      if (verdict == VALID) {
+    if (verdict == GORGE_PROBE_VALID) {
+      uint32_t n =
+          gorge_probe_epoch_current(gorge_zone_words(zone, key->ns), &p, key) ? copy_names(&p, buf, size, len) : 0;
+      verdict = gorge_probe_judge(&v, &p);
+      if (verdict == GORGE_PROBE_VALID) {
         return n;
       }
       *len = 0;
-      if (verdict != CHANGED) {
+      if (verdict != GORGE_PROBE_CHANGED) {
         break;
       }
     }
@@ -406,7 +323,7 @@ uint32_t gorge_l1_tags(const struct gorge_zone *zone, const struct gorge_key *ke
 }
 
 bool gorge_l1_entry(const struct gorge_shard *v, const uint64_t *slot, uint64_t now_ms, struct gorge_hot *out) {
-  struct probe p = {.slot = slot};
+  struct gorge_probe p = {.slot = slot};
   /* acquire: partner of the release in gorge_index_publish. */
   p.word = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
   uint64_t position = gorge_shard_position(v, p.word);
@@ -430,5 +347,5 @@ bool gorge_l1_entry(const struct gorge_shard *v, const uint64_t *slot, uint64_t 
   out->key_len = len;
   out->expires_ms = (double)gorge_head_expires(&p.head);
   gorge_relaxed_read(out->key, p.at + GORGE_HEAD_UNITS, len < GORGE_HOT_KEY_MAX ? len : GORGE_HOT_KEY_MAX);
-  return judge(v, &p) == VALID;
+  return gorge_probe_judge(v, &p) == GORGE_PROBE_VALID;
 }
