@@ -83,6 +83,7 @@ struct gorge_control_namespace {
   uint32_t ns;
   char name[GORGE_NAME_MAX + 1];
   uint32_t name_len;
+  uint32_t partitions;             /* 1 or GORGE_PARTITIONS */
   struct gorge_endpoint *endpoint; /* must outlive the watch */
   struct gorge_conn_config redis;  /* strings must outlive the watch */
   /* Not NULL: endpoint is that of the namespace's master words, which the holder of the role keeps up to date (control_sentinel.c) */
@@ -94,13 +95,13 @@ struct gorge_control_namespace {
   void (*message)(void *ctx, const struct gorge_owner *control_owner, const struct gorge_message *m, uint64_t now_ms);
   /*
    * What somebody asks for through the mailbox (sync/mailbox.h): this host forgets it, before Redis is told (GORGE_PENDING) and
-   * again afterwards (GORGE_OK, or why Redis was not told, which is to be queued). version: that of Redis, for GORGE_FORGET_ALL the
-   * new epoch; 0: none. NULL: nothing is taken.
+   * again afterwards (GORGE_OK, or why Redis was not told, which is to be queued). version: that of Redis, of a
+   * key; 0: none. NULL: nothing is taken.
    */
   void (*forget)(void *ctx, const struct gorge_owner *control_owner, const struct gorge_mail *mail, int status,
                  uint64_t version, uint64_t now_ms);
-  const uint64_t *epoch; /* the host's word, see gorge_l2_share_epoch; NULL: none is shared */
-  void (*learned)(void *ctx, uint64_t seen, uint64_t epoch);
+  const uint64_t *epochs; /* the host's words, see gorge_l2_share_epoch; NULL: none are shared */
+  void (*learned)(void *ctx, uint32_t partition, uint64_t seen, uint64_t epoch);
 };
 /* Adds a namespace (copied). Returns a handle >= 0, GORGE_ERR_FULL (64 of them) or GORGE_ERR_MEMORY. */
 int gorge_control_watch(struct gorge_control *control, const struct gorge_control_namespace *n);

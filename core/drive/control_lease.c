@@ -151,9 +151,9 @@ bool gorge_lease_connect(struct gorge_watch *w) {
   if (w->l2 == NULL) {
     struct gorge_conn_config config = w->n.redis;
     config.seed ^= ~(uint64_t)w->control->owner.id;
-    w->l2 = gorge_l2_create(w->n.name, w->n.name_len, &config);
-    if (w->l2 != NULL && w->n.epoch != NULL) {
-      gorge_l2_share_epoch(w->l2, w->n.epoch, w->n.learned, w->n.ctx);
+    w->l2 = gorge_l2_create(w->n.name, w->n.name_len, w->n.partitions, &config);
+    if (w->l2 != NULL && w->n.epochs != NULL) {
+      gorge_l2_share_epoch(w->l2, w->n.epochs, w->n.learned, w->n.ctx);
     }
   }
   if (w->l2 != NULL && w->l2_link == NULL) {

@@ -49,6 +49,10 @@ static int open_zone(gorge_cache *c, const struct gorge_config *config, char *er
     return fail(GORGE_ERR_FULL, err, err_size,
                 "too many namespaces in this zone for origin.max_concurrency: a larger zone has room for more");
   }
+  if (c->partitions > 1 && !gorge_zone_partitions_there(c->zone, c->ns)) {
+    return fail(GORGE_ERR_FULL, err, err_size,
+                "too many namespaces in this zone for one in a cluster: a larger zone has room for more");
+  }
   c->words = gorge_zone_words(c->zone, c->ns);
   c->breaker = gorge_zone_breaker(c->zone, c->ns);
   c->origin_breaker = gorge_zone_origin_breaker(c->zone, c->ns);
@@ -81,6 +85,9 @@ static const char *problem_of(const struct gorge_config *config) {
   if (redis && gorge_names_init(&names, config->ns, name_len) != GORGE_OK) {
     return "a namespace in Redis is made of letters, digits and _ - . :";
   }
+  if (config->partitions > 1 && config->partitions != GORGE_PARTITIONS) {
+    return "partitions must be 1 or 64";
+  }
   if (config->redis_path == NULL && config->redis_host != NULL &&
       (config->redis_port == 0 || config->redis_port > UINT16_MAX)) {
     return "redis_port must be 1 to 65535";
@@ -111,6 +118,7 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   }
   c->flags = config->flags;
   c->watch = -1;
+  c->partitions = config->partitions > 1 ? config->partitions : 1;
   c->lock_sleep_ms = config->lock_sleep_ms;
   c->lock_retries = config->lock_retries;
   c->l1_ttl_ms = gorge_whole_ms(config->l1_ttl_ms);

@@ -10,10 +10,10 @@
 #include "engine/engine.h"
 #include "shm/events.h"
 
-/* The context of the hooks: the zone; which namespace the watch knows. One per zone and namespace, for the life of the process. */
+/* The context of the hooks: the zone; which namespace the watch knows. One per zone, namespace and number of partitions, for the life of the process. */
 struct watch {
   struct gorge_zone *zone;
-  uint32_t ns;
+  uint32_t ns, partitions;
   struct watch *next;
 };
 
@@ -30,37 +30,42 @@ static void tell(const struct watch *w, enum gorge_event_kind kind, uint64_t ver
   gorge_events_add(w->zone, kind, GORGE_EVENT_HEARD, w->ns, version, name, len, now_ms);
 }
 
-static uint64_t *epoch_word(const struct gorge_zone *zone, uint32_t ns) { return &gorge_zone_journal(zone, ns)->epoch; }
+static uint64_t *epoch_word(const struct watch *w, uint32_t partition) {
+  return &gorge_zone_epochs(w->zone, w->ns, w->partitions)[partition];
+}
 
 /*
  * This host's L1 is forgotten before and after: what is read under the old epoch from now on was begun before the second time, and
- * is not kept.
+ * is not kept. All of it, whichever partition: L1 has one epoch, and forgets too much rather than too little.
  */
-static void switch_epoch(struct gorge_zone *zone, uint32_t ns, uint64_t seen, uint64_t epoch) {
-  gorge_l1_bump_epoch(zone, ns);
+static void switch_epoch(const struct watch *w, uint32_t partition, uint64_t seen, uint64_t epoch) {
+  uint64_t *word = epoch_word(w, partition);
+  gorge_l1_bump_epoch(w->zone, w->ns);
   /* acq_rel: partner of the load in io/l2.c; who finds the new epoch finds L1 empty */
-  if (__atomic_compare_exchange_n(epoch_word(zone, ns), &seen, epoch, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-    gorge_l1_bump_epoch(zone, ns);
+  if (__atomic_compare_exchange_n(word, &seen, epoch, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+    gorge_l1_bump_epoch(w->zone, w->ns);
   }
 }
 
-void gorge_coherence_cleared(struct gorge_zone *zone, uint32_t ns, uint64_t epoch) {
-  uint64_t seen = __atomic_load_n(epoch_word(zone, ns), __ATOMIC_ACQUIRE); /* partner: switch_epoch */
-  while (seen < epoch) {                                                   /* each turn another one has raised it */
-    switch_epoch(zone, ns, seen, epoch);
-    /* acquire: partner of the CAS of another one in switch_epoch */
-    seen = __atomic_load_n(epoch_word(zone, ns), __ATOMIC_ACQUIRE);
+/* A clear made this the partition's epoch. An older one than the host has is old news. */
+static void cleared(const struct watch *w, uint32_t partition, uint64_t epoch) {
+  const uint64_t *word = epoch_word(w, partition);
+  uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE); /* partner: switch_epoch */
+  while (seen < epoch) {                                   /* each turn another one has raised it */
+    switch_epoch(w, partition, seen, epoch);
+    seen = __atomic_load_n(word, __ATOMIC_ACQUIRE); /* partner of the CAS of another one in switch_epoch */
   }
 }
 
-/* Redis said so itself: it may have gone back to an older one. The first that a host hears of clears nothing. */
-static void learned(void *ctx, uint64_t seen, uint64_t epoch) {
+/* Redis said so itself, a clear of this process too: it may have gone back to an older one. The first that a host hears of clears nothing. */
+static void learned(void *ctx, uint32_t partition, uint64_t seen, uint64_t epoch) {
   const struct watch *w = ctx;
+  uint64_t *word = epoch_word(w, partition);
   /* acq_rel and acquire, both: partner of the CAS of another one here or in switch_epoch, and of the load in io/l2.c */
   if (seen == 0) {
-    __atomic_compare_exchange_n(epoch_word(w->zone, w->ns), &seen, epoch, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-  } else if (__atomic_load_n(epoch_word(w->zone, w->ns), __ATOMIC_ACQUIRE) == seen) {
-    switch_epoch(w->zone, w->ns, seen, epoch);
+    __atomic_compare_exchange_n(word, &seen, epoch, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+  } else if (__atomic_load_n(word, __ATOMIC_ACQUIRE) == seen) {
+    switch_epoch(w, partition, seen, epoch);
   }
 }
 
@@ -82,7 +87,7 @@ static void message(void *ctx, const struct gorge_owner *owner, const struct gor
       tell(w, GORGE_EVENT_KEY, m->version, m->ptr, m->len, now_ms);
       break;
     case GORGE_MESSAGE_CLEAR:
-      gorge_coherence_cleared(w->zone, w->ns, m->version);
+      cleared(w, m->partition, m->version);
       tell(w, GORGE_EVENT_CLEAR, m->version, NULL, 0, now_ms);
       break;
     case GORGE_MESSAGE_TAG:
@@ -120,13 +125,7 @@ void gorge_coherence_forget(struct gorge_zone *zone, const struct gorge_owner *o
       gorge_l1_invalidate(zone, owner, &key, version, NULL);
       break;
     case GORGE_FORGET_TAG: gorge_l1_invalidate_tag(zone, ns, name, len); break;
-    case GORGE_FORGET_ALL:
-      if (version != 0) {
-        gorge_coherence_cleared(zone, ns, version);
-      } else {
-        gorge_l1_bump_epoch(zone, ns);
-      }
-      break;
+    case GORGE_FORGET_ALL: gorge_l1_bump_epoch(zone, ns); break; /* the names: see learned */
   }
 }
 
@@ -158,7 +157,7 @@ static void forget(void *ctx, const struct gorge_owner *owner, const struct gorg
 /* The context of the hooks for a cache; NULL: out of memory. */
 static struct watch *context_of(const gorge_cache *c) {
   struct watch *w = watches;
-  while (w != NULL && (w->zone != c->zone || w->ns != c->ns)) {
+  while (w != NULL && (w->zone != c->zone || w->ns != c->ns || w->partitions != c->partitions)) {
     w = w->next;
   }
   if (w == NULL) {
@@ -166,7 +165,7 @@ static struct watch *context_of(const gorge_cache *c) {
     if (w == NULL) {
       return NULL;
     }
-    *w = (struct watch){c->zone, c->ns, watches};
+    *w = (struct watch){c->zone, c->ns, c->partitions, watches};
     watches = w;
   }
   return w;
@@ -175,7 +174,7 @@ static struct watch *context_of(const gorge_cache *c) {
 bool gorge_coherence_share(gorge_cache *c) {
   struct watch *w = context_of(c);
   if (w != NULL) {
-    gorge_l2_share_epoch(c->l2, epoch_word(c->zone, c->ns), learned, w);
+    gorge_l2_share_epoch(c->l2, gorge_zone_epochs(c->zone, c->ns, c->partitions), learned, w);
   }
   return w != NULL;
 }
@@ -188,6 +187,7 @@ void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control) {
   struct gorge_control_namespace n = {
       .ns = c->ns,
       .name_len = (uint32_t)strlen(c->name),
+      .partitions = c->partitions,
       .endpoint = c->endpoint,
       .redis = c->redis,
       .sentinels = c->sentinels,
@@ -197,7 +197,7 @@ void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control) {
       .resync = resync,
       .message = message,
       .forget = forget,
-      .epoch = epoch_word(c->zone, c->ns),
+      .epochs = gorge_zone_epochs(c->zone, c->ns, c->partitions),
       .learned = learned,
   };
   memcpy(n.name, c->name, sizeof n.name);

@@ -162,6 +162,7 @@ struct gorge_cache {
   bool troubled;            /* the last command of this process failed */
   char trouble[128];        /* why, printable */
   uint32_t flags, lock_sleep_ms, lock_retries;
+  uint32_t partitions; /* of the namespace in Redis: 1 or GORGE_PARTITIONS */
   uint64_t l1_ttl_ms;
   uint64_t freshness_bound_ms, disconnected_ttl_ms;
   double early_beta;
@@ -451,14 +452,11 @@ bool gorge_missed_tags(const gorge_cache *c, uint32_t ntags, const struct gorge_
 void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control);
 /* The process's connection names keys by the epoch that all of the host share. Returns false when out of memory. */
 bool gorge_coherence_share(gorge_cache *c);
-/* A clear made this the epoch. An older one than the host has is old news. Any thread. */
-void gorge_coherence_cleared(struct gorge_zone *zone, uint32_t ns, uint64_t epoch);
 /* What such a request counts as, and is shown as. */
 enum gorge_counter gorge_coherence_counter(enum gorge_forget_what what);
 enum gorge_event_kind gorge_coherence_event(enum gorge_forget_what what);
 /*
- * This host forgets a key, a tag or all. version: that which Redis gave the change, for all of a namespace the new epoch; 0: none. Any
- * thread, with its own owner.
+ * This host forgets a key, a tag or all. version: that which Redis gave the change of a key; 0: none. Any thread, with its own owner.
  */
 void gorge_coherence_forget(struct gorge_zone *zone, const struct gorge_owner *owner, uint32_t ns,
                             enum gorge_forget_what what, const char *name, uint32_t len, uint64_t version);

@@ -10,7 +10,7 @@
 #include "resil/histogram.h"
 
 int gorge_remote_open(gorge_cache *c) {
-  c->l2 = gorge_l2_create(c->name, (uint32_t)strlen(c->name), &c->redis);
+  c->l2 = gorge_l2_create(c->name, (uint32_t)strlen(c->name), c->partitions, &c->redis);
   if (c->l2 == NULL) {
     return GORGE_ERR_MEMORY;
   }

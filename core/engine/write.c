@@ -151,14 +151,6 @@ void gorge_write_clear(struct gorge_op *op, uint64_t now_ms) {
   gorge_write_ask(op, GORGE_L2_CLEAR, now_ms);
 }
 
-static void clear_reply(struct gorge_op *op, bool stored, uint64_t epoch) {
-  if (stored) {
-    gorge_coherence_cleared(op->cache->zone, op->cache->ns, epoch);
-  } else {
-    gorge_l1_bump_epoch(op->cache->zone, op->cache->ns);
-  }
-}
-
 void gorge_write_leave(struct gorge_op *op, uint64_t now_ms) {
   if (op->verb == GORGE_L2_SET) {
     keep_here(op, now_ms);
@@ -184,7 +176,7 @@ void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *r, uin
   switch (op->verb) {
     case GORGE_L2_TOUCH: done = gorge_touch_reply(op, r, now_ms); break;
     case GORGE_L2_SET: set_reply(op, stored, r->version, now_ms); break;
-    case GORGE_L2_CLEAR: clear_reply(op, stored, r->version); break;
+    case GORGE_L2_CLEAR: gorge_l1_bump_epoch(op->cache->zone, op->cache->ns); break; /* its names are others by now */
     case GORGE_L2_DELETE: gorge_write_forget(op, stored ? r->version : 0); break;
     default: forget_tags_here(op); break;
   }

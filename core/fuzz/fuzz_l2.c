@@ -22,6 +22,7 @@ struct scene {
   struct gorge_conn *conn;
   struct asked asked[REQUESTS];
   uint64_t now_ms;
+  uint32_t partitions;
 };
 
 static const struct gorge_conn_config config = {
@@ -86,6 +87,7 @@ static void send_request(struct scene *s, struct fuzz_input *in) {
   a->rq.tags = tags;
   a->rq.tag_nonces = what & 0x40 ? nonces : NULL;
   a->rq.since = fuzz_number(in, 1);
+  a->rq.partition = (uint32_t)a->rq.since % s->partitions;
   a->rq.token = 1;
   a->rq.lease_ms = 10000;
   a->rq.ttl_ms = 60000;
@@ -213,14 +215,15 @@ static void step(struct scene *s, struct fuzz_input *in) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct fuzz_input in = {data, size};
   struct scene s = {.now_ms = 1000000};
-  s.l2 = gorge_l2_create("ns", 2, &config);
+  s.partitions = fuzz_number(&in, 1) % 2 == 0 ? 1 : GORGE_PARTITIONS;
+  s.l2 = gorge_l2_create("ns", 2, s.partitions, &config);
   FUZZ_CHECK(s.l2 != NULL);
   s.conn = gorge_l2_conn(s.l2);
   gorge_conn_want(s.conn);
   connect_to(&s);
   for (int i = 0; i < STEPS_MAX && in.len > 0; i++) {
     step(&s, &in);
-    FUZZ_CHECK(gorge_conn_pending(s.conn) <= config.max_pending + 32);
+    FUZZ_CHECK(gorge_conn_pending(s.conn) <= config.max_pending + 32 + GORGE_PARTITIONS);
   }
   gorge_l2_destroy(s.l2);
   for (int k = 0; k < REQUESTS; k++) {

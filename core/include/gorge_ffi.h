@@ -16,6 +16,7 @@ enum gorge_abi {
   GORGE_TAG_MAX = 255,   /* bytes in a tag */
   GORGE_TAGS_MAX = 16,   /* tags on a value */
   GORGE_NAME_MAX = 64,   /* bytes in the name of a zone or namespace */
+  GORGE_PARTITIONS = 64, /* of a namespace in a cluster; elsewhere it has one */
   GORGE_ERROR_MAX = 120, /* bytes of a loader's error that reach waiters in other workers */
   GORGE_HISTOGRAM_BUCKETS = 95,
   GORGE_HISTOGRAM_WORDS = 96 /* the buckets, then the sum of all observations in microseconds */
@@ -240,6 +241,7 @@ struct gorge_config {
   uint32_t connect_timeout_ms;
   uint32_t timeout_ms;
   uint32_t max_pending;
+  uint32_t partitions;           /* of the namespace in Redis: 1, which 0 stands for, or GORGE_PARTITIONS */
   uint32_t breaker_max_failures; /* 0: no breaker */
   uint32_t breaker_timeout_ms;
   uint32_t breaker_slow_ms;        /* an answer that took longer counts as a failure; 0: none does */

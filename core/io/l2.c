@@ -30,24 +30,34 @@ bool gorge_l2_number_of(const struct redisReply *reply, uint64_t *number) {
 
 /* ---- the epoch ---- */
 
-uint64_t gorge_l2_name_epoch(struct gorge_l2 *l2) {
-  uint64_t epoch = __atomic_load_n(l2->epoch, __ATOMIC_ACQUIRE); /* partner: whoever stores it, after it emptied L1 */
-  if (epoch != l2->named_epoch) {
-    gorge_names_set_epoch(&l2->names, epoch);
-    l2->named_epoch = epoch;
+uint64_t gorge_l2_name_epoch(struct gorge_l2 *l2, uint32_t partition) {
+  /* acquire: partner of whoever stores it, after it emptied L1 */
+  uint64_t epoch = __atomic_load_n(&l2->epochs[partition], __ATOMIC_ACQUIRE);
+  if (epoch != l2->partitions[partition].named_epoch) {
+    gorge_names_set_epoch(&l2->names, partition, epoch);
+    l2->partitions[partition].named_epoch = epoch;
   }
   return epoch;
 }
 
-void gorge_l2_learn_epoch(struct gorge_l2 *l2, uint64_t seen, uint64_t epoch) {
+void gorge_l2_learn_epoch(struct gorge_l2 *l2, uint32_t partition, uint64_t seen, uint64_t epoch) {
   if (epoch == seen || epoch == 0 || epoch > GORGE_VERSION_MAX) {
     return;
   }
   if (l2->learned != NULL) {
-    l2->learned(l2->learned_ctx, seen, epoch);
+    l2->learned(l2->learned_ctx, partition, seen, epoch);
   } else {
-    l2->own_epoch = epoch;
+    l2->own_epochs[partition] = epoch;
   }
+}
+
+void gorge_l2_raise_epoch(struct gorge_l2 *l2, uint32_t partition, uint64_t epoch) {
+  uint64_t before, seen = gorge_l2_name_epoch(l2, partition);
+  do {
+    before = seen;
+    gorge_l2_learn_epoch(l2, partition, seen, epoch);
+    seen = gorge_l2_name_epoch(l2, partition);
+  } while (seen < epoch && seen != before); /* each turn another one has stored an older one */
 }
 
 bool gorge_l2_epoch_confirmed(const struct gorge_l2_request *rq, const struct redisReply *reply) {
@@ -56,17 +66,23 @@ bool gorge_l2_epoch_confirmed(const struct gorge_l2_request *rq, const struct re
          epoch == rq->state.epoch;
 }
 
-void gorge_l2_share_epoch(struct gorge_l2 *l2, const uint64_t *word,
-                          void (*learned)(void *ctx, uint64_t seen, uint64_t epoch), void *ctx) {
-  l2->epoch = word;
+void gorge_l2_share_epoch(struct gorge_l2 *l2, const uint64_t *words,
+                          void (*learned)(void *ctx, uint32_t partition, uint64_t seen, uint64_t epoch), void *ctx) {
+  l2->epochs = words;
   l2->learned = learned;
   l2->learned_ctx = ctx;
 }
 
-struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, const struct gorge_conn_config *config) {
-  struct gorge_l2 *l2 = calloc(1, sizeof *l2);
+struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, uint32_t partitions,
+                                 const struct gorge_conn_config *config) {
+  bool good = partitions == 1 || partitions == GORGE_PARTITIONS;
+  struct gorge_l2 *l2 = good ? calloc(1, sizeof *l2 + partitions * sizeof l2->partitions[0]) : NULL;
   if (l2 == NULL) {
     return NULL;
+  }
+  l2->partition_count = partitions;
+  for (uint32_t i = 0; i < partitions; i++) {
+    l2->partitions[i].l2 = l2;
   }
   if (gorge_names_init(&l2->names, ns, ns_len) == GORGE_OK) {
     l2->nodes[0] = gorge_l2_node_create(l2, config);
@@ -81,7 +97,7 @@ struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, const struct g
   if (l2->max_value > GORGE_COMMAND_BYTES_MAX / 2) {
     l2->max_value = GORGE_COMMAND_BYTES_MAX / 2;
   }
-  l2->epoch = &l2->own_epoch;
+  l2->epochs = l2->own_epochs;
   return l2;
 }
 
@@ -126,7 +142,7 @@ static int send_lookup(struct gorge_l2_request *rq, uint64_t now_ms) {
 }
 
 int gorge_l2_begin(struct gorge_l2_request *rq, uint64_t now_ms) {
-  rq->state.epoch = gorge_l2_name_epoch(rq->l2);
+  rq->state.epoch = gorge_l2_name_epoch(rq->l2, rq->state.partition);
   if (rq->state.epoch == 0 && rq->verb != GORGE_L2_CLEAR) {
     rq->state.step = GORGE_L2_STEP_EPOCH;
   } else if (rq->verb == GORGE_L2_LOOKUP) {
@@ -137,11 +153,8 @@ int gorge_l2_begin(struct gorge_l2_request *rq, uint64_t now_ms) {
   return gorge_l2_submit_script(rq, now_ms);
 }
 
-int gorge_l2_send(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint64_t now_ms) {
-  int status = l2->closed ? GORGE_ERR_CLOSED : gorge_l2_check(l2, rq);
-  if (status != GORGE_OK) {
-    return status;
-  }
+int gorge_l2_send_to(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint32_t partition, bool silent,
+                     uint64_t now_ms) {
   memset(rq->command, 0, sizeof rq->command);
   memset(&rq->state, 0, sizeof rq->state);
   rq->l2 = l2;
@@ -150,17 +163,38 @@ int gorge_l2_send(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint64_t now
   rq->command[0].deadline_ms = rq->deadline_ms;
   rq->state.rejected = rq->rejected_version;
   rq->state.cursor = rq->since;
+  rq->state.partition = partition;
+  rq->state.silent = silent;
   rq->state.node = l2->nodes[0];
   gorge_l2_node_clock(rq->state.node, now_ms);
-  status = gorge_l2_begin(rq, now_ms);
+  int status = gorge_l2_begin(rq, now_ms);
   if (status != GORGE_OK) {
     rq->l2 = NULL;
   }
   return status;
 }
 
+int gorge_l2_send(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint64_t now_ms) {
+  int status = l2->closed ? GORGE_ERR_CLOSED : gorge_l2_check(l2, rq);
+  if (status != GORGE_OK) {
+    return status;
+  }
+  if (rq->verb == GORGE_L2_JOURNAL || rq->verb == GORGE_L2_HEARTBEAT) {
+    return gorge_l2_send_to(l2, rq, rq->partition, false, now_ms);
+  }
+  if (rq->verb != GORGE_L2_CLEAR && rq->verb != GORGE_L2_INVALIDATE_TAGS) {
+    return gorge_l2_send_to(l2, rq, gorge_partition_of(rq->key, rq->key_len, l2->partition_count), false, now_ms);
+  }
+  return l2->partition_count == 1 ? gorge_l2_send_to(l2, rq, 0, false, now_ms) : gorge_l2_fan_out(l2, rq, now_ms);
+}
+
 void gorge_l2_cancel(struct gorge_l2_request *rq) {
   if (rq->l2 == NULL) {
+    return;
+  }
+  if (rq->state.fan != NULL) {
+    gorge_l2_fan_cancel(rq);
+    rq->l2 = NULL;
     return;
   }
   gorge_conn_cancel(rq->state.node->conn, &rq->command[0]);

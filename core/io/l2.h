@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * L2: what gorge asks of Redis, as typed requests over one gorge_conn. Scripts go by EVALSHA, NOSCRIPT is answered by EVAL.
+ * L2: what gorge asks of Redis, as typed requests. Scripts go by EVALSHA, NOSCRIPT is answered by EVAL.
+ *
+ * A namespace has one partition or GORGE_PARTITIONS of them, each with a counter of versions, an epoch, a journal and keys of its own, for tags, too
+ * (proto/names.h). A request belongs to the partition of its key; JOURNAL and HEARTBEAT say which one. INVALIDATE_TAGS and CLEAR go to all
+ * of them (io/l2_fan.c).
  *
  * Versions come from Redis: each committed write of a partition gets a higher one, also after Redis lost its memory (a
  * version is at least the server's clock in microseconds). Values carry in their envelope (proto/envelope.h): version, kind,
@@ -21,20 +25,23 @@
  *           tag_nonces (the tags were not known before): none of the tags may have been invalidated after version `since`.
  *  RELEASE  drops the lease if it has the token, wakes waiters by a message: OK or REFUSED. RENEW extends it: OK or REFUSED.
  *  SET      new version, stores, kills a lease, publishes: STORED. DELETE: new version, drops value and lease, publishes: OK.
- *  INVALIDATE_TAGS  a new nonce per tag, publishes: OK. All three go into the journal.
+ *  INVALIDATE_TAGS  a new nonce per tag, publishes: OK. All three go into the journal. With several partitions: first new nonces in all but
+ *           the home one, that of the first tag's name, of which nobody is told; when all have answered the home one's, with journal
+ *           and message. One that fails fails the whole; what was done is forgotten for nothing then.
  *  TOUCH    gives the value another ttl, and its tags enough of it: OK; MISS when there is none. result.before is the version it had,
  *           result.version the one it has: another one, which goes into the journal, when its life became shorter. The request's tags
  *           are a guess, which saves a round.
  *  UPDATE   as SET, if the value's version is still `since` (0: there is no value) and its tags are alive: STORED; else REFUSED. `token` names the operation
  *           for lease_ms: sent again with the same one, it is not carried out again, and STORED with the version of then.
- *  CLEAR    a new epoch: nothing that was stored is found any more. OK, result.version is the epoch; it goes into the journal.
- *  JOURNAL  what was published from version `since` on, its own entry included: OK after `message` has been called for each, or
+ *  CLEAR    a new epoch: nothing that was stored is found any more. OK, result.version is the epoch; it goes into the journal. With several
+ *           partitions: in each of them; result.version is the highest. One that fails fails the whole.
+ *  JOURNAL  what was told of in `partition` from version `since` on, its own entry included: OK after `message` has been called for each, or
  *           MISS when that entry is gone, so that anything may have been missed. result.version: the cursor from now on.
- *  HEARTBEAT  publishes `value` on the channel of the host `since` alone, with the version of the journal's last entry, which
- *           result.version tells: OK. 0: there is no journal.
+ *  HEARTBEAT  publishes `value` on the channel of the host `since` alone, with the version of the last entry in the journal of
+ *           `partition`, which result.version tells: OK. 0: there is no journal.
  *
- * The epoch in the names is that of a word which all connections of a host share. It is asked for when the word is 0, at each new
- * connection, and when a script says that another one is current; the request then goes on under that one. A value read under an
+ * The epoch in the names is that of a word which all connections of a host share, one for each partition. It is asked for when the word is
+ * 0, at each new connection, and when a script says that another one is current; the request then goes on under that one. A value read under an
  * epoch that is not current any more when it arrives is read again. A look-up alone would never learn of another one: with confirm_epoch it
  * does.
  *
@@ -98,7 +105,8 @@ struct gorge_l2_request {
   enum gorge_l2_verb verb;
   const char *key; /* 1..GORGE_KEY_MAX bytes; not for INVALIDATE_TAGS, JOURNAL, CLEAR */
   uint32_t key_len;
-  uint32_t ntags; /* at most GORGE_TAGS_MAX, of 1..GORGE_TAG_MAX bytes each */
+  uint32_t partition; /* JOURNAL, HEARTBEAT */
+  uint32_t ntags;     /* at most GORGE_TAGS_MAX, of 1..GORGE_TAG_MAX bytes each */
   const struct gorge_l2_tag *tags;
   const struct gorge_l2_before *before; /* UPDATE: of the value read; or NULL */
   const uint64_t *tag_nonces; /* FILL with tags: what LEASE delivered, or NULL; SET reads the current nonces: NULL */
@@ -125,6 +133,9 @@ struct gorge_l2_request {
   struct gorge_command command[2];
   struct {
     struct gorge_l2_node *node; /* which is asked */
+    struct gorge_l2_fan *fan;   /* carried out as several requests; else NULL */
+    uint32_t partition;
+    bool silent; /* INVALIDATE_TAGS: nobody is told */
     uint32_t step, rounds;
     uint32_t epochs;   /* how often the epoch turned out to be another one */
     uint64_t epoch;    /* in the names of the commands under way */
@@ -139,10 +150,11 @@ struct gorge_l2_request {
 struct gorge_l2;
 
 /*
- * `ns`: the namespace (copied). Returns NULL when out of memory, or when ns is not a name (proto/names.h).
- * The hooks of its connection (on_state, on_push) are taken.
+ * `ns`: the namespace (copied), of 1 partition or of GORGE_PARTITIONS. Returns NULL when out of memory, when ns is not a name
+ * (proto/names.h), or for another number of partitions. The hooks of its connections (on_state, on_push) are taken.
  */
-struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, const struct gorge_conn_config *config);
+struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, uint32_t partitions,
+                                 const struct gorge_conn_config *config);
 /* Completes every request with GORGE_ERR_CLOSED. NULL is fine. */
 void gorge_l2_destroy(struct gorge_l2 *l2);
 /*
@@ -153,11 +165,12 @@ struct gorge_conn *gorge_l2_node_conn(struct gorge_l2 *l2, uint32_t node);
 /* The first of them, the only one of a single Redis. */
 static inline struct gorge_conn *gorge_l2_conn(struct gorge_l2 *l2) { return gorge_l2_node_conn(l2, 0); }
 /*
- * Shares the word of the epoch, which outlives the l2, before anything is sent; else it has one of its own. learned is called when Redis
- * names another epoch than `seen`, which the word held when Redis was asked: it stores the new one, unless the word has changed.
+ * Shares the words of the epoch, one for each partition, which outlive the l2, before anything is sent; else it has its own. learned is
+ * called when Redis names another epoch of a partition than `seen`, which its word held when Redis was asked: it stores the new one, unless
+ * the word has changed.
  */
-void gorge_l2_share_epoch(struct gorge_l2 *l2, const uint64_t *word,
-                          void (*learned)(void *ctx, uint64_t seen, uint64_t epoch), void *ctx);
+void gorge_l2_share_epoch(struct gorge_l2 *l2, const uint64_t *words,
+                          void (*learned)(void *ctx, uint32_t partition, uint64_t seen, uint64_t epoch), void *ctx);
 /*
  * Sends a request. Returns GORGE_OK (done will be called once, not from inside this call), GORGE_ERR_DOWN, GORGE_ERR_FULL,
  * GORGE_ERR_MEMORY, GORGE_ERR_ARGUMENT, GORGE_ERR_SYSTEM (no random bytes), GORGE_ERR_CLOSED.

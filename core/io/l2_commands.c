@@ -30,6 +30,9 @@ int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq)
       (rq->verb == GORGE_L2_JOURNAL && rq->message == NULL)) {
     return GORGE_ERR_ARGUMENT;
   }
+  if ((rq->verb == GORGE_L2_JOURNAL || rq->verb == GORGE_L2_HEARTBEAT) && rq->partition >= l2->partition_count) {
+    return GORGE_ERR_ARGUMENT;
+  }
   if (rq->before != NULL && rq->before->ntags > GORGE_TAGS_MAX) {
     return GORGE_ERR_ARGUMENT;
   }
@@ -64,7 +67,7 @@ static void add_scratch(struct gorge_l2 *l2, size_t len) {
 }
 
 static void add_name(struct gorge_l2 *l2, enum gorge_name name, const char *part, size_t part_len) {
-  size_t len = gorge_names_write(&l2->names, name, part, part_len, l2->scratch + l2->scratch_used,
+  size_t len = gorge_names_write(&l2->names, l2->partition, name, part, part_len, l2->scratch + l2->scratch_used,
                                  sizeof l2->scratch - l2->scratch_used);
   if (len == 0) {
     l2->argc = -1;
@@ -111,7 +114,9 @@ static void add_tag_names(struct gorge_l2 *l2, const struct gorge_l2_tag *tags, 
   }
 }
 
-static void start(struct gorge_l2 *l2, const char *name) {
+static void start(const struct gorge_l2_request *rq, const char *name) {
+  struct gorge_l2 *l2 = rq->l2;
+  l2->partition = rq->state.partition;
   l2->argc = 0;
   l2->scratch_used = 0;
   add_text(l2, name);
@@ -127,14 +132,14 @@ static int submit(struct gorge_l2_request *rq, int index, uint64_t now_ms) {
 }
 
 int gorge_l2_submit_get(struct gorge_l2_request *rq, uint64_t now_ms) {
-  start(rq->l2, "GET");
+  start(rq, "GET");
   add_name(rq->l2, GORGE_NAME_VALUE, rq->key, rq->key_len);
   return submit(rq, 0, now_ms);
 }
 
 int gorge_l2_submit_nonces(struct gorge_l2_request *rq, const struct gorge_l2_tag *tags, uint32_t ntags,
                            uint64_t now_ms) {
-  start(rq->l2, "MGET");
+  start(rq, "MGET");
   add_tag_names(rq->l2, tags, ntags);
   if (rq->confirm_epoch) {
     add_name(rq->l2, GORGE_NAME_EPOCH, NULL, 0);
@@ -189,7 +194,20 @@ static void add_count(struct gorge_l2 *l2, int count_at) {
   }
 }
 
-/* Keys and argument of the scripts that make epochs. */
+/* For scripts that tell others: the last argument but for the epoch. */
+static void add_partition(struct gorge_l2 *l2) {
+  if (l2->partition_count == 1) {
+    add_text(l2, "");
+  } else {
+    add_number(l2, l2->partition);
+  }
+}
+
+static bool tells_others(enum gorge_l2_verb verb) {
+  return verb != GORGE_L2_LEASE && verb != GORGE_L2_RENEW && verb != GORGE_L2_JOURNAL;
+}
+
+/* Keys and arguments of the scripts that make epochs. */
 static void add_epoch_script(struct gorge_l2 *l2) {
   int count_at = l2->argc;
   add_text(l2, "");
@@ -198,6 +216,7 @@ static void add_epoch_script(struct gorge_l2 *l2) {
   add_name(l2, GORGE_NAME_JOURNAL, NULL, 0);
   add_count(l2, count_at);
   add(l2, l2->names.channel, l2->names.channel_len);
+  add_partition(l2);
 }
 
 /* Whether the script is told the epoch: all but those for which a lease with that token is enough, and those without values. */
@@ -304,7 +323,7 @@ static int add_invalidate_arguments(struct gorge_l2 *l2, const struct gorge_l2_r
   add(l2, l2->names.channel, l2->names.channel_len);
   add_number(l2, GORGE_SCRIPT_TAG_MARGIN_MS);
   int status = add_fresh_nonces(l2, rq->ntags);
-  for (uint32_t i = 0; i < rq->ntags; i++) {
+  for (uint32_t i = 0; i < rq->ntags && !rq->state.silent; i++) {
     add(l2, rq->tags[i].ptr, rq->tags[i].len);
   }
   return status;
@@ -382,10 +401,10 @@ int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
     }
   }
   if (rq->state.node->sha[script][0] != '\0' && !rq->state.eval) {
-    start(l2, "EVALSHA");
+    start(rq, "EVALSHA");
     add(l2, rq->state.node->sha[script], GORGE_SCRIPT_SHA_LEN);
   } else {
-    start(l2, "EVAL");
+    start(rq, "EVAL");
     add_text(l2, gorge_script_text(script));
     rq->state.eval = true;
   }
@@ -395,6 +414,9 @@ int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
   }
   add_script_keys(l2, rq);
   int status = add_script_arguments(l2, rq);
+  if (tells_others(rq->verb)) {
+    add_partition(l2);
+  }
   if (tells_epoch(rq->verb)) {
     add_number(l2, rq->state.epoch);
   }

@@ -69,23 +69,30 @@ uint64_t gorge_l2_remaining_ms(const struct gorge_l2_node *node, const struct go
 
 static void on_epoch(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
   (void)now_ms;
-  struct gorge_l2_node *node = (void *)((char *)cmd - offsetof(struct gorge_l2_node, epoch_get));
+  struct gorge_l2_partition *p = (void *)((char *)cmd - offsetof(struct gorge_l2_partition, epoch_get));
   uint64_t epoch;
+  p->epoch_due = false;
   if (status == GORGE_OK && gorge_l2_number_of(reply, &epoch)) {
-    gorge_l2_learn_epoch(node->l2, node->epoch_seen, epoch);
+    gorge_l2_learn_epoch(p->l2, (uint32_t)(p - p->l2->partitions), p->epoch_seen, epoch);
   }
 }
 
 /* A new connection: the host may have missed a clear, or this is another Redis. Answered before what is sent after it. */
-static void ask_epoch(struct gorge_l2_node *node, uint64_t now_ms) {
+static void ask_epoch(struct gorge_l2_node *node, uint32_t partition, uint64_t now_ms) {
   struct gorge_l2 *l2 = node->l2;
+  struct gorge_l2_partition *p = &l2->partitions[partition];
   char name[GORGE_NAME_PREFIX_MAX];
-  size_t len = gorge_names_write(&l2->names, GORGE_NAME_EPOCH, NULL, 0, name, sizeof name);
+  size_t len = gorge_names_write(&l2->names, partition, GORGE_NAME_EPOCH, NULL, 0, name, sizeof name);
   const char *argv[] = {"GET", name};
   const size_t argv_len[] = {3, len};
-  node->epoch_get.deadline_ms = 0;
-  node->epoch_seen = gorge_l2_name_epoch(l2);
-  (void)gorge_conn_submit(node->conn, &node->epoch_get, 2, argv, argv_len, now_ms); /* scripts tell, too */
+  if (p->epoch_due) {
+    return;
+  }
+  p->epoch_get.done = on_epoch;
+  p->epoch_get.deadline_ms = 0;
+  p->epoch_seen = gorge_l2_name_epoch(l2, partition);
+  /* Refused, scripts tell, too. */
+  p->epoch_due = gorge_conn_submit(node->conn, &p->epoch_get, 2, argv, argv_len, now_ms) == GORGE_OK;
 }
 
 static void on_loaded(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
@@ -100,7 +107,9 @@ static void on_loaded(struct gorge_command *cmd, int status, const struct redisR
 static void on_ready(void *ctx, uint64_t now_ms) {
   struct gorge_l2_node *node = ctx;
   ask_time(node, now_ms);
-  ask_epoch(node, now_ms);
+  for (uint32_t i = 0; i < node->l2->partition_count; i++) {
+    ask_epoch(node, i, now_ms);
+  }
   for (int i = 0; i < GORGE_SCRIPTS; i++) {
     const char *text = gorge_script_text((enum gorge_script)i);
     const char *argv[] = {"SCRIPT", "LOAD", text};
@@ -137,7 +146,6 @@ struct gorge_l2_node *gorge_l2_node_create(struct gorge_l2 *l2, const struct gor
   }
   node->l2 = l2;
   node->time.done = on_time;
-  node->epoch_get.done = on_epoch;
   for (int i = 0; i < GORGE_SCRIPTS; i++) {
     node->load[i].command.done = on_loaded;
     node->load[i].sha = node->sha[i];

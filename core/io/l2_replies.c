@@ -91,7 +91,7 @@ static void on_number(struct gorge_l2_request *rq, const struct redisReply *repl
   } else {
     uint64_t version = yes_no ? 0 : (uint64_t)reply->integer;
     if (rq->verb == GORGE_L2_CLEAR) {
-      gorge_l2_learn_epoch(rq->l2, rq->state.epoch, version);
+      gorge_l2_raise_epoch(rq->l2, rq->state.partition, version);
     }
     gorge_l2_finish_status(rq, stores ? GORGE_STORED : GORGE_OK, version, NULL, now_ms);
   }
@@ -217,7 +217,7 @@ static void begin_anew(struct gorge_l2_request *rq, uint64_t now_ms) {
 static void ask_epoch(struct gorge_l2_request *rq, uint64_t now_ms) {
   rq->state.eval = false;
   rq->state.step = GORGE_L2_STEP_EPOCH;
-  rq->state.epoch = gorge_l2_name_epoch(rq->l2);
+  rq->state.epoch = gorge_l2_name_epoch(rq->l2, rq->state.partition);
   gorge_l2_proceed(rq, gorge_l2_submit_script(rq, now_ms), now_ms);
 }
 
@@ -226,7 +226,7 @@ static void on_epoch(struct gorge_l2_request *rq, const struct redisReply *reply
     gorge_l2_finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
     return;
   }
-  gorge_l2_learn_epoch(rq->l2, rq->state.epoch, (uint64_t)reply->integer);
+  gorge_l2_learn_epoch(rq->l2, rq->state.partition, rq->state.epoch, (uint64_t)reply->integer);
   begin_anew(rq, now_ms);
 }
 
@@ -253,7 +253,7 @@ void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const
     on_error(rq, reply, now_ms);
   } else if (step == GORGE_L2_STEP_EPOCH) {
     on_epoch(rq, reply, now_ms);
-  } else if (step != GORGE_L2_STEP_SCRIPT && rq->state.epoch != gorge_l2_name_epoch(rq->l2)) {
+  } else if (step != GORGE_L2_STEP_SCRIPT && rq->state.epoch != gorge_l2_name_epoch(rq->l2, rq->state.partition)) {
     begin_anew(rq, now_ms);
   } else if (index == 1 && reply->type != REDIS_REPLY_ARRAY) {
     gorge_l2_finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);

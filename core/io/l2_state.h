@@ -48,9 +48,6 @@ struct gorge_l2_node {
   char sha[GORGE_SCRIPTS][GORGE_SCRIPT_SHA_LEN]; /* as Redis returned them; starts with NUL while unknown */
   struct gorge_l2_load load[GORGE_SCRIPTS];
 
-  struct gorge_command epoch_get;
-  uint64_t epoch_seen; /* the word when it was asked for */
-
   struct gorge_command time;
   bool time_due, clock_known;
   uint64_t time_sent_ms;
@@ -60,6 +57,14 @@ struct gorge_l2_node {
   uint64_t clock_next_ms;   /* ask again then */
 };
 
+struct gorge_l2_partition {
+  struct gorge_l2 *l2;
+  uint64_t named_epoch; /* in names */
+  struct gorge_command epoch_get;
+  bool epoch_due;      /* epoch_get is under way */
+  uint64_t epoch_seen; /* the word when it was asked for */
+};
+
 struct gorge_l2 {
   struct gorge_l2_node *nodes[GORGE_NODES_MAX];
   uint32_t node_count;
@@ -67,20 +72,23 @@ struct gorge_l2 {
   struct gorge_names names;
   uint64_t max_value; /* bytes of value that can be read back */
 
-  const uint64_t *epoch; /* shared word; 0: not known */
-  void (*learned)(void *ctx, uint64_t seen, uint64_t epoch);
+  const uint64_t *epochs; /* shared words, one for each partition; 0: not known */
+  void (*learned)(void *ctx, uint32_t partition, uint64_t seen, uint64_t epoch);
   void *learned_ctx;
-  uint64_t own_epoch;
-  uint64_t named_epoch; /* in names */
+  uint64_t own_epochs[GORGE_PARTITIONS];
 
   char error[GORGE_L2_ERROR_MAX + 1];
   /* The command being built. */
+  uint32_t partition; /* of its names */
   int argc;
   const char *argv[GORGE_L2_ARGS_MAX];
   size_t argv_len[GORGE_L2_ARGS_MAX];
   size_t scratch_used;
   char scratch[GORGE_L2_SCRATCH];
   struct gorge_seal seal;
+
+  uint32_t partition_count;
+  struct gorge_l2_partition partitions[];
 };
 
 /* ---- l2_node.c ---- */
@@ -132,15 +140,26 @@ void gorge_l2_finish_error(struct gorge_l2_request *rq, const struct redisReply 
 /* What may be sent while a reply is handled fails like a request does. */
 void gorge_l2_proceed(struct gorge_l2_request *rq, int status, uint64_t now_ms);
 
+/* ---- l2_fan.c: a request to all partitions ---- */
+/* Statuses as gorge_l2_send. */
+int gorge_l2_fan_out(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint64_t now_ms);
+/* Forgets it; rq->state.fan is NULL then. */
+void gorge_l2_fan_cancel(struct gorge_l2_request *rq);
+
 /* ---- l2.c ---- */
 /* A decimal number of at most 16 digits; false when it is none. */
 bool gorge_l2_number_of(const struct redisReply *reply, uint64_t *number);
-/* The epoch of now, which names are written under. */
-uint64_t gorge_l2_name_epoch(struct gorge_l2 *l2);
+/* The epoch of now, which names of the partition are written under. */
+uint64_t gorge_l2_name_epoch(struct gorge_l2 *l2, uint32_t partition);
 /* Redis says that the epoch is this one, and the word was `seen` when it was asked. */
-void gorge_l2_learn_epoch(struct gorge_l2 *l2, uint64_t seen, uint64_t epoch);
+void gorge_l2_learn_epoch(struct gorge_l2 *l2, uint32_t partition, uint64_t seen, uint64_t epoch);
+/* A clear made this epoch: whatever the word has become meanwhile, it is at least that one afterwards. */
+void gorge_l2_raise_epoch(struct gorge_l2 *l2, uint32_t partition, uint64_t epoch);
 /* Whether the epoch that was asked for behind the nonces of the request's tags is still the one in the names. */
 bool gorge_l2_epoch_confirmed(const struct gorge_l2_request *rq, const struct redisReply *reply);
+/* gorge_l2_send of a request that was checked, to one partition, whatever its verb. */
+int gorge_l2_send_to(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint32_t partition, bool silent,
+                     uint64_t now_ms);
 /* Sends the first command of a request, or the epoch script when the names are not known. */
 int gorge_l2_begin(struct gorge_l2_request *rq, uint64_t now_ms);
 

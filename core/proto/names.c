@@ -21,8 +21,12 @@ int gorge_names_init(struct gorge_names *n, const char *ns, size_t ns_len) {
       return GORGE_ERR_ARGUMENT;
     }
   }
-  n->tag_len = (uint32_t)snprintf(n->tag, sizeof n->tag, "{%zu:%.*s:0}:", ns_len, (int)ns_len, ns);
-  n->epoched_len = 0;
+  n->head_len = (uint32_t)snprintf(n->head, sizeof n->head, "{%zu:%.*s:", ns_len, (int)ns_len, ns);
+  for (uint32_t i = 0; i < GORGE_PARTITIONS; i++) {
+    struct gorge_names_partition *p = &n->partitions[i];
+    p->tag_len = (uint8_t)snprintf(p->text, sizeof p->text, "%" PRIu32 "}:", i);
+    p->epoched_len = 0;
+  }
   n->channel_len = (uint32_t)snprintf(n->channel, sizeof n->channel, "gorge:%zu:%.*s", ns_len, (int)ns_len, ns);
   return GORGE_OK;
 }
@@ -31,25 +35,28 @@ size_t gorge_names_own_channel(const struct gorge_names *n, uint64_t id, char ou
   return (size_t)snprintf(out, GORGE_NAME_OWN_MAX + 1, "%.*s:%016" PRIx64, (int)n->channel_len, n->channel, id);
 }
 
-void gorge_names_set_epoch(struct gorge_names *n, uint64_t epoch) {
-  n->epoched_len = 0;
+void gorge_names_set_epoch(struct gorge_names *n, uint32_t partition, uint64_t epoch) {
+  struct gorge_names_partition *p = &n->partitions[partition];
+  p->epoched_len = 0;
   if (epoch > 0) {
-    int len = snprintf(n->epoched, sizeof n->epoched, "%.*s%" PRIu64 ":", (int)n->tag_len, n->tag, epoch);
-    n->epoched_len = (uint32_t)len;
+    int len = snprintf(p->text + p->tag_len, sizeof p->text - p->tag_len, "%" PRIu64 ":", epoch);
+    p->epoched_len = (uint8_t)(p->tag_len + len);
   }
 }
 
-size_t gorge_names_write(const struct gorge_names *n, enum gorge_name name, const char *part, size_t part_len,
-                         char *out, size_t size) {
+size_t gorge_names_write(const struct gorge_names *n, uint32_t partition, enum gorge_name name, const char *part,
+                         size_t part_len, char *out, size_t size) {
+  const struct gorge_names_partition *p = &n->partitions[partition];
   bool alone = name == GORGE_NAME_COUNTER || name == GORGE_NAME_JOURNAL || name == GORGE_NAME_EPOCH;
   bool epoched = !alone && name != GORGE_NAME_UPDATE;
-  const char *prefix = epoched ? n->epoched : n->tag;
-  size_t prefix_len = epoched ? n->epoched_len : n->tag_len;
+  size_t own_len = epoched ? p->epoched_len : p->tag_len;
+  size_t prefix_len = n->head_len + own_len;
   size_t len = prefix_len + (alone ? 1 : 2 + part_len);
-  if (prefix_len == 0 || part_len > GORGE_KEY_MAX || len > size) {
+  if (own_len == 0 || part_len > GORGE_KEY_MAX || len > size) {
     return 0;
   }
-  memcpy(out, prefix, prefix_len);
+  memcpy(out, n->head, n->head_len);
+  memcpy(out + n->head_len, p->text, own_len);
   out[prefix_len] = (char)name;
   if (!alone) {
     out[prefix_len + 1] = ':';

@@ -67,27 +67,49 @@
   "  return string.sub(s, 8 * i - 7, 8 * i)\n" \
   "end\n"
 
-/* PUBLISH of a message (message.h). */
-#define TELL                                                                                        \
-  "local function tell(channel, kind, version, name)\n"                                             \
-  "  redis.call('PUBLISH', channel, string.char(1, kind) .. struct.pack('>I8', version) .. name)\n" \
+/*
+ * Who tells others has as last argument, but for the epoch, the partition, '' when there is only one: that decides about the format of
+ * a message (message.h).
+ */
+#define MESSAGE                                                                                        \
+  "local partition = table.remove(ARGV)\n"                                                             \
+  "local function message(kind, version, previous, name)\n"                                            \
+  "  if partition == '' then return string.char(1, kind) .. struct.pack('>I8', version) .. name end\n" \
+  "  return string.char(2, kind) .. struct.pack('>I8I8B', version, previous, partition) .. name\n"     \
+  "end\n"
+
+/* PUBLISH of a message. */
+#define TELL                                                            \
+  MESSAGE                                                               \
+  "local function tell(channel, kind, version, name)\n"                 \
+  "  redis.call('PUBLISH', channel, message(kind, version, 0, name))\n" \
+  "end\n"
+
+/* The version of a journal's last entry, 0 when it has none. */
+#define LAST_VERSION                                                                \
+  "local function last_version(journal)\n"                                          \
+  "  local last = redis.call('XREVRANGE', journal, '+', '-', 'COUNT', 1)\n"         \
+  "  local version = last[1] and tonumber(string.match(last[1][1], '^%d+')) or 0\n" \
+  "  return version <= 9007199254740991 and version or 0\n"                         \
   "end\n"
 
 /*
  * An invalidation, the n-th of its version: into the journal, then PUBLISH. A journal that does not take it (its last id is
  * higher than any version: the counter was tampered with) starts anew, which its readers notice.
  */
-#define TELL_FOR_GOOD                                                              \
-  "local function tell_for_good(journal, channel, kind, version, n, name)\n"       \
-  "  local m = string.char(1, kind) .. struct.pack('>I8', version) .. name\n"      \
-  "  local id = string.format('%.0f-%d', version, n)\n"                            \
-  "  local r = redis.pcall('XADD', journal, 'MAXLEN', '~', '10000', id, 'm', m)\n" \
-  "  if type(r) == 'table' and r.err then\n"                                       \
-  "    redis.call('DEL', journal)\n"                                               \
-  "    redis.call('XADD', journal, id, 'm', m)\n"                                  \
-  "  end\n"                                                                        \
-  "  redis.call('PUBLISH', channel, m)\n"                                          \
-  "end\n"
+#define TELL_FOR_GOOD                                                                  \
+  MESSAGE LAST_VERSION                                                                 \
+      "local function tell_for_good(journal, channel, kind, version, n, name)\n"       \
+      "  local previous = partition == '' and 0 or last_version(journal)\n"            \
+      "  local m = message(kind, version, previous, name)\n"                           \
+      "  local id = string.format('%.0f-%d', version, n)\n"                            \
+      "  local r = redis.pcall('XADD', journal, 'MAXLEN', '~', '10000', id, 'm', m)\n" \
+      "  if type(r) == 'table' and r.err then\n"                                       \
+      "    redis.call('DEL', journal)\n"                                               \
+      "    redis.call('XADD', journal, id, 'm', m)\n"                                  \
+      "  end\n"                                                                        \
+      "  redis.call('PUBLISH', channel, m)\n"                                          \
+      "end\n"
 
 /*
  * KEYS: value, lease, counter, tags...
@@ -256,14 +278,21 @@ static const char touch_script[] = SAME_EPOCH NEXT_VERSION TELL_FOR_GOOD
     "if version > before then tell_for_good(KEYS[3], ARGV[4], 1, version, 0, ARGV[5]) end\n"
     "return {1, before, version}\n";
 
-/* KEYS: counter, journal, tags... ARGV: channel, ttl of tags, fresh nonces, tag names... Returns the version. */
+/*
+ * KEYS: counter, journal, tags... ARGV: channel, ttl of tags, fresh nonces, tag names... Returns the (last) version.
+ * Without tag names nobody is told. With several partitions each tag that is told of has a version of its own (message.h).
+ */
 static const char invalidate_script[] = SAME_EPOCH NEXT_VERSION EIGHT TELL_FOR_GOOD
     "redis.call('DEL', unpack(KEYS, 3))\n"
     "local version = next_version(KEYS[1])\n"
     "for i = 3, #KEYS do\n"
     "  redis.call('SET', KEYS[i], eight(ARGV[3], i - 2) .. struct.pack('>I8', version), 'PX', ARGV[2])\n"
     "end\n"
-    "for i = 4, #ARGV do tell_for_good(KEYS[2], ARGV[1], 2, version, i - 4, ARGV[i]) end\n"
+    "local n = 0\n"
+    "for i = 4, #ARGV do\n"
+    "  tell_for_good(KEYS[2], ARGV[1], 2, version, n, ARGV[i])\n"
+    "  if partition == '' then n = n + 1 elseif i < #ARGV then version = next_version(KEYS[1]) end\n"
+    "end\n"
     "return version\n";
 
 /*
@@ -287,10 +316,8 @@ static const char journal_script[] = SAME_EPOCH NEXT_VERSION
  * KEYS: journal. ARGV: channel, what to say. Publishes it with the version of the journal's last entry, which it returns: whoever has
  * seen that, and what was published before, has seen all invalidations up to now. 0: there is no journal.
  */
-static const char heartbeat_script[] = TELL
-    "local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)\n"
-    "local version = last[1] and tonumber(string.match(last[1][1], '^%d+')) or 0\n"
-    "if not (version <= 9007199254740991) then version = 0 end\n"
+static const char heartbeat_script[] = TELL LAST_VERSION
+    "local version = last_version(KEYS[1])\n"
     "tell(ARGV[1], 4, version, ARGV[2])\n"
     "return version\n";
 

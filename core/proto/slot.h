@@ -9,10 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum {
-  GORGE_SLOTS = 16384,
-  GORGE_PARTITIONS = 64 /* of a namespace in a cluster; elsewhere it has one */
-};
+#include "base/status.h"
+
+enum { GORGE_SLOTS = 16384 };
 
 uint16_t gorge_crc16(const char *ptr, size_t len);
 

@@ -9,13 +9,13 @@ enum {
   PAGE = 4096,
   STATS_BLOCKS_MIN = 17,
   STATS_BLOCKS_MAX = 512,
-  STATS_SHARE = 120 << 10,   /* one block for so many bytes of the zone */
-  PERMITS_MIN = 4,           /* permits for so many namespaces, */
-  PERMITS_SHARE = 512 << 10, /* or for one for so many bytes of the zone */
-  FLIGHTS_SHARE = 37,        /* the flight table takes 1/37 of the zone, 2.7 %, */
-  FLIGHTS_MAX = 2 << 20,     /* and not more than this */
-  BACKLOG_SHARE = 512,       /* the backlog 1/512, */
-  BACKLOG_MIN = 20 << 10,    /* but twice the longest key, which then fits wherever the ring stands */
+  STATS_SHARE = 120 << 10, /* one block for so many bytes of the zone */
+  ROOM_MIN = 4,            /* permits and words of partitions for so many namespaces, */
+  ROOM_SHARE = 512 << 10,  /* or for one for so many bytes of the zone */
+  FLIGHTS_SHARE = 37,      /* the flight table takes 1/37 of the zone, 2.7 %, */
+  FLIGHTS_MAX = 2 << 20,   /* and not more than this */
+  BACKLOG_SHARE = 512,     /* the backlog 1/512, */
+  BACKLOG_MIN = 20 << 10,  /* but twice the longest key, which then fits wherever the ring stands */
   BACKLOG_MAX = 1 << 20,
   SLOTS_FROM = 16 << 20, /* from this size on there are several slots for mail */
   EVENTS_SHARE = 600,    /* the ring of events 1/600, */
@@ -23,7 +23,9 @@ enum {
   EVENTS_MAX = 128 << 10
 };
 
-static uint64_t pages(uint64_t bytes) { return (bytes + PAGE - 1) & ~(uint64_t)(PAGE - 1); }
+static uint64_t whole_pages(uint64_t bytes) { return bytes & ~(uint64_t)(PAGE - 1); }
+
+static uint64_t pages(uint64_t bytes) { return whole_pages(bytes + PAGE - 1); }
 
 static uint64_t share(uint64_t size_bytes, uint64_t part, uint64_t least, uint64_t most) {
   uint64_t bytes = size_bytes / part;
@@ -51,10 +53,11 @@ void gorge_layout_regions(uint64_t size_bytes, struct gorge_region_table *out) {
   out->size[GORGE_REGION_WORKERS] = pages(GORGE_WORKERS * sizeof(struct gorge_worker_slot));
   out->size[GORGE_REGION_STATS] =
       pages(sizeof(uint16_t) * GORGE_NAMESPACES * GORGE_WORKERS + blocks * sizeof(struct gorge_stats_block));
-  uint64_t namespaces = size_bytes / PERMITS_SHARE;
-  namespaces = namespaces < PERMITS_MIN ? PERMITS_MIN : namespaces > GORGE_NAMESPACES ? GORGE_NAMESPACES : namespaces;
+  uint64_t namespaces = size_bytes / ROOM_SHARE;
+  namespaces = namespaces < ROOM_MIN ? ROOM_MIN : namespaces > GORGE_NAMESPACES ? GORGE_NAMESPACES : namespaces;
   out->size[GORGE_REGION_PERMITS] = pages(sizeof(uint64_t) * namespaces * GORGE_WORKERS);
-  out->size[GORGE_REGION_FLIGHTS] = pages(flights);
+  out->size[GORGE_REGION_PARTITIONS] = pages(sizeof(struct gorge_partition_words) * namespaces);
+  out->size[GORGE_REGION_FLIGHTS] = whole_pages(flights);
   out->size[GORGE_REGION_BACKLOG] = pages(share(size_bytes, BACKLOG_SHARE, BACKLOG_MIN, BACKLOG_MAX));
   out->size[GORGE_REGION_PEOPLE] =
       pages(mail_bytes(size_bytes) + share(size_bytes, EVENTS_SHARE, EVENTS_MIN, EVENTS_MAX));
@@ -79,6 +82,7 @@ uint64_t gorge_layout_hash(void) {
       GORGE_COUNTERS,
       sizeof(struct gorge_zone_header),
       sizeof(struct gorge_worker_slot),
+      sizeof(struct gorge_partition_words),
       sizeof(struct gorge_stats_block),
       sizeof(struct gorge_mail_slot),
       sizeof(pthread_mutex_t),

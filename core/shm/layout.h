@@ -6,6 +6,7 @@
  *   workers    struct gorge_worker_slot [GORGE_WORKERS]
  *   stats      uint16_t block_of [GORGE_NAMESPACES][GORGE_WORKERS], then struct gorge_stats_block [n]
  *   permits    uint64_t [namespaces][GORGE_WORKERS], for as many as there is room for, see sync/permits.c
+ *   partitions struct gorge_partition_words [namespaces], likewise
  *   flights    laid out by flight/flight.c; all zeros is an empty table
  *   backlog    laid out by backlog/backlog.c; all zeros is an empty one
  *   people     struct gorge_mail_slot [1 or GORGE_MAIL_SLOTS_MAX], see sync/mailbox.c; the ring of shm/events.c
@@ -22,7 +23,7 @@
 #include "shm/zone.h"
 
 enum {
-  GORGE_LAYOUT_VERSION = 7, /* to be raised with every change of what stands in shared memory, L1 included */
+  GORGE_LAYOUT_VERSION = 8, /* to be raised with every change of what stands in shared memory, L1 included */
   GORGE_LINE = 64,
   GORGE_NAME_WORDS = (GORGE_NAME_MAX + 7) / 8,
   GORGE_HEADER_REGION_WORDS = 24
@@ -51,6 +52,12 @@ struct gorge_line {
 struct gorge_permit_words {
   uint64_t sum;
   uint64_t waiting[GORGE_WORKERS / 64]; /* workers that wait for a permit */
+};
+
+/* See gorge_zone_cursors. */
+struct gorge_partition_words {
+  uint64_t cursor[GORGE_PARTITIONS];
+  uint64_t epoch[GORGE_PARTITIONS];
 };
 
 /* What protects Redis and the database of a namespace: one cache line. */
@@ -123,6 +130,7 @@ _Static_assert(sizeof(struct gorge_zone_namespace) == 2 * GORGE_LINE, "namespace
 _Static_assert(sizeof(struct gorge_words) == GORGE_LINE, "the words of a namespace are one cache line");
 _Static_assert(sizeof(struct gorge_protection) == GORGE_LINE, "the breakers of a namespace are one cache line");
 _Static_assert(sizeof(struct gorge_journal_words) <= GORGE_LINE - 16, "the journal's words fit behind the role");
+_Static_assert(sizeof(struct gorge_partition_words) % GORGE_LINE == 0, "the words of partitions fill cache lines");
 _Static_assert(sizeof(struct gorge_master_words) == GORGE_LINE, "the words of a master are one cache line");
 _Static_assert(sizeof(struct gorge_thread_slot) % GORGE_LINE == 0, "life-locks do not share a cache line");
 _Static_assert(sizeof(struct gorge_worker_slot) % GORGE_LINE == 0, "worker slots fill cache lines");

@@ -185,6 +185,25 @@ struct gorge_journal_words *gorge_zone_journal(const struct gorge_zone *zone, ui
   return (struct gorge_journal_words *)&zone->header->roles[ns % GORGE_NAMESPACES].word[2];
 }
 
+static struct gorge_partition_words *partitions_of(const struct gorge_zone *zone, uint32_t ns) {
+  struct gorge_partition_words *words = gorge_zone_region(zone, GORGE_REGION_PARTITIONS, NULL);
+  return &words[ns];
+}
+
+bool gorge_zone_partitions_there(const struct gorge_zone *zone, uint32_t ns) {
+  uint64_t size;
+  (void)gorge_zone_region(zone, GORGE_REGION_PARTITIONS, &size);
+  return ns < size / sizeof(struct gorge_partition_words);
+}
+
+uint64_t *gorge_zone_cursors(const struct gorge_zone *zone, uint32_t ns, uint32_t partitions) {
+  return partitions == 1 ? &gorge_zone_journal(zone, ns)->cursor : partitions_of(zone, ns)->cursor;
+}
+
+uint64_t *gorge_zone_epochs(const struct gorge_zone *zone, uint32_t ns, uint32_t partitions) {
+  return partitions == 1 ? &gorge_zone_journal(zone, ns)->epoch : partitions_of(zone, ns)->epoch;
+}
+
 struct gorge_role *gorge_zone_subscriber_role(const struct gorge_zone *zone, uint32_t ns) {
   return (struct gorge_role *)&zone->header->roles[ns % GORGE_NAMESPACES];
 }

@@ -30,12 +30,13 @@ static const uint64_t GORGE_FRESH_ALWAYS = (uint64_t)1 << 62;
  * Regions of a zone. The fixed ones come first, the last takes all that is left: L1 lays itself out inside it.
  */
 enum gorge_region {
-  GORGE_REGION_WORKERS, /* worker slots (sync/owner.c) */
-  GORGE_REGION_STATS,   /* pool of counter and histogram blocks */
-  GORGE_REGION_PERMITS, /* permits of each worker (sync/permits.c) */
-  GORGE_REGION_FLIGHTS, /* flight table (flight/flight.c) */
-  GORGE_REGION_BACKLOG, /* invalidations that Redis does not know of (backlog/backlog.c) */
-  GORGE_REGION_PEOPLE,  /* what is there for those who look on, see gorge_zone_part */
+  GORGE_REGION_WORKERS,    /* worker slots (sync/owner.c) */
+  GORGE_REGION_STATS,      /* pool of counter and histogram blocks */
+  GORGE_REGION_PERMITS,    /* permits of each worker (sync/permits.c) */
+  GORGE_REGION_PARTITIONS, /* cursors and epochs of namespaces with several partitions, see gorge_zone_cursors */
+  GORGE_REGION_FLIGHTS,    /* flight table (flight/flight.c) */
+  GORGE_REGION_BACKLOG,    /* invalidations that Redis does not know of (backlog/backlog.c) */
+  GORGE_REGION_PEOPLE,     /* what is there for those who look on, see gorge_zone_part */
   GORGE_REGION_L1,
   GORGE_REGIONS
 };
@@ -121,15 +122,27 @@ enum gorge_contact {
   GORGE_CONTACT_AWAY  /* that time is over: only what was stored since may be served */
 };
 
-/* How far this host has followed the journal of a namespace; written by the holder of the subscriber role. */
+/* How far this host has followed the journals of a namespace; written by the holder of the subscriber role. */
 struct gorge_journal_words {
-  uint64_t cursor;    /* every invalidation up to this version has taken effect here; 0: nothing is known */
-  uint64_t synced_ms; /* when that was last known to be all there is */
-  uint64_t epoch;     /* in the names of this namespace's keys in Redis, as far as this host knows; 0: not known */
-  uint64_t tried;     /* 1 once a worker has read the journal, or found that it cannot be read */
+  uint64_t cursor;    /* see gorge_zone_cursors */
+  uint64_t synced_ms; /* when the cursors were last known to be all there is: the oldest confirmation of a partition */
+  uint64_t epoch;     /* see gorge_zone_epochs */
+  uint64_t tried;     /* 1 once a worker has read the journals, or found that one cannot be read */
   uint64_t contact;   /* enum gorge_contact */
 };
 struct gorge_journal_words *gorge_zone_journal(const struct gorge_zone *zone, uint32_t ns);
+
+/*
+ * What stands for each partition of a namespace: one word each, `partitions` of them. L1 knows no partitions: contact, freshness and the
+ * global word are of the namespace.
+ *   cursors  every invalidation of the partition up to this version has taken effect here; 0: nothing is known. Written like the journal words
+ *   epochs   in the names of its keys in Redis, as far as this host knows; 0: not known
+ * partitions: 1, or GORGE_PARTITIONS where gorge_zone_partitions_there.
+ */
+uint64_t *gorge_zone_cursors(const struct gorge_zone *zone, uint32_t ns, uint32_t partitions);
+uint64_t *gorge_zone_epochs(const struct gorge_zone *zone, uint32_t ns, uint32_t partitions);
+/* Whether the zone has room for the partitions of a namespace: a small zone has it for the first ones only. */
+bool gorge_zone_partitions_there(const struct gorge_zone *zone, uint32_t ns);
 
 enum { GORGE_MASTER_PARTS = 4 };
 

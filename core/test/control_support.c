@@ -73,7 +73,7 @@ int client_ask(enum gorge_l2_verb verb, const char *key, uint64_t token, uint64_
   if (client.loop == NULL) {
     struct gorge_conn_config config = fixture_redis_config();
     client.loop = ev_loop_new(EVFLAG_NOENV);
-    client.l2 = gorge_l2_create(FIXTURE_NAME, sizeof FIXTURE_NAME - 1, &config);
+    client.l2 = gorge_l2_create(FIXTURE_NAME, sizeof FIXTURE_NAME - 1, 1, &config);
     client.link = gorge_ev_link_create(client.loop, gorge_l2_conn(client.l2), fixture.endpoint, NULL, NULL);
   }
   client.rq = (struct gorge_l2_request){.verb = verb,
@@ -148,6 +148,7 @@ int fixture_watch(struct seen *s) { return fixture_watch_with(s, NULL, NULL); }
 int fixture_watch_with(struct seen *s, const struct gorge_sentinels *sentinels, struct gorge_master_words *words) {
   struct gorge_control_namespace n = {.ns = fixture_ns(),
                                       .name_len = sizeof FIXTURE_NAME - 1,
+                                      .partitions = 1,
                                       .endpoint = fixture.endpoint,
                                       .redis = fixture_redis_config(),
                                       .freshness_bound_ms = 5000,

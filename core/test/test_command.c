@@ -41,11 +41,34 @@ static void test_impossible_commands_leave_the_buffer_alone(void **state) {
   gorge_buf_fini(&b);
 }
 
-static void assert_name(const struct gorge_names *n, enum gorge_name name, const char *part, const char *expected) {
+static void assert_name_in(const struct gorge_names *n, uint32_t partition, enum gorge_name name, const char *part,
+                           const char *expected) {
   char out[GORGE_NAME_BYTES_MAX];
-  size_t len = gorge_names_write(n, name, part, part != NULL ? strlen(part) : 0, out, sizeof out);
+  size_t len = gorge_names_write(n, partition, name, part, part != NULL ? strlen(part) : 0, out, sizeof out);
   assert_int_equal(len, strlen(expected));
   assert_memory_equal(out, expected, len);
+}
+
+static void assert_name(const struct gorge_names *n, enum gorge_name name, const char *part, const char *expected) {
+  assert_name_in(n, 0, name, part, expected);
+}
+
+static void test_names_of_partitions(void **state) {
+  (void)state;
+  struct gorge_names n;
+  char out[64];
+  assert_int_equal(gorge_names_init(&n, "my-app", 6), GORGE_OK);
+  gorge_names_set_epoch(&n, 9, 7);
+  gorge_names_set_epoch(&n, 63, GORGE_VERSION_MAX);
+  assert_name_in(&n, 9, GORGE_NAME_VALUE, "k", "{6:my-app:9}:7:v:k");
+  assert_name_in(&n, 9, GORGE_NAME_JOURNAL, NULL, "{6:my-app:9}:j");
+  assert_name_in(&n, 63, GORGE_NAME_TAG, "t", "{6:my-app:63}:9007199254740991:t:t");
+  assert_name_in(&n, 63, GORGE_NAME_UPDATE, "0123", "{6:my-app:63}:u:0123");
+  assert_name_in(&n, 10, GORGE_NAME_COUNTER, NULL, "{6:my-app:10}:c");
+  assert_int_equal(gorge_names_write(&n, 10, GORGE_NAME_VALUE, "k", 1, out, sizeof out),
+                   0); /* its epoch is not known */
+  gorge_names_set_epoch(&n, 9, 0);
+  assert_int_equal(gorge_names_write(&n, 9, GORGE_NAME_VALUE, "k", 1, out, sizeof out), 0);
 }
 
 static void test_names(void **state) {
@@ -53,11 +76,11 @@ static void test_names(void **state) {
   struct gorge_names n;
   assert_int_equal(gorge_names_init(&n, "my-app", 6), GORGE_OK);
   char out[64];
-  assert_int_equal(gorge_names_write(&n, GORGE_NAME_VALUE, "k", 1, out, sizeof out), 0); /* no epoch, no name */
+  assert_int_equal(gorge_names_write(&n, 0, GORGE_NAME_VALUE, "k", 1, out, sizeof out), 0); /* no epoch, no name */
   assert_name(&n, GORGE_NAME_EPOCH, NULL, "{6:my-app:0}:e");
-  gorge_names_set_epoch(&n, GORGE_VERSION_MAX);
+  gorge_names_set_epoch(&n, 0, GORGE_VERSION_MAX);
   assert_name(&n, GORGE_NAME_VALUE, "k", "{6:my-app:0}:9007199254740991:v:k");
-  gorge_names_set_epoch(&n, 7);
+  gorge_names_set_epoch(&n, 0, 7);
   assert_name(&n, GORGE_NAME_VALUE, "k", "{6:my-app:0}:7:v:k");
   assert_name(&n, GORGE_NAME_LEASE, "k", "{6:my-app:0}:7:l:k");
   assert_name(&n, GORGE_NAME_TAG, "t", "{6:my-app:0}:7:t:t");
@@ -79,9 +102,9 @@ static void test_names_of_two_namespaces_never_meet(void **state) {
   for (size_t s = 0; s < 5; s++) {
     struct gorge_names n;
     assert_int_equal(gorge_names_init(&n, spaces[s], strlen(spaces[s])), GORGE_OK);
-    gorge_names_set_epoch(&n, 1);
+    gorge_names_set_epoch(&n, 0, 1);
     for (size_t p = 0; p < 4; p++) {
-      size_t len = gorge_names_write(&n, GORGE_NAME_VALUE, parts[p], strlen(parts[p]), names[count], 63);
+      size_t len = gorge_names_write(&n, 0, GORGE_NAME_VALUE, parts[p], strlen(parts[p]), names[count], 63);
       assert_true(len > 0);
       names[count][len] = '\0';
       for (int i = 0; i < count; i++) {
@@ -115,13 +138,14 @@ static void test_names_never_leave_their_room(void **state) {
   memset(longest, 'n', sizeof longest);
   memset(key, 'k', sizeof key);
   assert_int_equal(gorge_names_init(&n, longest, sizeof longest), GORGE_OK);
-  gorge_names_set_epoch(&n, UINT64_MAX);
-  size_t len = gorge_names_write(&n, GORGE_NAME_VALUE, key, GORGE_KEY_MAX, out, sizeof out);
-  assert_true(len > 0 && len <= sizeof out);
-  assert_int_equal(gorge_names_write(&n, GORGE_NAME_VALUE, key, GORGE_KEY_MAX + 1, out, sizeof out), 0);
+  gorge_names_set_epoch(&n, 63, UINT64_MAX);
+  size_t len = gorge_names_write(&n, 63, GORGE_NAME_VALUE, key, GORGE_KEY_MAX, out, sizeof out);
+  assert_int_equal(len, sizeof out); /* GORGE_NAME_PREFIX_MAX is what it takes */
+  gorge_names_set_epoch(&n, 0, UINT64_MAX);
+  assert_int_equal(gorge_names_write(&n, 0, GORGE_NAME_VALUE, key, GORGE_KEY_MAX + 1, out, sizeof out), 0);
   for (size_t room = 0; room < 110; room++) {
     memset(out, 'z', sizeof out);
-    len = gorge_names_write(&n, GORGE_NAME_TAG, "tag", 3, out, room);
+    len = gorge_names_write(&n, 0, GORGE_NAME_TAG, "tag", 3, out, room);
     assert_true(len <= room);
     assert_int_equal(out[room], 'z');
   }
@@ -132,6 +156,7 @@ int main(void) {
       cmocka_unit_test(test_any_bytes_are_framed_by_length),
       cmocka_unit_test(test_impossible_commands_leave_the_buffer_alone),
       cmocka_unit_test(test_names),
+      cmocka_unit_test(test_names_of_partitions),
       cmocka_unit_test(test_names_of_two_namespaces_never_meet),
       cmocka_unit_test(test_namespaces_that_are_refused),
       cmocka_unit_test(test_names_never_leave_their_room),

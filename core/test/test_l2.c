@@ -24,7 +24,7 @@ static const struct gorge_conn_config plain = {
 /* An l2 whose host knows the epoch. */
 static struct gorge_l2 *l2_create(void) {
   static const uint64_t epoch = 7;
-  struct gorge_l2 *l2 = gorge_l2_create("ns", 2, &plain);
+  struct gorge_l2 *l2 = gorge_l2_create("ns", 2, 1, &plain);
   if (l2 != NULL) {
     gorge_l2_share_epoch(l2, &epoch, NULL, NULL);
   }
@@ -592,13 +592,13 @@ static void test_fill(void **state) {
   size_t len;
   gorge_conn_output(s.conn, &ptr, &len);
   snprintf(expected, sizeof expected,
-           "*20\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n6\r\n$14\r\n{2:ns:0}:7:v:k\r\n$14\r\n{2:ns:0}:7:l:k\r\n"
+           "*21\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n6\r\n$14\r\n{2:ns:0}:7:v:k\r\n$14\r\n{2:ns:0}:7:l:k\r\n"
            "$10\r\n{2:ns:0}:c\r\n$14\r\n{2:ns:0}:7:t:a\r\n$14\r\n{2:ns:0}:7:t:b\r\n"
            "$10\r\n{2:ns:0}:e\r\n$8\r\ntoken-01\r\n$4\r\nG\1\2\1\r\n$20\r\n",
            sha);
   static const char rest[] =
       "\1a\1b\r\n$1\r\nv\r\n$5\r\n60000\r\n$7\r\n3660000\r\n$16\r\naaaaaaaabbbbbbbb\r\n$10\r\ngorge:2:ns\r\n$"
-      "1\r\nk\r\n$0\r\n\r\n$1\r\n7\r\n";
+      "1\r\nk\r\n$0\r\n\r\n$0\r\n\r\n$1\r\n7\r\n";
   assert_memory_equal(ptr, expected, strlen(expected));
   assert_int_equal(len, strlen(expected) + 16 + sizeof rest - 1);
   assert_memory_equal(ptr + strlen(expected) + 16, rest, sizeof rest - 1);
@@ -626,7 +626,7 @@ static void test_fill_with_tags_that_were_not_known_before(void **state) {
   const char *ptr;
   size_t len;
   gorge_conn_output(s.conn, &ptr, &len);
-  static const char tail[] = "$10\r\ngorge:2:ns\r\n$1\r\nk\r\n$4\r\n4711\r\n$1\r\n7\r\n";
+  static const char tail[] = "$10\r\ngorge:2:ns\r\n$1\r\nk\r\n$4\r\n4711\r\n$0\r\n\r\n$1\r\n7\r\n";
   assert_memory_equal(ptr + len - (sizeof tail - 1), tail, sizeof tail - 1);
   gorge_conn_sent(s.conn, len);
   wire_addf(&s.out, ":0\r\n");
@@ -822,7 +822,7 @@ static void test_without_script_load_everything_goes_by_eval(void **state) {
   server_start(&s, true, false);
   ask(&a, GORGE_L2_DELETE);
   send_ok(&s, &a);
-  expect_text(&s, "*11|$4|EVAL|");
+  expect_text(&s, "*12|$4|EVAL|");
   wire_addf(&s.out, ":9\r\n");
   answered(&s, &a, GORGE_OK);
   server_stop(&s);
@@ -1034,7 +1034,7 @@ static void test_what_is_refused_at_once(void **state) {
   }
   assert_int_equal(gorge_conn_pending(s.conn), 0);
   server_stop(&s);
-  assert_null(gorge_l2_create("not a name", 10, &plain));
+  assert_null(gorge_l2_create("not a name", 10, 1, &plain));
   gorge_l2_destroy(NULL);
 }
 

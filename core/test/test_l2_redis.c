@@ -95,7 +95,7 @@ static const struct gorge_conn_config config = {
     .connect_timeout_ms = 1000, .timeout_ms = 2000, .max_pending = 256, .seed = 7};
 
 static struct node node_start_with(const char *ns, const struct gorge_conn_config *with) {
-  struct node n = {.l2 = gorge_l2_create(ns, (uint32_t)strlen(ns), with)};
+  struct node n = {.l2 = gorge_l2_create(ns, (uint32_t)strlen(ns), 1, with)};
   assert_non_null(n.l2);
   n.link = (struct link){gorge_l2_conn(n.l2), -1};
   return n;

@@ -45,10 +45,35 @@ static void test_the_types(void **state) {
   assert_int_equal(decode(&m, "\1\5\0\0\0\0\0\0\0\7k", 11), GORGE_ERR_PROTOCOL);
 }
 
+static void test_messages_of_a_partition(void **state) {
+  (void)state;
+  struct gorge_message m;
+  assert_int_equal(decode(&m, "\1\1\0\0\0\0\0\0\0\1key", 13), GORGE_OK);
+  assert_int_equal(m.previous, 0);
+  assert_int_equal(m.partition, 0);
+  static const char whole[] = "\2\1\0\6\x65\x18\x2a\x3c\x52\x40\0\6\x65\x18\x2a\x3c\x52\x3f\x3fkey";
+  for (size_t len = 0; len <= 19; len++) {
+    assert_int_equal(decode(&m, whole, len), GORGE_ERR_PROTOCOL);
+  }
+  assert_int_equal(decode(&m, whole, sizeof whole - 1), GORGE_OK);
+  assert_int_equal(m.type, GORGE_MESSAGE_KEY);
+  assert_true(m.version == 0x000665182a3c5240 && m.previous == 0x000665182a3c523f);
+  assert_int_equal(m.partition, 63);
+  assert_int_equal(m.len, 3);
+  assert_memory_equal(m.ptr, "key", 3);
+  assert_int_equal(decode(&m, "\2\5\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\1\5", 19), GORGE_OK);
+  assert_int_equal(m.type, GORGE_MESSAGE_CLEAR);
+  assert_int_equal(m.len, 0);
+  assert_int_equal(decode(&m, "\2\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\1\x40k", 20),
+                   GORGE_ERR_PROTOCOL); /* no such partition */
+  assert_int_equal(decode(&m, "\2\1\0\0\0\0\0\0\0\2\x80\0\0\0\0\0\0\1\0k", 20), GORGE_ERR_PROTOCOL);
+}
+
 static void test_newer_formats_and_types_are_ignored(void **state) {
   (void)state;
   struct gorge_message m;
-  assert_int_equal(decode(&m, "\2\1\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
+  assert_int_equal(decode(&m, "\3\1\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
+  assert_int_equal(decode(&m, "\2\6\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0\0key", 22), GORGE_MISS);
   assert_int_equal(decode(&m, "\1\0\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
   assert_int_equal(decode(&m, "\1\6\0\0\0\0\0\0\0\1key", 13), GORGE_MISS);
   assert_int_equal(decode(&m, "\1\xff", 2), GORGE_MISS);
@@ -68,7 +93,7 @@ static void test_malformed(void **state) {
 static void test_lengths(void **state) {
   (void)state;
   struct gorge_message m;
-  char *bytes = calloc(1, 10 + GORGE_KEY_MAX + 1);
+  char *bytes = calloc(1, 19 + GORGE_KEY_MAX + 1);
   bytes[0] = 1;
   bytes[1] = GORGE_MESSAGE_KEY;
   assert_int_equal(decode(&m, bytes, 10 + GORGE_KEY_MAX), GORGE_OK);
@@ -77,6 +102,13 @@ static void test_lengths(void **state) {
   bytes[1] = GORGE_MESSAGE_TAG;
   assert_int_equal(decode(&m, bytes, 10 + GORGE_TAG_MAX), GORGE_OK);
   assert_int_equal(decode(&m, bytes, 10 + GORGE_TAG_MAX + 1), GORGE_ERR_PROTOCOL);
+  bytes[0] = 2;
+  assert_int_equal(decode(&m, bytes, 19 + GORGE_TAG_MAX), GORGE_OK);
+  assert_int_equal(decode(&m, bytes, 19 + GORGE_TAG_MAX + 1), GORGE_ERR_PROTOCOL);
+  bytes[1] = GORGE_MESSAGE_KEY;
+  assert_int_equal(decode(&m, bytes, 19 + GORGE_KEY_MAX), GORGE_OK);
+  assert_int_equal(m.len, GORGE_KEY_MAX);
+  assert_int_equal(decode(&m, bytes, 19 + GORGE_KEY_MAX + 1), GORGE_ERR_PROTOCOL);
   free(bytes);
 }
 
@@ -98,6 +130,7 @@ static void test_random_bytes_never_hurt(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_the_types),
+      cmocka_unit_test(test_messages_of_a_partition),
       cmocka_unit_test(test_newer_formats_and_types_are_ignored),
       cmocka_unit_test(test_malformed),
       cmocka_unit_test(test_lengths),
