@@ -117,3 +117,14 @@ bool gorge_breaker_failure(struct gorge_breaker_words *w, const struct gorge_bre
 }
 
 enum gorge_breaker_state gorge_breaker_state(const struct gorge_breaker_words *w) { return unpack(load(w)).state; }
+
+bool gorge_breaker_untouched(const struct gorge_breaker_words *w) {
+  struct view v = unpack(load(w));
+  return v.state == GORGE_BREAKER_CLOSED && v.failures == 0;
+}
+
+void gorge_breaker_reset(struct gorge_breaker_words *w) {
+  if (!gorge_breaker_untouched(w)) {
+    __atomic_store_n(&w->state, 0, __ATOMIC_RELAXED);
+  }
+}

@@ -31,6 +31,10 @@ bool gorge_breaker_refuses(const struct gorge_breaker_words *w, const struct gor
 void gorge_breaker_success(struct gorge_breaker_words *w, const struct gorge_breaker_config *c, uint64_t now_ms);
 /* Returns true when this failure opened the breaker. */
 bool gorge_breaker_failure(struct gorge_breaker_words *w, const struct gorge_breaker_config *c, uint64_t now_ms);
+/* Whether it is closed, and the last call succeeded. */
+bool gorge_breaker_untouched(const struct gorge_breaker_words *w);
+/* Closes it, whatever it was. `opens` stays. */
+void gorge_breaker_reset(struct gorge_breaker_words *w);
 /* The state as last written: an open breaker whose timeout is over stays open until somebody asks for a call. */
 enum gorge_breaker_state gorge_breaker_state(const struct gorge_breaker_words *w);
 

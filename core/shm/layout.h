@@ -67,6 +67,9 @@ struct gorge_protection {
   uint64_t reserved;
 };
 
+/* Words of struct gorge_breaker_table. */
+enum { GORGE_BREAKER_TABLE_WORDS = 128 };
+
 struct gorge_zone_header {
   /* The first line stands like this in every layout: who looks on from outside reads it before it knows which one it is. */
   uint64_t magic;
@@ -89,6 +92,7 @@ struct gorge_zone_header {
   struct gorge_protection protection[GORGE_NAMESPACES];
   struct gorge_line roles[GORGE_NAMESPACES];   /* word[0]: struct gorge_role; word[2]: struct gorge_journal_words */
   struct gorge_line masters[GORGE_NAMESPACES]; /* struct gorge_master_words */
+  uint64_t breakers[GORGE_BREAKER_TABLE_WORDS];
 };
 
 /*

@@ -177,6 +177,10 @@ struct gorge_breaker_words *gorge_zone_breaker(const struct gorge_zone *zone, ui
   return (struct gorge_breaker_words *)zone->header->protection[ns % GORGE_NAMESPACES].breaker;
 }
 
+struct gorge_breaker_table *gorge_zone_breakers(const struct gorge_zone *zone) {
+  return (struct gorge_breaker_table *)zone->header->breakers;
+}
+
 struct gorge_breaker_words *gorge_zone_origin_breaker(const struct gorge_zone *zone, uint32_t ns) {
   return (struct gorge_breaker_words *)zone->header->protection[ns % GORGE_NAMESPACES].origin_breaker;
 }

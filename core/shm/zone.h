@@ -109,6 +109,8 @@ uint64_t gorge_zone_token(const struct gorge_zone *zone);
 
 /* The breaker words of a namespace (resil/breaker.h works on them), shared by all workers. */
 struct gorge_breaker_words *gorge_zone_breaker(const struct gorge_zone *zone, uint32_t ns);
+/* Those of the nodes of clusters, of all namespaces (resil/breakers.h). */
+struct gorge_breaker_table *gorge_zone_breakers(const struct gorge_zone *zone);
 /* The same, of the breaker around the loaders. */
 struct gorge_breaker_words *gorge_zone_origin_breaker(const struct gorge_zone *zone, uint32_t ns);
 /* The word of the subscriber role of a namespace (sync/role.h). */

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "resil/breaker.h"
+#include "resil/breakers.h"
 
 enum { T0 = 5000000 };
 
@@ -54,7 +54,59 @@ static void test_threads_share_one_probe(void **state) {
   pthread_barrier_destroy(&r.barrier);
 }
 
+enum { THREADS = 4, DEAD = 8, PLACES = 40, FAILURES = 4000 };
+
+static const struct gorge_breaker_config five = {.max_failures = 5, .timeout_ms = 1000000};
+
+struct servers {
+  struct gorge_breaker_table t;
+  int thread;  /* atomic: the next one's number */
+  int refused; /* atomic: calls of servers that answer */
+};
+
+static uint64_t at(uint64_t number) { return gorge_breaker_place(number * GORGE_BREAKER_OWNERS, 1); }
+
+/* Some servers never answer, whoever asks; the others, each of one thread alone, do so after a failure. */
+static void *caller(void *arg) {
+  struct servers *s = arg;
+  uint64_t self = (uint64_t)__atomic_fetch_add(&s->thread, 1, __ATOMIC_RELAXED);
+  for (uint64_t i = 0; i < FAILURES; i++) {
+    gorge_breakers_failure(&s->t, at(1 + i % DEAD), &five, T0);
+    uint64_t place = at(100 + (i % PLACES) * THREADS + self);
+    gorge_breakers_failure(&s->t, place, &five, T0);
+    struct gorge_breaker_words *w = gorge_breakers_find(&s->t, place);
+    if (w != NULL && !gorge_breaker_allow(w, &five, T0)) {
+      __atomic_fetch_add(&s->refused, 1, __ATOMIC_RELAXED);
+    }
+    if (w != NULL) {
+      gorge_breaker_success(w, &five, T0);
+    }
+  }
+  return NULL;
+}
+
+static void test_threads_share_a_table(void **state) {
+  (void)state;
+  static struct servers s;
+  pthread_t threads[THREADS];
+  for (int i = 0; i < THREADS; i++) {
+    assert_int_equal(pthread_create(&threads[i], NULL, caller, &s), 0);
+  }
+  for (int i = 0; i < THREADS; i++) {
+    pthread_join(threads[i], NULL);
+  }
+  assert_int_equal(s.refused, 0);
+  for (uint64_t place = 1; place <= DEAD; place++) {
+    const struct gorge_breaker_words *w = gorge_breakers_find(&s.t, at(place));
+    assert_non_null(w);
+    assert_int_equal(gorge_breaker_state(w), GORGE_BREAKER_OPEN);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_threads_share_one_probe)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_threads_share_one_probe),
+      cmocka_unit_test(test_threads_share_a_table),
+  };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

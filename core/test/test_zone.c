@@ -16,10 +16,12 @@
 
 #include <cmocka.h>
 
-#include "resil/breaker.h"
+#include "resil/breakers.h"
 #include "shm/layout.h"
 #include "test/procs.h"
 
+_Static_assert(sizeof(struct gorge_breaker_table) == GORGE_BREAKER_TABLE_WORDS * 8, "the zone keeps so much for it");
+_Static_assert((int)GORGE_BREAKER_OWNERS == (int)GORGE_NAMESPACES, "each namespace has breakers of its own");
 _Static_assert(sizeof(struct gorge_breaker_words) <= GORGE_LINE, "a breaker fits the line that the zone keeps for it");
 
 enum { SIZE = GORGE_ZONE_SIZE_MIN };

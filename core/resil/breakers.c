@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/* All accesses are relaxed: each word says all there is, nothing else is published through it. */
+#include "resil/breakers.h"
+
+#include <stddef.h>
+
+enum { FORGET_MS = 60 * 1000 };
+
+static uint64_t load(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+
+static struct gorge_breaker_entry *entry_at(struct gorge_breaker_table *t, uint64_t place, int i) {
+  return &t->entry[(place / GORGE_BREAKER_OWNERS + (uint64_t)i) % GORGE_BREAKERS];
+}
+
+static struct gorge_breaker_entry *find(struct gorge_breaker_table *t, uint64_t place) {
+  for (int i = 0; i < GORGE_BREAKERS; i++) {
+    struct gorge_breaker_entry *e = entry_at(t, place, i);
+    uint64_t found = load(&e->place);
+    if (found == place) {
+      return e;
+    }
+    if (found == 0) {
+      return NULL;
+    }
+  }
+  return NULL;
+}
+
+/* Whether nothing would be lost with what the entry says. */
+static bool is_free(const struct gorge_breaker_entry *e, const struct gorge_breaker_config *c, uint64_t now_ms) {
+  uint64_t failed_ms = load(&e->failed_ms), forget_ms = FORGET_MS + 2 * (uint64_t)c->timeout_ms;
+  return gorge_breaker_untouched(&e->words) || now_ms >= failed_ms + forget_ms;
+}
+
+/* An entry for the server there, or NULL: all are in use. */
+static struct gorge_breaker_entry *claim(struct gorge_breaker_table *t, uint64_t place,
+                                         const struct gorge_breaker_config *c, uint64_t now_ms) {
+  for (int i = 0; i < GORGE_BREAKERS; i++) {
+    struct gorge_breaker_entry *e = entry_at(t, place, i);
+    uint64_t found = load(&e->place);
+    if (found != 0 && !is_free(e, c, now_ms)) {
+      continue;
+    }
+    gorge_breaker_reset(&e->words); /* first: the server that has it next begins with a closed one */
+    if (__atomic_compare_exchange_n(&e->place, &found, place, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) ||
+        found == place) {
+      return e;
+    }
+  }
+  return NULL;
+}
+
+struct gorge_breaker_words *gorge_breakers_find(struct gorge_breaker_table *t, uint64_t place) {
+  struct gorge_breaker_entry *e = find(t, place);
+  return e != NULL ? &e->words : NULL;
+}
+
+bool gorge_breakers_failure(struct gorge_breaker_table *t, uint64_t place, const struct gorge_breaker_config *c,
+                            uint64_t now_ms) {
+  if (c->max_failures == 0) {
+    return false;
+  }
+  struct gorge_breaker_entry *e = find(t, place);
+  if (e == NULL) {
+    e = claim(t, place, c, now_ms);
+  }
+  if (e == NULL) {
+    return false;
+  }
+  __atomic_store_n(&e->failed_ms, now_ms, __ATOMIC_RELAXED);
+  return gorge_breaker_failure(&e->words, c, now_ms);
+}
+
+enum gorge_breaker_state gorge_breakers_state(const struct gorge_breaker_table *t, uint32_t ns) {
+  enum gorge_breaker_state worst = GORGE_BREAKER_CLOSED;
+  for (int i = 0; i < GORGE_BREAKERS; i++) {
+    uint64_t place = load(&t->entry[i].place);
+    enum gorge_breaker_state state = gorge_breaker_state(&t->entry[i].words);
+    if (place == 0 || place % GORGE_BREAKER_OWNERS != ns) {
+      continue;
+    }
+    if (state == GORGE_BREAKER_OPEN) {
+      return state;
+    }
+    worst = state != GORGE_BREAKER_CLOSED ? state : worst;
+  }
+  return worst;
+}
