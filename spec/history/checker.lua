@@ -388,7 +388,8 @@ local function beside(ops, from, to)
   return list
 end
 
---- I7: loaders of two hosts do not overlap, unless the lease of the first was ended.
+--- I7: loaders of two hosts do not overlap, unless the lease of the first was ended. That says more than the promise, which is about results: while
+--- Redis is there, nobody has a reason to do without it. A worker that exits has none either.
 local function check_loaders(self, view, ops)
   local loads = view.loads
   table.sort(loads, function(a, b) return a.start < b.start end)

@@ -265,10 +265,13 @@ function Worker:run_thread()
 end
 
 --- Records when this process was not running, or busy with something else, and when commands to Redis failed, until Redis has been told all.
+--- Goes on until the last thread of the load has ended: after a reload that is later than the worker is told to exit.
 function Worker:watch()
   local errors = require("gorge.ffi.lib").GORGE_COUNT_L2_ERRORS
   local seen, trouble = 0, nil
-  while not self:stopping() do
+  local over
+  repeat
+    over = self.over
     local before = now()
     ngx.sleep(TICK)
     local after, failed = now(), tonumber(self.cache.engine.counters[errors])
@@ -287,7 +290,7 @@ function Worker:watch()
         trouble = nil
       end
     end
-  end
+  until over
 end
 
 --- One change that a spec asks for: "set" and "delete" of a key, whose value in the database is a new one then, or "clear".
@@ -312,6 +315,13 @@ function _M.change(how, key)
   end
 end
 
+local function join(thread)
+  local ok, err = ngx.thread.wait(thread)
+  if not ok then
+    ngx.log(ngx.ERR, "a thread of the load ended: ", tostring(err))
+  end
+end
+
 --- Called in init_worker. Options: dir, host, seed, zero, threads, write_share (of 100), clear_share (of 1000), burst, pause.
 ---@param cache table
 ---@param options table
@@ -326,16 +336,15 @@ function _M.start(cache, options)
   end
   math.randomseed(options.seed * 1000003 + options.host * 1009 + ngx.worker.pid())
   assert(ngx.timer.at(0, function()
-    local threads = { ngx.thread.spawn(self.watch, self) }
-    for _ = 1, options.threads do
-      threads[#threads + 1] = ngx.thread.spawn(self.run_thread, self)
+    local watch, threads = ngx.thread.spawn(self.watch, self), {}
+    for i = 1, options.threads do
+      threads[i] = ngx.thread.spawn(self.run_thread, self)
     end
     for _, thread in ipairs(threads) do
-      local ok, err = ngx.thread.wait(thread)
-      if not ok then
-        ngx.log(ngx.ERR, "a thread of the load ended: ", tostring(err))
-      end
+      join(thread)
     end
+    self.over = true
+    join(watch)
   end))
 end
 

@@ -204,6 +204,28 @@ describe("the history checker", function()
       first.finish = 0 -- killed
       assert.same({}, rules { write(10, 1), first, second })
     end)
+
+    it("allows it after a failover, which may lose a lease, until the nodes have settled", function()
+      local ops = { write(10, 1), first, second }
+      local failover = { from = 2.2, to = 2.6, contact = true, what = "failover" }
+      assert.same({}, rules(ops, { faults = { failover }, losses = { { from = 2.2, to = 2.4 } } }))
+      failover.from, failover.to = 0.5, 1.8 -- before both
+      assert.same({ "I7" }, rules(ops, { faults = { failover }, losses = { { from = 0.5, to = 0.7 } } }))
+      failover.to = 1.95 -- the first lease may be from before
+      assert.same({}, rules(ops, { faults = { failover }, losses = { { from = 0.5, to = 0.7 } } }))
+      failover.from, failover.to = 3.5, 3.6 -- both leases were given by then
+      assert.same({ "I7" }, rules(ops, { faults = { failover }, losses = { { from = 3.5, to = 3.6 } } }))
+    end)
+
+    it("does not take the end of a worker for a reason", function()
+      local ops = { write(10, 1), first, second }
+      local reload = { from = 1.8, to = 3.4, host = 1, what = "reload of host 1" }
+      assert.same({ "I7" }, rules(ops, { faults = { reload } }))
+      reload.host = 2
+      assert.same({ "I7" }, rules(ops, { faults = { reload } }))
+      ops[4] = op("trouble", 1.9, 3.4, { on = 2 }) -- one that had trouble with Redis did without
+      assert.same({}, rules(ops, { faults = { reload } }))
+    end)
   end)
 
   it("finds operations that take too long, or do not end", function()
