@@ -70,7 +70,7 @@ end
 function _M.land(engine, flight, state, value, err, source)
   tell(flight, state, value, err, source)
   engine:free(flight.op)
-  flight.cache, flight.key, flight.co, flight.followers = nil, nil, nil, nil
+  flight.cache, flight.key, flight.co, flight.followers, flight.gone = nil, nil, nil, nil, nil
   keep(spares, flight)
 end
 
