@@ -172,6 +172,9 @@ static void test_the_name_must_be_right(void **state) {
   c.server_name = "redis.example";
   assert_string_equal(verdict("server", &c, "redis.test"),
                       "the server's certificate is for another name than: redis.example");
+  c.server_name = "\x1b[2Jredis\n\xc3\xa9"; /* whoever prints it does not obey it */
+  assert_string_equal(verdict("server", &c, "redis.test"),
+                      "the server's certificate is for another name than: \\x1b[2Jredis\\x0a\\xc3\\xa9");
 }
 
 static void test_the_name_is_told_to_the_server(void **state) {

@@ -11,9 +11,23 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Whole escapes only, as much as fits. */
+static void append_escaped(char *out, size_t size, const char *text) {
+  size_t at = strlen(out);
+  for (; *text != '\0'; text++) {
+    unsigned char byte = (unsigned char)*text;
+    bool plain = byte >= 0x20 && byte < 0x7f;
+    if (at + (plain ? 1 : 4) >= size) {
+      break;
+    }
+    at += (size_t)snprintf(out + at, size - at, plain ? "%c" : "\\x%02x", byte);
+  }
+}
+
 void gorge_tls_say(char *reason, size_t size, const char *what, const char *detail) {
   if (size > 0) {
-    snprintf(reason, size, "%s%s%s", what, detail != NULL ? ": " : "", detail != NULL ? detail : "");
+    snprintf(reason, size, "%s%s", what, detail != NULL ? ": " : "");
+    append_escaped(reason, size, detail != NULL ? detail : "");
   }
 }
 

@@ -19,7 +19,7 @@ struct gorge_tls_peer {
 SSL_CTX *gorge_tls_context(const struct gorge_tls_config *config, char *reason, size_t size);
 /* Tells the session whom to expect. Returns false when memory is short or the name is none. */
 bool gorge_tls_expect(SSL *ssl, const struct gorge_tls_peer *peer);
-/* Writes `what`, and ": " and `detail` if it is not NULL, as much as fits. */
+/* Writes `what`, and ": " and `detail` if it is not NULL, as much as fits. `detail` may be a user's bytes: what is not printable ASCII becomes \xNN. */
 void gorge_tls_say(char *reason, size_t size, const char *what, const char *detail);
 /* Why the last call failed, from OpenSSL's queue of errors. Returns whether the server itself has told. */
 bool gorge_tls_explain(const SSL *ssl, const struct gorge_tls_peer *peer, char *reason, size_t size);

@@ -220,23 +220,19 @@ local function check_secret(value, name)
   return nil, "option '" .. name .. "' must be a string of 1 to " .. redis_url.MAX_SECRET .. " bytes"
 end
 
-local function masked(value)
-  return type(value) == "string" and redis_url.mask(value) or value
-end
-
 local function check_redis_host(value, name)
   local host = type(value) == "string" and (match(value, "^%[([^%]]*:[^%]]*)%]$") or value)
   if host and redis_url.is_host(host) then
     return host
   end
-  return nil, mismatch(name, "a host name, an IPv4 or an IPv6 address", masked(value))
+  return nil, mismatch(name, "a host name, an IPv4 or an IPv6 address", redis_url.masked(value))
 end
 
 local function check_redis_path(value, name)
   if type(value) == "string" and redis_url.is_path(value) then
     return value
   end
-  return nil, mismatch(name, "an absolute path of at most 107 bytes", masked(value))
+  return nil, mismatch(name, "an absolute path of at most 107 bytes", redis_url.masked(value))
 end
 
 local MIN_BOUND, MAX_BOUND = 0.1, 3600

@@ -52,6 +52,16 @@ function _M.mask(address)
   return shown .. tail
 end
 
+---The same for a wrong value of an option, of any type: an address may stand where only a part of one belongs, and a key where its name does.
+---@param value any
+---@return any
+function _M.masked(value)
+  if type(value) ~= "string" then
+    return value
+  end
+  return _M.mask((gsub(value, "%-%-%-%-%-BEGIN.*", "-----BEGIN***")))
+end
+
 ---@param s string
 ---@return string|nil decoded nil when a `%` is not followed by two hex digits
 local function percent_decode(s)

@@ -47,8 +47,7 @@ end
 ---@return string? problem
 function _M.check_list(value, name)
   if type(value) ~= "table" or #value < 1 or #value > MOST then
-    local shown = type(value) == "string" and redis_url.mask(value) or value
-    local got = type(value) == "table" and ("%d of them"):format(#value) or text.describe(shown)
+    local got = type(value) == "table" and ("%d of them"):format(#value) or text.describe(redis_url.masked(value))
     return nil, "option '" .. name .. "' must be " .. LIST_ACCEPTS .. ", got " .. got
   end
   local list = {}
@@ -60,8 +59,7 @@ function _M.check_list(value, name)
   for i = 1, #value do
     list[i] = parse_address(value[i])
     if not list[i] then
-      local got = type(value[i]) == "string" and redis_url.mask(value[i]) or value[i]
-      return nil, check.mismatch(name .. "[" .. i .. "]", ADDRESS_ACCEPTS, got)
+      return nil, check.mismatch(name .. "[" .. i .. "]", ADDRESS_ACCEPTS, redis_url.masked(value[i]))
     end
   end
   return list
@@ -73,7 +71,7 @@ function _M.check_master(value, name)
   if type(value) == "string" and #value <= MAX_MASTER and find(value, "^[\33-\126]+$") then
     return value
   end
-  return nil, check.mismatch(name, MASTER_ACCEPTS, value)
+  return nil, check.mismatch(name, MASTER_ACCEPTS, redis_url.masked(value))
 end
 
 ---What does not go together.

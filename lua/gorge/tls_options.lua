@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The option redis.tls. No message shows the value of a file's option: it may hold the key itself, in the place of its path.
+-- The option redis.tls. No message shows the value of a file's option: it may hold the key itself, in the place of its path. That of a
+-- name is masked as an address is.
 
 local check = require "gorge.check"
 local redis_url = require "gorge.redis_url"
@@ -35,7 +36,7 @@ local function check_name(value, name)
   if type(value) == "string" and redis_url.is_host(value) then
     return value
   end
-  return nil, check.mismatch(name, "a host name, an IPv4 or an IPv6 address", value)
+  return nil, check.mismatch(name, "a host name, an IPv4 or an IPv6 address", redis_url.masked(value))
 end
 
 local RULES = {

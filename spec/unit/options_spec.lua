@@ -461,12 +461,18 @@ describe("option redis", function()
       "rediss://u:" .. secret .. "@h:0",
       { host = "h", tls = { cert = secret, key = "/k" } },
       { host = "h", tls = { cert = "/c", key = "-----BEGIN PRIVATE KEY-----\n" .. secret } },
+      { host = "h", tls = { server_name = "user:" .. secret .. "@h" } },
+      { host = "h", tls = { server_name = "rediss://:" .. secret .. "@h:6380" } },
+      { host = "h", tls = { server_name = "-----BEGIN PRIVATE KEY-----\n" .. secret } },
+      { sentinels = { "h" }, master = "redis://u:" .. secret .. "@h " },
       "http://u:" .. secret .. "@h",
       "u:" .. secret .. "@h",
     }
     for _, case in ipairs(cases) do
       assert.not_matches(secret, refusal { redis = case }, 1, true)
     end
+    assert.matches('got "%-%-%-%-%-BEGIN%*%*%*"$', refusal { redis = { host = "h", tls = { server_name = "-----BEGIN PRIVATE KEY-----\n" .. secret } } })
+    assert.matches('got "a\\x1b%[2J\\xff"$', refusal { redis = { host = "h", tls = { server_name = "a\27[2J\255" } } })
     assert.not_matches("4711", refusal { redis = { host = "h", password = 4711 } })
     assert.not_matches(secret, redis("redis://u:" .. secret .. "@h").display)
     assert.not_matches(secret, redis({ host = "h", password = secret }).display)
