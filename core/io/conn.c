@@ -269,6 +269,10 @@ void gorge_conn_closed(struct gorge_conn *c, uint64_t now_ms, const char *reason
   }
   c->state = GORGE_CONN_DOWN;
   c->retry_ms = now_ms + gorge_backoff_next_ms(&c->backoff);
+  if (!c->wanted) { /* gorge_conn_release: no failure */
+    gorge_backoff_reset(&c->backoff);
+    c->retry_ms = now_ms;
+  }
   c->doomed = c->streaming = c->awaiting = false;
   gorge_conn_tls_close(c);
   gorge_reply_fini(&c->parser);
@@ -276,20 +280,6 @@ void gorge_conn_closed(struct gorge_conn *c, uint64_t now_ms, const char *reason
     c->on_lost(c->state_ctx, now_ms);
   }
   fail_all(c, status, now_ms);
-}
-
-bool gorge_conn_stirred(const struct gorge_conn *c) {
-  return gorge_buf_len(&c->out) > 0 || gorge_buf_len(&c->held) > 0 || (c->state == GORGE_CONN_DOWN && c->wanted);
-}
-
-void gorge_conn_rest(struct gorge_conn *c, uint64_t now_ms, const char *reason) {
-  bool idle = c->state == GORGE_CONN_READY && !c->doomed && gorge_conn_pending(c) == 0;
-  gorge_conn_closed(c, now_ms, reason);
-  if (idle) {
-    gorge_backoff_reset(&c->backoff);
-    c->retry_ms = now_ms;
-    c->wanted = false;
-  }
 }
 
 void gorge_conn_output(struct gorge_conn *c, const char **ptr, size_t *len) {

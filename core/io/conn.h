@@ -98,6 +98,13 @@ void gorge_conn_want(struct gorge_conn *c);
  * fails). reason: copied, for people. Nothing happens when there is no transport.
  */
 void gorge_conn_fail(struct gorge_conn *c, const char *reason);
+/* The user does not want it until the next command: a transport asks to be closed, which is no failure. Nothing while something is under way. */
+void gorge_conn_release(struct gorge_conn *c);
+/*
+ * From now on it leads to another server, whose certificate must be for `host` (copied). Only while DOWN. What is known of its failures is
+ * forgotten. Returns GORGE_OK or GORGE_ERR_MEMORY.
+ */
+int gorge_conn_lead(struct gorge_conn *c, const char *host);
 enum gorge_conn_state gorge_conn_state(const struct gorge_conn *c);
 /* Why it is down: an owned text without secrets, "" when unknown; good until the next call that drives. */
 const char *gorge_conn_reason(const struct gorge_conn *c);

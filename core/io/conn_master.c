@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* A connection that only a master will do for: where the master is stands in words that others keep up to date (conn.h, `place`). */
+/*
+ * A connection that does not always lead to the same server: only a master will do, and where that is stands in words that others keep up
+ * to date (conn.h, `place`); or its user says where to.
+ */
+#include <stdlib.h>
+#include <string.h>
+
 #include "io/conn_state.h"
 
 bool gorge_conn_moved(const struct gorge_conn *c) {
@@ -26,4 +32,17 @@ void gorge_conn_stray(struct gorge_conn *c, const char *what) {
     __atomic_fetch_add(c->config.doubts, 1, __ATOMIC_RELAXED); /* relaxed: a hint to ask the sentinels at once */
   }
   gorge_conn_doom(c, GORGE_ERR_DOWN, what, NULL, 0);
+}
+
+int gorge_conn_lead(struct gorge_conn *c, const char *host) {
+  char *copy = strdup(host);
+  if (copy == NULL) {
+    return GORGE_ERR_MEMORY;
+  }
+  free((char *)c->config.host);
+  c->config.host = copy;
+  gorge_backoff_reset(&c->backoff);
+  c->retry_ms = 0;
+  c->reason[0] = '\0';
+  return GORGE_OK;
 }

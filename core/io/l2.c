@@ -11,7 +11,9 @@
 
 enum {
   REPLY_OVERHEAD = 8 * 1024, /* what a reply holds besides the value, at most: envelope, nonces, framing */
-  MAX_REPLY_DEFAULT = 64 << 20
+  MAX_REPLY_DEFAULT = 64 << 20,
+  MAX_PARKED_DEFAULT = 4096,
+  TIMEOUT_DEFAULT_MS = 500
 };
 
 bool gorge_l2_number_of(const struct redisReply *reply, uint64_t *number) {
@@ -85,13 +87,15 @@ struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, uint32_t parti
     l2->partitions[i].l2 = l2;
   }
   if (gorge_names_init(&l2->names, ns, ns_len) == GORGE_OK) {
-    l2->nodes[0] = gorge_l2_node_create(l2, config);
+    l2->nodes[0] = gorge_l2_node_create(l2, 0, config);
   }
   if (l2->nodes[0] == NULL) {
     free(l2);
     return NULL;
   }
   l2->node_count = 1;
+  l2->config = *config;
+  l2->parked_max = config->max_pending > 0 ? config->max_pending : MAX_PARKED_DEFAULT;
   uint64_t max_reply = config->max_reply_bytes > 0 ? config->max_reply_bytes : MAX_REPLY_DEFAULT;
   l2->max_value = max_reply > REPLY_OVERHEAD ? max_reply - REPLY_OVERHEAD : 0;
   if (l2->max_value > GORGE_COMMAND_BYTES_MAX / 2) {
@@ -104,6 +108,7 @@ struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, uint32_t parti
 void gorge_l2_destroy(struct gorge_l2 *l2) {
   if (l2 != NULL) {
     l2->closed = true;
+    gorge_l2_route_close(l2);
     for (uint32_t i = 0; i < l2->node_count; i++) {
       gorge_l2_node_destroy(l2->nodes[i]);
     }
@@ -115,6 +120,40 @@ uint32_t gorge_l2_nodes(const struct gorge_l2 *l2) { return l2->node_count; }
 
 struct gorge_conn *gorge_l2_node_conn(struct gorge_l2 *l2, uint32_t node) {
   return l2->nodes[node]->conn;
+}
+
+/* ---- a cluster ---- */
+
+int gorge_l2_follow_cluster(struct gorge_l2 *l2, const struct gorge_place *seeds, uint32_t count) {
+  return gorge_l2_map_init(l2, seeds, count);
+}
+
+const struct gorge_place *gorge_l2_node_place(const struct gorge_l2 *l2, uint32_t node) {
+  return l2->map.follows ? &l2->nodes[node]->place : NULL;
+}
+
+uint64_t gorge_l2_node_changes(const struct gorge_l2 *l2, uint32_t node) { return l2->nodes[node]->changes; }
+
+uint32_t gorge_l2_node_partitions(const struct gorge_l2 *l2, uint32_t node) {
+  uint32_t n = 0;
+  for (uint32_t p = 0; p < l2->partition_count; p++) {
+    n += gorge_l2_map_node(l2, p) == l2->nodes[node] ? 1 : 0;
+  }
+  return n;
+}
+
+uint32_t gorge_l2_node_of(const struct gorge_l2 *l2, const char *key, uint32_t key_len) {
+  const struct gorge_l2_node *node = gorge_l2_map_node(l2, gorge_partition_of(key, key_len, l2->partition_count));
+  return node != NULL ? node->index : UINT32_MAX;
+}
+
+void gorge_l2_cluster(const struct gorge_l2 *l2, struct gorge_l2_cluster *out) {
+  *out = (struct gorge_l2_cluster){.known = l2->map.known,
+                                   .changes = l2->map.changes,
+                                   .moved = l2->moved,
+                                   .asked = l2->asked,
+                                   .tried_again = l2->tried_again,
+                                   .trouble = l2->map.trouble};
 }
 
 /* ---- requests ---- */
@@ -129,13 +168,18 @@ static void on_second(struct gorge_command *cmd, int status, const struct redisR
   gorge_l2_on_reply(rq, 1, status, reply, now_ms);
 }
 
+/* Whether the next command may go there shows in that one's reply. */
+static void on_asking(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
+  (void)cmd, (void)status, (void)reply, (void)now_ms;
+}
+
 static int send_lookup(struct gorge_l2_request *rq, uint64_t now_ms) {
   rq->state.step = GORGE_L2_STEP_VALUE;
   int status = gorge_l2_submit_get(rq, now_ms);
   if (status == GORGE_OK && (rq->ntags > 0 || rq->confirm_epoch)) {
     status = gorge_l2_submit_nonces(rq, rq->tags, rq->ntags, now_ms);
     if (status != GORGE_OK) {
-      gorge_conn_cancel(rq->state.node->conn, &rq->command[0]);
+      gorge_l2_route_forget(rq);
     }
   }
   return status;
@@ -165,9 +209,11 @@ int gorge_l2_send_to(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint32_t 
   rq->state.cursor = rq->since;
   rq->state.partition = partition;
   rq->state.silent = silent;
-  rq->state.node = l2->nodes[0];
-  gorge_l2_node_clock(rq->state.node, now_ms);
-  int status = gorge_l2_begin(rq, now_ms);
+  rq->command[GORGE_L2_ASKING].done = on_asking;
+  if (l2->map.follows && rq->deadline_ms == 0) { /* one for all that it goes through */
+    rq->command[0].deadline_ms = now_ms + (l2->config.timeout_ms > 0 ? l2->config.timeout_ms : TIMEOUT_DEFAULT_MS);
+  }
+  int status = gorge_l2_route_begin(rq, now_ms);
   if (status != GORGE_OK) {
     rq->l2 = NULL;
   }
@@ -197,8 +243,7 @@ void gorge_l2_cancel(struct gorge_l2_request *rq) {
     rq->l2 = NULL;
     return;
   }
-  gorge_conn_cancel(rq->state.node->conn, &rq->command[0]);
-  gorge_conn_cancel(rq->state.node->conn, &rq->command[1]);
+  gorge_l2_route_forget(rq);
   gorge_l2_drop_kept(rq);
   rq->l2 = NULL;
 }

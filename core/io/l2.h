@@ -53,8 +53,13 @@
 #include "io/conn.h"
 #include "proto/envelope.h"
 #include "proto/message.h"
+#include "proto/place.h"
 
-enum { GORGE_NODES_MAX = 64 /* a namespace has no more partitions in a cluster */ };
+enum {
+  GORGE_SEEDS_MAX = 16,
+  GORGE_NODES_MAX = 96, /* a master for each partition at most, the seeds, and some that slots are moved to */
+  GORGE_L2_COMMANDS = 3 /* in flight for one request; the last is ASKING */
+};
 
 enum gorge_l2_verb {
   GORGE_L2_LOOKUP,
@@ -94,6 +99,7 @@ struct gorge_l2_result {
   uint32_t ntags;               /* HIT: tags of the envelope; LEASE: of the request */
   struct gorge_l2_tag tags[GORGE_TAGS_MAX]; /* HIT: good until done returns */
   uint64_t tag_nonces[GORGE_TAGS_MAX];      /* LEASE: of the request's tags, same order; HIT: of the envelope's */
+  bool moving;       /* GORGE_ERR_REDIS: only because a slot is being moved to another node of the cluster */
   const char *error; /* text of Redis, printable, NUL-terminated, cut to 200 bytes; MISS: what was damaged; else NULL */
 };
 
@@ -130,10 +136,17 @@ struct gorge_l2_request {
   void *ctx;
   /* private to io/l2*.c */
   struct gorge_l2 *l2;
-  struct gorge_command command[2];
+  struct gorge_command command[GORGE_L2_COMMANDS];
   struct {
-    struct gorge_l2_node *node; /* which is asked */
-    struct gorge_l2_fan *fan;   /* carried out as several requests; else NULL */
+    struct gorge_l2_node *node[GORGE_L2_COMMANDS]; /* who was asked by each command */
+    struct gorge_l2_node *ask;                     /* who is asked next, for once, whatever the map says */
+    uint32_t redirects, retries;
+    bool nonces_due;         /* the nonces of the request's tags are asked for once the value is there */
+    bool parked;             /* waits in the l2's list */
+    uint64_t retry_ms;       /* until then; UINT64_MAX: until the map is known */
+    uint64_t waits_since_ms; /* 0: has not waited */
+    struct gorge_l2_request *prev, *next;
+    struct gorge_l2_fan *fan; /* carried out as several requests; else NULL */
     uint32_t partition;
     bool silent; /* INVALIDATE_TAGS: nobody is told */
     uint32_t step, rounds;
@@ -158,10 +171,41 @@ struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, uint32_t parti
 /* Completes every request with GORGE_ERR_CLOSED. NULL is fine. */
 void gorge_l2_destroy(struct gorge_l2 *l2);
 /*
+ * The seeds (1 to GORGE_SEEDS_MAX, copied) are nodes of a Redis Cluster, which tells where the partitions are (io/l2_route.c). To be called
+ * before anything is sent. The strings of the configuration must outlive the l2 then; its `host` does not count: the certificate of each
+ * node must be for its own, unless tls says. Returns GORGE_OK, GORGE_ERR_MEMORY or GORGE_ERR_ARGUMENT.
+ */
+int gorge_l2_follow_cluster(struct gorge_l2 *l2, const struct gorge_place *seeds, uint32_t count);
+/*
  * The servers it talks to, one but in a cluster: indices below gorge_l2_nodes, which only grows. The connection of an index stays the same.
  */
 uint32_t gorge_l2_nodes(const struct gorge_l2 *l2);
 struct gorge_conn *gorge_l2_node_conn(struct gorge_l2 *l2, uint32_t node);
+/* In a cluster: where a node is. It may be led to another place while its connection is DOWN. NULL: not a cluster, the driver knows. */
+const struct gorge_place *gorge_l2_node_place(const struct gorge_l2 *l2, uint32_t node);
+/* Counted up whenever its place becomes another one. */
+uint64_t gorge_l2_node_changes(const struct gorge_l2 *l2, uint32_t node);
+/* How many partitions a node has now. */
+uint32_t gorge_l2_node_partitions(const struct gorge_l2 *l2, uint32_t node);
+/* The node that is asked about a key; UINT32_MAX: not known. */
+uint32_t gorge_l2_node_of(const struct gorge_l2 *l2, const char *key, uint32_t key_len);
+/*
+ * What requests wait for that are not in flight: the map of a cluster, a slot on its way. To be called at each turn of whoever drives the
+ * connections, and at gorge_l2_next_ms (UINT64_MAX: no need) at the latest; new commands may have to be sent then, on any of them.
+ * Completions run in it.
+ */
+void gorge_l2_tick(struct gorge_l2 *l2, uint64_t now_ms);
+uint64_t gorge_l2_next_ms(const struct gorge_l2 *l2);
+/* For people: what a cluster has made of the requests. */
+struct gorge_l2_cluster {
+  bool known;           /* where the partitions are */
+  uint64_t changes;     /* how often a partition was found at another node than before */
+  uint64_t moved;       /* answers MOVED, */
+  uint64_t asked;       /* ASK, */
+  uint64_t tried_again; /* TRYAGAIN */
+  const char *trouble;  /* why it is not known, or could not be asked for; NULL: nothing */
+};
+void gorge_l2_cluster(const struct gorge_l2 *l2, struct gorge_l2_cluster *out);
 /* The first of them, the only one of a single Redis. */
 static inline struct gorge_conn *gorge_l2_conn(struct gorge_l2 *l2) { return gorge_l2_node_conn(l2, 0); }
 /*

@@ -122,19 +122,10 @@ static void start(const struct gorge_l2_request *rq, const char *name) {
   add_text(l2, name);
 }
 
-static int submit(struct gorge_l2_request *rq, int index, uint64_t now_ms) {
-  struct gorge_l2 *l2 = rq->l2;
-  struct gorge_command *cmd = &rq->command[index];
-  if (index == 1) {
-    cmd->deadline_ms = rq->command[0].deadline_ms;
-  }
-  return gorge_conn_submit(rq->state.node->conn, cmd, l2->argc, l2->argv, l2->argv_len, now_ms);
-}
-
 int gorge_l2_submit_get(struct gorge_l2_request *rq, uint64_t now_ms) {
   start(rq, "GET");
   add_name(rq->l2, GORGE_NAME_VALUE, rq->key, rq->key_len);
-  return submit(rq, 0, now_ms);
+  return gorge_l2_route_submit(rq, 0, now_ms);
 }
 
 int gorge_l2_submit_nonces(struct gorge_l2_request *rq, const struct gorge_l2_tag *tags, uint32_t ntags,
@@ -144,7 +135,7 @@ int gorge_l2_submit_nonces(struct gorge_l2_request *rq, const struct gorge_l2_ta
   if (rq->confirm_epoch) {
     add_name(rq->l2, GORGE_NAME_EPOCH, NULL, 0);
   }
-  return submit(rq, 1, now_ms);
+  return gorge_l2_route_submit(rq, 1, now_ms);
 }
 
 /* ---- scripts; the order of keys and arguments is that of proto/scripts.c ---- */
@@ -400,9 +391,10 @@ int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
       return sealed;
     }
   }
-  if (rq->state.node->sha[script][0] != '\0' && !rq->state.eval) {
+  const char *sha = gorge_l2_route_node(rq)->sha[script];
+  if (sha[0] != '\0' && !rq->state.eval) {
     start(rq, "EVALSHA");
-    add(l2, rq->state.node->sha[script], GORGE_SCRIPT_SHA_LEN);
+    add(l2, sha, GORGE_SCRIPT_SHA_LEN);
   } else {
     start(rq, "EVAL");
     add_text(l2, gorge_script_text(script));
@@ -410,7 +402,7 @@ int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
   }
   if (epochs) {
     add_epoch_script(l2);
-    return submit(rq, 0, now_ms);
+    return gorge_l2_route_submit(rq, 0, now_ms);
   }
   add_script_keys(l2, rq);
   int status = add_script_arguments(l2, rq);
@@ -420,5 +412,5 @@ int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
   if (tells_epoch(rq->verb)) {
     add_number(l2, rq->state.epoch);
   }
-  return status == GORGE_OK ? submit(rq, 0, now_ms) : status;
+  return status == GORGE_OK ? gorge_l2_route_submit(rq, 0, now_ms) : status;
 }

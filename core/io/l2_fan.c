@@ -70,12 +70,16 @@ static void drop(struct gorge_l2_fan *fan) {
   free(fan);
 }
 
-static void finish(struct gorge_l2_fan *fan, int status, const char *error, uint64_t now_ms) {
+/* `part`: the result that ended it, or NULL. */
+static void finish(struct gorge_l2_fan *fan, int status, const struct gorge_l2_result *part, uint64_t now_ms) {
   struct gorge_l2_request *whole = fan->whole;
   struct gorge_l2_result result;
   gorge_l2_clear_result(&result, status);
   result.version = status == GORGE_OK ? fan->version : 0;
-  result.error = error; /* of the l2, not of the part */
+  if (part != NULL) {
+    result.error = part->error; /* of the l2, not of the part */
+    result.moving = part->moving;
+  }
   drop(fan);
   whole->l2 = NULL;
   whole->done(whole, &result, now_ms);
@@ -90,7 +94,7 @@ static void on_part(struct gorge_l2_request *part, const struct gorge_l2_result 
   }
   int status = result->status < 0 ? result->status : advance(fan, now_ms);
   if (status != GORGE_OK) {
-    finish(fan, status, result->error, now_ms);
+    finish(fan, status, result, now_ms);
   } else if (fan->under_way == 0) {
     finish(fan, GORGE_OK, NULL, now_ms);
   }

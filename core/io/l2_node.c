@@ -108,7 +108,9 @@ static void on_ready(void *ctx, uint64_t now_ms) {
   struct gorge_l2_node *node = ctx;
   ask_time(node, now_ms);
   for (uint32_t i = 0; i < node->l2->partition_count; i++) {
-    ask_epoch(node, i, now_ms);
+    if (gorge_l2_map_node(node->l2, i) == node) {
+      ask_epoch(node, i, now_ms);
+    }
   }
   for (int i = 0; i < GORGE_SCRIPTS; i++) {
     const char *text = gorge_script_text((enum gorge_script)i);
@@ -134,12 +136,16 @@ void gorge_l2_node_clock(struct gorge_l2_node *node, uint64_t now_ms) {
   }
 }
 
-struct gorge_l2_node *gorge_l2_node_create(struct gorge_l2 *l2, const struct gorge_conn_config *config) {
+struct gorge_l2_node *gorge_l2_node_create(struct gorge_l2 *l2, uint32_t index,
+                                           const struct gorge_conn_config *config) {
   struct gorge_l2_node *node = calloc(1, sizeof *node);
   if (node == NULL) {
     return NULL;
   }
-  node->conn = gorge_conn_create(config);
+  struct gorge_conn_config own = *config;
+  own.seed += index; /* not in step with the others */
+  node->index = index;
+  node->conn = gorge_conn_create(&own);
   if (node->conn == NULL) {
     free(node);
     return NULL;

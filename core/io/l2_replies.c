@@ -202,8 +202,7 @@ static bool begins_with(const struct redisReply *reply, const char *word) {
 
 /* The request begins anew, under the epoch of now. */
 static void begin_anew(struct gorge_l2_request *rq, uint64_t now_ms) {
-  gorge_conn_cancel(rq->state.node->conn, &rq->command[0]);
-  gorge_conn_cancel(rq->state.node->conn, &rq->command[1]);
+  gorge_l2_route_forget(rq);
   gorge_l2_drop_kept(rq);
   if (++rq->state.epochs > EPOCHS_MAX) {
     gorge_l2_finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
@@ -232,14 +231,14 @@ static void on_epoch(struct gorge_l2_request *rq, const struct redisReply *reply
 
 /* ---- dispatch ---- */
 
-static void on_error(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
+static void on_error(struct gorge_l2_request *rq, int index, const struct redisReply *reply, uint64_t now_ms) {
   bool script = rq->state.step == GORGE_L2_STEP_SCRIPT || rq->state.step == GORGE_L2_STEP_EPOCH;
   if (script && begins_with(reply, "NOSCRIPT") && !rq->state.eval) {
     rq->state.eval = true; /* which also loads it again */
     gorge_l2_proceed(rq, gorge_l2_submit_script(rq, now_ms), now_ms);
   } else if (rq->state.step == GORGE_L2_STEP_SCRIPT && begins_with(reply, "GORGEEPOCH")) {
     ask_epoch(rq, now_ms);
-  } else {
+  } else if (!gorge_l2_route_redirect(rq, index, reply, now_ms)) {
     gorge_l2_finish_error(rq, reply, now_ms);
   }
 }
@@ -248,9 +247,10 @@ void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const
                        uint64_t now_ms) {
   enum gorge_l2_step step = rq->state.step;
   if (status != GORGE_OK) {
+    gorge_l2_route_lost(rq, index, now_ms);
     gorge_l2_finish_status(rq, status, 0, NULL, now_ms);
   } else if (reply->type == REDIS_REPLY_ERROR) {
-    on_error(rq, reply, now_ms);
+    on_error(rq, index, reply, now_ms);
   } else if (step == GORGE_L2_STEP_EPOCH) {
     on_epoch(rq, reply, now_ms);
   } else if (step != GORGE_L2_STEP_SCRIPT && rq->state.epoch != gorge_l2_name_epoch(rq->l2, rq->state.partition)) {

@@ -18,8 +18,7 @@ void gorge_l2_drop_kept(struct gorge_l2_request *rq) {
 
 void gorge_l2_finish(struct gorge_l2_request *rq, struct gorge_l2_result *result, uint64_t now_ms) {
   struct gorge_l2_kept *kept = rq->state.kept;
-  gorge_conn_cancel(rq->state.node->conn, &rq->command[0]);
-  gorge_conn_cancel(rq->state.node->conn, &rq->command[1]);
+  gorge_l2_route_forget(rq);
   rq->state.kept = NULL;
   rq->l2 = NULL;
   rq->done(rq, result, now_ms);
@@ -41,6 +40,7 @@ void gorge_l2_clear_result(struct gorge_l2_result *r, int status) {
   r->kept_ms = 0;
   r->life = (struct gorge_extra_life){0};
   r->ntags = 0;
+  r->moving = false;
   r->error = NULL;
 }
 
@@ -53,18 +53,31 @@ void gorge_l2_finish_status(struct gorge_l2_request *rq, int status, uint64_t ve
   gorge_l2_finish(rq, &result, now_ms);
 }
 
+void gorge_l2_finish_moving(struct gorge_l2_request *rq, const char *error, uint64_t now_ms) {
+  struct gorge_l2_result result;
+  gorge_l2_clear_result(&result, GORGE_ERR_REDIS);
+  result.moving = true;
+  result.error = error;
+  gorge_l2_finish(rq, &result, now_ms);
+}
+
 void gorge_l2_finish_error(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
-  static const char cluster[] = "a node of a Redis Cluster, which this version does not support, says: ";
+  static const char cluster[] = "a node of a Redis Cluster, for which there is the option cluster, says: ";
   struct gorge_redirect redirect;
   char *out = rq->l2->error;
-  size_t at = gorge_redirect_parse(&redirect, reply->str, reply->len) ? sizeof cluster - 1 : 0;
+  bool redirects = gorge_redirect_parse(&redirect, reply->str, reply->len);
+  size_t at = redirects && !rq->l2->map.follows ? sizeof cluster - 1 : 0;
   memcpy(out, cluster, at);
   for (size_t i = 0; i < reply->len && at < GORGE_L2_ERROR_MAX; i++) {
     unsigned char byte = (unsigned char)reply->str[i];
     out[at++] = byte >= 0x20 && byte < 0x7f ? (char)byte : '?';
   }
   out[at] = '\0';
-  gorge_l2_finish_status(rq, GORGE_ERR_REDIS, 0, out, now_ms);
+  if (redirects && redirect.kind == GORGE_REDIRECT_TRYAGAIN && rq->l2->map.follows) {
+    gorge_l2_finish_moving(rq, out, now_ms);
+  } else {
+    gorge_l2_finish_status(rq, GORGE_ERR_REDIS, 0, out, now_ms);
+  }
 }
 
 void gorge_l2_proceed(struct gorge_l2_request *rq, int status, uint64_t now_ms) {

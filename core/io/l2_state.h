@@ -4,12 +4,14 @@
 #define GORGE_IO_L2_STATE_H
 
 #include "io/l2.h"
+#include "io/l2_map.h"
 #include "proto/names.h"
 #include "proto/scripts.h"
 
 enum {
   GORGE_L2_ARGS_MAX = 64,
   GORGE_L2_ERROR_MAX = 200,
+  GORGE_L2_ASKING = 2,            /* its command in a request */
   GORGE_L2_JOURNAL_ENTRIES = 500, /* asked for at a time; more than one write can make */
   /* How often a script may be sent again because what it returned was dead; then LEASE takes the lease whatever the value. */
   GORGE_L2_ROUNDS_MAX = 4,
@@ -43,7 +45,13 @@ struct gorge_l2_load {
 /* One server: its connection, and what is known of it. */
 struct gorge_l2_node {
   struct gorge_l2 *l2;
+  uint32_t index;
   struct gorge_conn *conn;
+  struct gorge_place place; /* in a cluster */
+  uint64_t changes;         /* of place */
+  uint64_t used_ms;         /* when it was sent something last */
+  bool listed;              /* has partitions */
+  bool seed;
 
   char sha[GORGE_SCRIPTS][GORGE_SCRIPT_SHA_LEN]; /* as Redis returned them; starts with NUL while unknown */
   struct gorge_l2_load load[GORGE_SCRIPTS];
@@ -68,7 +76,12 @@ struct gorge_l2_partition {
 struct gorge_l2 {
   struct gorge_l2_node *nodes[GORGE_NODES_MAX];
   uint32_t node_count;
-  bool closed; /* destroy is running */
+  bool closed;                     /* destroy is running */
+  struct gorge_conn_config config; /* of nodes to come; the strings are the user's */
+  struct gorge_l2_map map;
+  struct gorge_l2_request *parked_first, *parked_last; /* wait for something else than an answer */
+  uint32_t parked, parked_max;
+  uint64_t moved, asked, tried_again;
   struct gorge_names names;
   uint64_t max_value; /* bytes of value that can be read back */
 
@@ -93,7 +106,7 @@ struct gorge_l2 {
 
 /* ---- l2_node.c ---- */
 /* A node of the l2, with a connection of its own. NULL: out of memory. */
-struct gorge_l2_node *gorge_l2_node_create(struct gorge_l2 *l2, const struct gorge_conn_config *config);
+struct gorge_l2_node *gorge_l2_node_create(struct gorge_l2 *l2, uint32_t index, const struct gorge_conn_config *config);
 /* Completes what is under way with GORGE_ERR_CLOSED. NULL is fine. */
 void gorge_l2_node_destroy(struct gorge_l2_node *node);
 /* Asks for the server's clock when it is time to. */
@@ -110,6 +123,24 @@ int gorge_l2_submit_nonces(struct gorge_l2_request *rq, const struct gorge_l2_ta
 /* By EVALSHA when the sha is known and rq->state.eval is not set. */
 int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms);
 
+/* ---- l2_route.c: through a cluster, or to the only Redis ---- */
+/* gorge_l2_begin, once it is known where. */
+int gorge_l2_route_begin(struct gorge_l2_request *rq, uint64_t now_ms);
+/* Whom the next command of the request goes to. */
+struct gorge_l2_node *gorge_l2_route_node(struct gorge_l2_request *rq);
+/* Sends the command that was built, as command[index]. */
+int gorge_l2_route_submit(struct gorge_l2_request *rq, int index, uint64_t now_ms);
+/* What the request waits for is not waited for any more. */
+void gorge_l2_route_forget(struct gorge_l2_request *rq);
+/* An error as reply. Returns true when the request goes on elsewhere, or later. */
+bool gorge_l2_route_redirect(struct gorge_l2_request *rq, int index, const struct redisReply *reply, uint64_t now_ms);
+/* A command had no reply. */
+void gorge_l2_route_lost(struct gorge_l2_request *rq, int index, uint64_t now_ms);
+/* What is parked goes on if it can. */
+void gorge_l2_route_mapped(struct gorge_l2 *l2, uint64_t now_ms);
+/* What is parked ends with GORGE_ERR_CLOSED. */
+void gorge_l2_route_close(struct gorge_l2 *l2);
+
 /* ---- l2_replies.c: one reply of a request (index of the command), to the next step or the end ---- */
 void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const struct redisReply *reply,
                        uint64_t now_ms);
@@ -123,6 +154,8 @@ bool gorge_l2_keep(struct gorge_l2_request *rq, const struct gorge_envelope *e);
 void gorge_l2_check_requested(struct gorge_l2_request *rq, struct redisReply *const *elements, size_t nelements,
                               uint64_t now_ms);
 void gorge_l2_check_others(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms);
+/* Asks once more for the nonces that the step waits for. */
+int gorge_l2_resend_nonces(struct gorge_l2_request *rq, uint64_t now_ms);
 /* A value whose tags are alive. */
 void gorge_l2_finish_hit(struct gorge_l2_request *rq, const struct gorge_envelope *e, uint64_t now_ms);
 /* A value of that version is of no use. */
@@ -135,6 +168,8 @@ void gorge_l2_clear_result(struct gorge_l2_result *r, int status);
 void gorge_l2_finish(struct gorge_l2_request *rq, struct gorge_l2_result *result, uint64_t now_ms);
 void gorge_l2_finish_status(struct gorge_l2_request *rq, int status, uint64_t version, const char *error,
                             uint64_t now_ms);
+/* A slot is on its way to another node, and has been for too long. */
+void gorge_l2_finish_moving(struct gorge_l2_request *rq, const char *error, uint64_t now_ms);
 /* Redis's own words, fit to be printed; and what they mean, where that is not to be seen. */
 void gorge_l2_finish_error(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms);
 /* What may be sent while a reply is handled fails like a request does. */

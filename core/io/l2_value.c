@@ -8,9 +8,9 @@
 #include "proto/bytes.h"
 
 static uint64_t remaining_of(const struct gorge_l2_request *rq, const struct gorge_envelope *e, uint64_t now_ms) {
-  uint64_t left = rq->state.left_ms, by_clock = gorge_l2_remaining_ms(rq->state.node, e, now_ms);
+  uint64_t left = rq->state.left_ms, by_clock = gorge_l2_remaining_ms(rq->state.node[0], e, now_ms);
   /* What PTTL said was true when the answer was on its way. */
-  if (left == UINT64_MAX || (rq->state.node->clock_known && by_clock < left)) {
+  if (left == UINT64_MAX || (rq->state.node[0]->clock_known && by_clock < left)) {
     return by_clock;
   }
   return left < GORGE_TTL_MAX_MS ? left : GORGE_TTL_MAX_MS;
@@ -38,7 +38,7 @@ void gorge_l2_finish_hit(struct gorge_l2_request *rq, const struct gorge_envelop
   uint64_t remaining = kept > e->life.stale_ms ? kept - e->life.stale_ms : 0;
   if (remaining == 0 && !(rq->stale && kept > 0)) {
     /* Without the server's clock the value may be good: LEASE will tell, so do not call it rejected. */
-    gorge_l2_reject(rq, rq->state.node->clock_known || rq->verb == GORGE_L2_LEASE ? e->version : 0, NULL, now_ms);
+    gorge_l2_reject(rq, rq->state.node[0]->clock_known || rq->verb == GORGE_L2_LEASE ? e->version : 0, NULL, now_ms);
     return;
   }
   gorge_l2_clear_result(&result, remaining > 0 ? GORGE_HIT : GORGE_STALE);
@@ -107,6 +107,15 @@ void gorge_l2_check_requested(struct gorge_l2_request *rq, struct redisReply *co
   gorge_l2_proceed(rq, gorge_l2_submit_nonces(rq, others, n, now_ms), now_ms);
 }
 
+int gorge_l2_resend_nonces(struct gorge_l2_request *rq, uint64_t now_ms) {
+  if (rq->state.step != GORGE_L2_STEP_OTHERS) {
+    return gorge_l2_submit_nonces(rq, rq->tags, rq->ntags, now_ms);
+  }
+  struct gorge_l2_tag others[GORGE_TAGS_MAX];
+  uint32_t n = other_tags(rq, &((struct gorge_l2_kept *)rq->state.kept)->envelope, others);
+  return gorge_l2_submit_nonces(rq, others, n, now_ms);
+}
+
 void gorge_l2_check_others(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
   const struct gorge_envelope *e = &((struct gorge_l2_kept *)rq->state.kept)->envelope;
   size_t at = 0;
@@ -130,7 +139,7 @@ bool gorge_l2_keep(struct gorge_l2_request *rq, const struct gorge_envelope *e) 
   if (e != NULL) {
     kept->envelope = *e;
   }
-  kept->reply = gorge_conn_keep_reply(rq->state.node->conn);
+  kept->reply = gorge_conn_keep_reply(rq->state.node[0]->conn);
   rq->state.kept = kept;
   return true;
 }
@@ -154,6 +163,10 @@ void gorge_l2_on_value(struct gorge_l2_request *rq, const struct redisReply *rep
       gorge_l2_finish_status(rq, GORGE_ERR_MEMORY, 0, NULL, now_ms);
     } else if (rq->ntags > 0 || rq->confirm_epoch) {
       rq->state.step = GORGE_L2_STEP_NONCES;
+      if (rq->state.nonces_due) {
+        rq->state.nonces_due = false;
+        gorge_l2_proceed(rq, gorge_l2_resend_nonces(rq, now_ms), now_ms);
+      }
     } else {
       gorge_l2_check_requested(rq, NULL, 0, now_ms);
     }

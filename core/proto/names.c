@@ -44,6 +44,15 @@ void gorge_names_set_epoch(struct gorge_names *n, uint32_t partition, uint64_t e
   }
 }
 
+uint32_t gorge_names_slot(const struct gorge_names *n, uint32_t partition) {
+  const struct gorge_names_partition *p = &n->partitions[partition];
+  char tag[GORGE_NAME_HEAD_MAX + sizeof p->text];
+  size_t own_len = p->tag_len - 2; /* without "}:" */
+  memcpy(tag, n->head + 1, n->head_len - 1);
+  memcpy(tag + n->head_len - 1, p->text, own_len);
+  return gorge_slot_of(tag, n->head_len - 1 + own_len);
+}
+
 size_t gorge_names_write(const struct gorge_names *n, uint32_t partition, enum gorge_name name, const char *part,
                          size_t part_len, char *out, size_t size) {
   const struct gorge_names_partition *p = &n->partitions[partition];

@@ -63,6 +63,8 @@ size_t gorge_names_own_channel(const struct gorge_names *n, uint64_t id, char ou
  * of it has a name then.
  */
 void gorge_names_set_epoch(struct gorge_names *n, uint32_t partition, uint64_t epoch);
+/* The slot of Redis Cluster that all names of a partition are in. */
+uint32_t gorge_names_slot(const struct gorge_names *n, uint32_t partition);
 /*
  * Writes a name into out[0..size); `part` is the key, tag or nonce, ignored for the names without one.
  * Returns its length, or 0 when it does not fit.
