@@ -15,6 +15,10 @@
  *
  * From LOST and AWAY back to HELD by way of the journal, which tells what was missed. All of it stands in shared memory, so that the
  * next holder goes on where this one was killed. A holder that was stopped and lost the role learns that before it acts (hold).
+ *
+ * Contact is of the namespace, as L1 is: with several partitions each has heartbeats of its own, and the oldest of their confirmations
+ * counts. HELD needs all of them; a holder that is new, or subscribes anew, has none. One that cannot be asked (a heartbeat or its journal
+ * fails) loses the contact, and its journal brings it back.
  */
 #include <string.h>
 
@@ -74,9 +78,21 @@ static bool hold(struct gorge_watch *w, uint64_t now_ms) {
                          GORGE_ROLE_LEASE_MS);
 }
 
-void gorge_contact_confirm(struct gorge_watch *w, uint64_t at_ms) {
-  if (at_ms < confirmed_ms(w) && contact_of(w) == GORGE_CONTACT_HELD) {
-    return; /* an echo that was overtaken */
+/* The oldest confirmation of a partition; 0: one has none. */
+static uint64_t oldest_ms(const struct gorge_watch *w) {
+  uint64_t oldest = UINT64_MAX;
+  for (uint32_t i = 0; i < w->n.partitions; i++) {
+    oldest = w->parts[i].confirmed_ms < oldest ? w->parts[i].confirmed_ms : oldest;
+  }
+  return oldest;
+}
+
+void gorge_contact_confirm(struct gorge_follow *f, uint64_t at_ms) {
+  struct gorge_watch *w = f->watch;
+  f->confirmed_ms = at_ms > f->confirmed_ms ? at_ms : f->confirmed_ms; /* less: an echo that was overtaken */
+  at_ms = oldest_ms(w);
+  if (at_ms == 0 || (at_ms < confirmed_ms(w) && contact_of(w) == GORGE_CONTACT_HELD)) {
+    return;
   }
   /* relaxed: see confirmed_ms */
   __atomic_store_n(&journal_of(w)->synced_ms, at_ms, __ATOMIC_RELAXED);
@@ -86,41 +102,81 @@ void gorge_contact_confirm(struct gorge_watch *w, uint64_t at_ms) {
 }
 
 void gorge_contact_echo(struct gorge_watch *w, const struct gorge_message *m, uint64_t now_ms) {
-  if (m->len != sizeof w->beat_text || w->sync != GORGE_SYNC_DONE) {
+  struct gorge_follow *f = &w->parts[m->partition];
+  if (m->len != sizeof f->beat_text) {
     return;
   }
   uint64_t sent_ms = gorge_bytes_get64(m->ptr);
-  if (sent_ms < w->asked_ms || sent_ms > now_ms) {
-    return; /* the journal was read since */
+  if (sent_ms > now_ms) {
+    return;
   }
-  if (m->version != gorge_journal_cursor(w)) {
+  f->heard_ms = sent_ms > f->heard_ms ? sent_ms : f->heard_ms;
+  f->unheard_ms = f->unheard_ms > sent_ms ? f->unheard_ms : 0;
+  if (f->sync != GORGE_SYNC_DONE || sent_ms < f->asked_ms) {
+    return; /* the journal is being read, or was since */
+  }
+  if (m->version != gorge_journal_cursor(f)) {
     /* Behind: a message was lost. Ahead: the journal lost its memory, or is another one. */
-    gorge_journal_doubt(w, now_ms);
+    gorge_journal_doubt(f, now_ms);
   } else {
-    gorge_contact_confirm(w, sent_ms);
+    gorge_contact_confirm(f, sent_ms);
   }
+}
+
+bool gorge_contact_deaf(const struct gorge_watch *w) {
+  for (uint32_t i = 0; i < w->n.partitions && w->n.partitions > 1; i++) {
+    const struct gorge_follow *f = &w->parts[i];
+    /* By heartbeats, not by the clock: a thread that stood still finds what was sent to it meanwhile before the next one is taken. */
+    if (f->unheard_ms != 0 && f->taken_ms > f->unheard_ms + w->n.freshness_bound_ms) {
+      return true;
+    }
+  }
+  return false;
 }
 
 static void on_beat(struct gorge_l2_request *rq, const struct gorge_l2_result *r, uint64_t now_ms) {
-  struct gorge_watch *w = rq->ctx;
-  (void)r, (void)now_ms; /* what counts is the echo; without one L1 falls silent */
-  w->beating = false;
-}
-
-static void beat(struct gorge_watch *w, uint64_t now_ms) {
-  if (w->beating || w->sync != GORGE_SYNC_DONE || !gorge_lease_connect(w)) {
+  struct gorge_follow *f = rq->ctx;
+  f->beating = false; /* what counts is the echo; without one L1 falls silent */
+  if (r->status < 0) {
+    gorge_journal_failed(f, now_ms);
     return;
   }
-  memset(&w->beat, 0, sizeof w->beat);
-  gorge_bytes_put64(w->beat_text, now_ms);
-  w->beat.verb = GORGE_L2_HEARTBEAT;
-  w->beat.since = w->own;
-  w->beat.value = w->beat_text;
-  w->beat.value_len = sizeof w->beat_text;
-  w->beat.done = on_beat;
-  w->beat.ctx = w;
-  w->beating = gorge_l2_send(w->l2, &w->beat, now_ms) == GORGE_OK;
-  gorge_ev_l2_kick(w->l2_link);
+  f->taken_ms = f->beat_ms;
+  bool meant = f->sync != GORGE_SYNC_NONE && f->beat_ms >= f->asked_ms; /* for the subscription of now */
+  if (meant && f->heard_ms < f->beat_ms && f->unheard_ms == 0) {
+    f->unheard_ms = f->beat_ms;
+  }
+}
+
+static void beat(struct gorge_follow *f, uint64_t now_ms) {
+  struct gorge_watch *w = f->watch;
+  if (f->beating || f->sync != GORGE_SYNC_DONE || !gorge_lease_connect(w)) {
+    return;
+  }
+  memset(&f->beat, 0, sizeof f->beat);
+  gorge_bytes_put64(f->beat_text, now_ms);
+  f->beat_ms = now_ms;
+  f->beat.verb = GORGE_L2_HEARTBEAT;
+  f->beat.partition = (uint32_t)(f - w->parts);
+  f->beat.since = w->own;
+  f->beat.value = f->beat_text;
+  f->beat.value_len = sizeof f->beat_text;
+  f->beat.done = on_beat;
+  f->beat.ctx = f;
+  int status = gorge_l2_send(w->l2, &f->beat, now_ms);
+  f->beating = status == GORGE_OK;
+  if (!f->beating && status != GORGE_ERR_FULL) {
+    gorge_journal_failed(f, now_ms);
+  }
+}
+
+static void beat_all(struct gorge_watch *w, uint64_t now_ms) {
+  for (uint32_t i = 0; i < w->n.partitions; i++) {
+    beat(&w->parts[i], now_ms);
+  }
+  if (w->l2_link != NULL) {
+    gorge_ev_l2_kick(w->l2_link);
+  }
 }
 
 /* What is stored without contact ends in time by itself. */
@@ -161,11 +217,14 @@ static void on_timer(struct ev_loop *loop, ev_timer *t, int events) {
   (void)loop, (void)events;
   struct gorge_watch *w = t->data;
   uint64_t now_ms = gorge_clock_ms();
-  beat(w, now_ms);
+  beat_all(w, now_ms);
   age(w, now_ms);
 }
 
 void gorge_contact_init(struct gorge_watch *w) {
+  for (uint32_t i = 0; i < w->n.partitions; i++) {
+    w->parts[i].watch = w;
+  }
   ev_init(&w->beat_timer, on_timer);
   w->beat_timer.data = w;
 }
@@ -186,8 +245,11 @@ void gorge_contact_begin(struct gorge_watch *w) {
 
 void gorge_contact_end(struct gorge_watch *w) {
   ev_timer_stop(w->control->loop, &w->beat_timer);
-  if (w->beating) {
-    gorge_l2_cancel(&w->beat);
-    w->beating = false;
+  for (uint32_t i = 0; i < w->n.partitions; i++) {
+    struct gorge_follow *f = &w->parts[i];
+    if (f->beating) {
+      gorge_l2_cancel(&f->beat);
+      f->beating = false;
+    }
   }
 }

@@ -35,6 +35,25 @@ enum gorge_sync_state {
 };
 
 struct gorge_lookout; /* control_sentinel.c */
+struct gorge_watch;
+
+/* How this thread follows one partition of a namespace. All of it: thread. */
+struct gorge_follow {
+  struct gorge_watch *watch;
+  enum gorge_sync_state sync;
+  struct gorge_l2_request journal; /* in flight while sync is GORGE_SYNC_READING */
+  uint64_t asked_ms;               /* when `journal` was sent */
+  uint64_t seen;                   /* highest version of a message since the journal became due */
+  uint64_t seen_after;             /* what was told of after this version, up to `seen`, has been heard, all of it */
+  uint64_t confirmed_ms;           /* all that Redis had committed by then has taken effect here; 0: it is not known */
+  struct gorge_l2_request beat;    /* a heartbeat on its way */
+  bool beating;                    /* beat is in flight */
+  char beat_text[8];               /* what it says: when it was sent */
+  uint64_t beat_ms;                /* the same */
+  uint64_t taken_ms;               /* when the last one that Redis took was sent */
+  uint64_t heard_ms;               /* when the last one that came back was sent */
+  uint64_t unheard_ms; /* when the first one was sent that Redis took, but that did not come back since; 0: none */
+};
 
 struct gorge_watch {
   struct gorge_control *control;    /* fixed */
@@ -47,16 +66,9 @@ struct gorge_watch {
   ev_timer subscriber_timer;
   struct gorge_l2 *l2; /* renews leases, reads the journal; made at the first need */
   struct gorge_ev_l2 *l2_link;
-  enum gorge_sync_state sync;
-  struct gorge_l2_request journal; /* in flight while sync is GORGE_SYNC_READING */
-  uint64_t seen;                   /* highest version of a message since the subscription was confirmed */
-  uint64_t asked_ms;               /* when `journal` was sent */
-  uint64_t own;                    /* id of the channel of its heartbeats, anew with each subscriber */
-  struct gorge_l2_request beat;    /* a heartbeat on its way */
-  bool beating;                    /* beat is in flight */
-  char beat_text[8];               /* what it says: when it was sent */
-  uint64_t beat_ms;                /* between two */
-  struct gorge_l2_request replay;  /* of a queued invalidation, in flight while `replaying` */
+  uint64_t own;                   /* id of the channel of its heartbeats, anew with each subscriber */
+  uint64_t beat_ms;               /* between two heartbeats of a partition */
+  struct gorge_l2_request replay; /* of a queued invalidation, in flight while `replaying` */
   bool replaying;
   uint64_t replay_clear; /* the clear that `replay` carries out, else 0 */
   struct gorge_l2_tag replay_tag;
@@ -67,6 +79,7 @@ struct gorge_watch {
   bool mailing;
   struct gorge_l2_tag mail_tag;
   struct gorge_mail mail;
+  struct gorge_follow parts[]; /* n.partitions of them */
 };
 
 struct gorge_lease;
@@ -153,29 +166,38 @@ void gorge_subscribe_fini(struct gorge_control *c);
 /* The watch's connection for commands, made at the first need. Returns false when memory is short. */
 bool gorge_lease_connect(struct gorge_watch *w);
 
-/* The journal behind the subscription, control_journal.c. The subscription is confirmed / lost. */
+/* The journals behind the subscription, control_journal.c. The subscription is confirmed / lost. */
 void gorge_journal_subscribed(struct gorge_watch *w, uint64_t now_ms);
 void gorge_journal_lost(struct gorge_watch *w);
 /* Redis cannot be reached: L1 is what there is. */
 void gorge_journal_unreachable(struct gorge_watch *w, uint64_t now_ms);
-/* What a heartbeat found behind, or ahead: the journal is to be read again. */
-void gorge_journal_doubt(struct gorge_watch *w, uint64_t now_ms);
-/* Every invalidation up to this version has taken effect here. */
-uint64_t gorge_journal_cursor(const struct gorge_watch *w);
+/* What a heartbeat found behind, or ahead, or a message that another one was lost: the journal is to be read again. */
+void gorge_journal_doubt(struct gorge_follow *f, uint64_t now_ms);
+/* Several partitions: one cannot be asked. Contact is lost, until its journal has been read again. */
+void gorge_journal_failed(struct gorge_follow *f, uint64_t now_ms);
+/* Every invalidation of the partition up to this version has taken effect here. */
+uint64_t gorge_journal_cursor(const struct gorge_follow *f);
+/* Whether all partitions have been caught up with. */
+bool gorge_journal_synced(const struct gorge_watch *w);
 /* A message has taken effect. */
-void gorge_journal_message(struct gorge_watch *w, const struct gorge_message *m);
+void gorge_journal_message(struct gorge_watch *w, const struct gorge_message *m, uint64_t now_ms);
 /* Called now and then while the role is held: tries again what failed. */
 void gorge_journal_tick(struct gorge_watch *w, uint64_t now_ms);
 /* Contact with the other nodes, control_contact.c. The role has been taken / given up. */
 void gorge_contact_init(struct gorge_watch *w);
 void gorge_contact_begin(struct gorge_watch *w);
 void gorge_contact_end(struct gorge_watch *w);
-/* All that Redis had committed at that moment has taken effect here. */
-void gorge_contact_confirm(struct gorge_watch *w, uint64_t at_ms);
+/* All that Redis had committed in the partition at that moment has taken effect here. */
+void gorge_contact_confirm(struct gorge_follow *f, uint64_t at_ms);
 /* A heartbeat of this host has come back. */
 void gorge_contact_echo(struct gorge_watch *w, const struct gorge_message *m, uint64_t now_ms);
-/* Redis cannot be reached. */
+/* Redis, or one of its partitions, cannot be reached. */
 void gorge_contact_lost(struct gorge_watch *w, uint64_t now_ms);
+/*
+ * Several partitions: whether Redis takes heartbeats that do not come back, for longer than the freshness bound. The subscription's
+ * connection may live, but its node does not hear the others: subscribe at another one.
+ */
+bool gorge_contact_deaf(const struct gorge_watch *w);
 
 /* The sentinels, control_sentinel.c. The role has been taken (false: memory is short) / given up. */
 bool gorge_lookout_begin(struct gorge_watch *w);

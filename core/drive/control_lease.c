@@ -11,6 +11,7 @@
 
 enum {
   INTERVAL_MIN_MS = 5,
+  PENDING_MIN = 8 * GORGE_PARTITIONS, /* each partition has its journal and its heartbeats, besides the leases */
   SLOTS_MIN = 32,
   LOOK_AT_ONCE = 64 /* slots; bounds how long the mutex is held */
 };
@@ -151,6 +152,9 @@ bool gorge_lease_connect(struct gorge_watch *w) {
   if (w->l2 == NULL) {
     struct gorge_conn_config config = w->n.redis;
     config.seed ^= ~(uint64_t)w->control->owner.id;
+    if (config.max_pending != 0 && config.max_pending < PENDING_MIN && w->n.partitions > 1) {
+      config.max_pending = PENDING_MIN;
+    }
     w->l2 = gorge_l2_create(w->n.name, w->n.name_len, w->n.partitions, &config);
     if (w->l2 != NULL && w->n.epochs != NULL) {
       gorge_l2_share_epoch(w->l2, w->n.epochs, w->n.learned, w->n.ctx);

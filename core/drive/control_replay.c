@@ -60,7 +60,7 @@ static bool next(struct gorge_watch *w) {
 }
 
 static void start(struct gorge_watch *w, uint64_t now_ms) {
-  if (w->replaying || w->sync != GORGE_SYNC_DONE || gorge_watch_stopping(w) ||
+  if (w->replaying || !gorge_journal_synced(w) || gorge_watch_stopping(w) ||
       gorge_backlog_empty(w->control->zone, w->n.ns) || !gorge_lease_connect(w) || !next(w)) {
     return;
   }

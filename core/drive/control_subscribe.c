@@ -58,11 +58,14 @@ static void on_lost(void *ctx, uint64_t now_ms) {
 
 static void on_message(void *ctx, const struct gorge_message *m, uint64_t now_ms) {
   struct gorge_watch *w = ctx;
+  if (m->partition >= w->n.partitions) {
+    return; /* of a cache with as many of them as this one has not: its keys are others */
+  }
   if (m->type == GORGE_MESSAGE_HEARTBEAT) {
     gorge_contact_echo(w, m, now_ms);
   } else if (!gorge_watch_stopping(w)) {
     w->n.message(w->n.ctx, &w->control->owner, m, now_ms);
-    gorge_journal_message(w, m);
+    gorge_journal_message(w, m, now_ms);
   }
 }
 
@@ -70,6 +73,9 @@ static void on_message(void *ctx, const struct gorge_message *m, uint64_t now_ms
 static void subscriber_tick(struct gorge_watch *w) {
   struct gorge_control *c = w->control;
   uint64_t now_ms = gorge_clock_ms();
+  if (gorge_contact_deaf(w)) {
+    gorge_conn_fail(gorge_subscriber_conn(w->subscriber), "the node does not hear what others publish");
+  }
   uint64_t next_ms = gorge_subscriber_tick(w->subscriber, now_ms);
   gorge_ev_link_kick(w->subscriber_link);
   const struct gorge_conn *conn = gorge_subscriber_conn(w->subscriber);
@@ -260,7 +266,7 @@ int gorge_control_watch(struct gorge_control *c, const struct gorge_control_name
   if (!gorge_control_mine(c)) {
     return GORGE_ERR_CLOSED;
   }
-  struct gorge_watch *w = calloc(1, sizeof *w);
+  struct gorge_watch *w = calloc(1, sizeof *w + n->partitions * sizeof w->parts[0]);
   if (w == NULL) {
     return GORGE_ERR_MEMORY;
   }

@@ -88,7 +88,9 @@ static void message(void *ctx, const struct gorge_owner *owner, const struct gor
       break;
     case GORGE_MESSAGE_CLEAR:
       cleared(w, m->partition, m->version);
-      tell(w, GORGE_EVENT_CLEAR, m->version, NULL, 0, now_ms);
+      if (m->partition == 0) { /* for people it is one */
+        tell(w, GORGE_EVENT_CLEAR, m->version, NULL, 0, now_ms);
+      }
       break;
     case GORGE_MESSAGE_TAG:
       gorge_l1_invalidate_tag(w->zone, w->ns, m->ptr, m->len);

@@ -17,6 +17,8 @@ static char zone_name[GORGE_NAME_MAX + 1];
 
 const char *engine_zone_name(void) { return zone_name; }
 
+uint32_t engine_partitions = 1;
+
 struct gorge_config engine_config(const char *zone, const char *redis_path, uint32_t flags) {
   static int number;
   if (zone == NULL) {
@@ -31,6 +33,7 @@ struct gorge_config engine_config(const char *zone, const char *redis_path, uint
                                .connect_timeout_ms = 1000,
                                .timeout_ms = 1000,
                                .max_pending = 1000,
+                               .partitions = engine_partitions,
                                .breaker_max_failures = 1000,
                                .breaker_timeout_ms = 100,
                                .lock_sleep_ms = 10,

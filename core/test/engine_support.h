@@ -21,6 +21,7 @@ struct answer {
 };
 
 /* Namespace "t" of a zone that nobody else has when `zone` is NULL, else of that one; fields that matter have sane values. */
+extern uint32_t engine_partitions; /* of what engine_config makes from now on; 1 to begin with */
 struct gorge_config engine_config(const char *zone, const char *redis_path, uint32_t flags);
 gorge_cache *engine_cache(const struct gorge_config *config);
 /* The name of the zone that engine_config made up last. */

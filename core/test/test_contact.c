@@ -15,11 +15,10 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "proto/slot.h"
 #include "test/drive_support.h"
 #include "test/engine_support.h"
 #include "test/procs.h"
-
-#define JOURNAL "{1:t:0}:j"
 
 enum { BOUND_MS = 800, DISCONNECTED_MS = 3000 };
 
@@ -107,17 +106,21 @@ static void heartbeats_keep_l1_open(void **state) {
   assert_in_range((uint64_t)stats(a).lag_ms, 0, BOUND_MS);
 }
 
+static uint32_t partition_of(const char *key) { return gorge_partition_of(key, strlen(key), engine_partitions); }
+
 /* An invalidation that is in the journal, but of which nobody was told. */
 static void a_message_that_was_lost_is_found_within_the_bound(void **state) {
   (void)state;
   load(a, "lost", "old");
   load(a, "stays", "v");
-  char command[256];
+  char command[512], head[64];
+  uint32_t partition = partition_of("lost");
+  snprintf(head, sizeof head, "string.char(2,1) .. struct.pack('>I8I8B', v, 0, %u)", partition);
   uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
-  snprintf(
-      command, sizeof command,
-      "EVAL \"local v = redis.call('INCR', '{1:t:0}:c') redis.call('XADD', KEYS[1], string.format('%%.0f-0', v), 'm', "
-      "string.char(1,1) .. struct.pack('>I8', v) .. 'lost')\" 1 " JOURNAL);
+  snprintf(command, sizeof command,
+           "EVAL \"local v = redis.call('INCR', KEYS[2]) redis.call('XADD', KEYS[1], string.format('%%.0f-0', v), 'm', "
+           "%s .. 'lost')\" 2 {1:t:%u}:j {1:t:%u}:c",
+           engine_partitions > 1 ? head : "string.char(1,1) .. struct.pack('>I8', v)", partition, partition);
   say(command);
   uint64_t committed = gorge_clock_ms();
   assert_true(WAIT_UNTIL(engine_l1(a, "lost") == NULL));
@@ -130,7 +133,7 @@ static void a_journal_that_lost_its_memory_forgets_l1(void **state) {
   (void)state;
   load(a, "k", "old");
   uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
-  say("DEL " JOURNAL);
+  say(engine_partitions > 1 ? "DEL {1:t:63}:j" : "DEL {1:t:0}:j");
   assert_true(WAIT_UNTIL(engine_counter(a, GORGE_COUNT_RESYNCS) > resyncs));
   assert_null(engine_l1(a, "k"));
   assert_true(WAIT_UNTIL(engine_follows(a)));
@@ -267,5 +270,7 @@ int main(void) {
       TEST(with_0_l1_is_silent_without_contact),
       TEST(a_host_that_was_stopped_does_not_answer_from_before),
   };
-  return cmocka_run_group_tests_name("contact", tests, NULL, NULL);
+  int failed = cmocka_run_group_tests_name("contact", tests, NULL, NULL);
+  engine_partitions = GORGE_PARTITIONS;
+  return failed + cmocka_run_group_tests_name("contact; as many partitions as in a cluster", tests, NULL, NULL);
 }

@@ -423,5 +423,7 @@ int main(void) {
       TEST(slots_of_workers_that_ended_are_used_again),
       TEST(workers_killed_at_any_moment_leave_nothing_behind),
   };
-  return cmocka_run_group_tests_name("engine, processes", tests, NULL, NULL);
+  int failed = cmocka_run_group_tests_name("engine, processes", tests, NULL, NULL);
+  engine_partitions = GORGE_PARTITIONS;
+  return failed + cmocka_run_group_tests_name("engine, processes; as many partitions as in a cluster", tests, NULL, NULL);
 }

@@ -347,5 +347,7 @@ int main(void) {
       TEST(redis_comes_and_goes),
       TEST(redis_stands_still),
   };
-  return cmocka_run_group_tests_name("engine, nodes", tests, start, stop);
+  int failed = cmocka_run_group_tests_name("engine, nodes", tests, start, stop);
+  engine_partitions = GORGE_PARTITIONS;
+  return failed + cmocka_run_group_tests_name("engine, nodes; as many partitions as in a cluster", tests, start, stop);
 }

@@ -17,11 +17,10 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "proto/slot.h"
 #include "test/drive_support.h"
 #include "test/engine_support.h"
 #include "test/procs.h"
-
-#define JOURNAL "{1:t:0}:j"
 
 static struct support_redis redis;
 static gorge_cache *a, *b; /* a misses what b does */
@@ -59,6 +58,8 @@ static long command(const char *text) {
   return strtol(answer + 1, NULL, 10);
 }
 
+static int admin; /* a connection; while nobody hears, Redis takes no other */
+
 /* Says `text` on a connection that was there before, and waits for an answer that ends with `end`. */
 static void say(int fd, const char *text, const char *end) {
   char answer[1024];
@@ -70,6 +71,15 @@ static void say(int fd, const char *text, const char *end) {
     len += (size_t)n;
     answer[len] = '\0';
   } while (len < strlen(end) || strcmp(answer + len - strlen(end), end) != 0);
+}
+
+/* A command about each journal that there is. */
+static void say_of_journals(int fd, const char *command, const char *rest) {
+  for (uint32_t i = 0; i < engine_partitions; i++) {
+    char text[128];
+    snprintf(text, sizeof text, "%s {1:t:%u}:j%s\r\n", command, i, rest);
+    say(fd, text, "\r\n");
+  }
 }
 
 static int set(gorge_cache *c, const char *key, const char *value, const char *tags) {
@@ -89,6 +99,8 @@ static int invalidate(gorge_cache *c, const char *tags) {
   int status = engine_invalidate(c, tags, &op);
   return engine_finish(c, op, status);
 }
+
+static uint32_t partition_of(const char *key) { return gorge_partition_of(key, strlen(key), engine_partitions); }
 
 static const char *get(gorge_cache *c, const char *key) {
   int status;
@@ -110,8 +122,6 @@ static void fill_node_a(void) {
     assert_non_null(engine_l1(a, keys[i]));
   }
 }
-
-static int admin; /* a connection; while nobody hears, Redis takes no other */
 
 /* Cuts every subscriber off, does something while nobody can come back, and lets them. */
 static void unheard(void (*what)(void)) {
@@ -208,29 +218,34 @@ static void what_was_heard_need_not_be_in_the_journal_any_more(void **state) {
   uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS), messages = engine_counter(a, GORGE_COUNT_MESSAGES);
   change();
   assert_true(WAIT_UNTIL(engine_counter(a, GORGE_COUNT_MESSAGES) >= messages + 3));
-  command("XTRIM " JOURNAL " MAXLEN 1");
+  for (uint32_t i = 0; i < engine_partitions; i++) {
+    char text[64];
+    snprintf(text, sizeof text, "XTRIM {1:t:%u}:j MAXLEN 1", i);
+    command(text);
+  }
   messages = engine_counter(a, GORGE_COUNT_MESSAGES);
   unheard(nothing);
   assert_true(WAIT_UNTIL(engine_follows(a)));
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
-  assert_true(engine_counter(a, GORGE_COUNT_MESSAGES) <= messages + 20); /* its own entry, each time it comes back */
+  assert_true(engine_counter(a, GORGE_COUNT_MESSAGES) <=
+              messages + 20 * (uint64_t)engine_partitions); /* its own entry, each time it comes back */
   assert_string_equal(engine_l1(a, "unrelated"), "stays");
 }
 
 static void change_and_lose_the_journal(void) {
   change();
-  say(admin, "DEL " JOURNAL "\r\n", "\r\n");
+  say_of_journals(admin, "DEL", "");
 }
 
 static void change_and_trim(void) {
   change();
   assert_int_equal(set(b, "x", "x", NULL), GORGE_OK);
-  say(admin, "XTRIM " JOURNAL " MAXLEN 1\r\n", "\r\n");
+  say_of_journals(admin, "XTRIM", " MAXLEN 1");
 }
 
 static void change_and_empty_the_journal(void) {
   change();
-  say(admin, "XTRIM " JOURNAL " MAXLEN 0\r\n", "\r\n");
+  say_of_journals(admin, "XTRIM", " MAXLEN 0");
 }
 
 static void change_and_lose_all(void) {
@@ -328,12 +343,13 @@ static void a_holder_that_stood_still_gives_way_and_changes_nothing(void **state
   assert_int_equal(set(b, "replaced", "newer", NULL), GORGE_OK);
   assert_true(WAIT_UNTIL(engine_l1(a, "replaced") == NULL));
   assert_string_equal(get(a, "replaced"), "newer");
-  uint64_t cursor = gorge_zone_journal(a->zone, a->ns)->cursor;
+  const uint64_t *word = &gorge_zone_cursors(a->zone, a->ns, engine_partitions)[partition_of("replaced")];
+  uint64_t cursor = *word;
   proc_continue(&holder); /* hears now what it had in its socket */
   proc_say(&holder, 1);
   proc_hear(&holder);
   assert_int_equal(proc_wait(&holder), 0);
-  assert_true(gorge_zone_journal(a->zone, a->ns)->cursor >= cursor);
+  assert_true(*word >= cursor);
   assert_string_equal(engine_l1(a, "unrelated"), "stays");
   assert_string_equal(get(a, "replaced"), "newer");
   assert_true(engine_follows(a));
@@ -378,5 +394,7 @@ int main(void) {
       TEST(a_holder_that_stood_still_gives_way_and_changes_nothing),
       TEST(after_an_absence_l1_is_closed_until_the_journal_is_read),
   };
-  return cmocka_run_group_tests_name("journal", tests, start, stop);
+  int failed = cmocka_run_group_tests_name("journal", tests, start, stop);
+  engine_partitions = GORGE_PARTITIONS;
+  return failed + cmocka_run_group_tests_name("journal; as many partitions as in a cluster", tests, start, stop);
 }
