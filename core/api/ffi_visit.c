@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/explain.h"
 #include "api/stats.h"
 #include "base/clock.h"
 #include "l1/uses.h"
@@ -114,4 +115,13 @@ void gorge_visit_events_begin(const gorge_visitor *visitor, struct gorge_events_
 uint32_t gorge_visit_events(const gorge_visitor *visitor, struct gorge_events_cursor *cursor, struct gorge_event *out,
                             uint32_t max) {
   return gorge_events_read(visitor->zone, cursor, out, max);
+}
+
+int gorge_visit_explain(const gorge_visitor *visitor, uint32_t ns, const char *key, uint32_t key_len,
+                        struct gorge_host_look *out) {
+  if (ns >= GORGE_NAMESPACES || key_len == 0 || key_len > GORGE_KEY_MAX) {
+    return GORGE_ERR_ARGUMENT;
+  }
+  gorge_explain_zone(visitor->zone, ns, key, key_len, GORGE_WORKERS, gorge_clock_ms(), out);
+  return GORGE_OK;
 }

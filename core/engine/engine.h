@@ -8,6 +8,7 @@
  *   write:  WRITE -> DONE
  *   update: READ -> COMMIT -> DONE
  *   run:    ORIGIN
+ *   explain: EXPLAIN -> DONE
  *
  * SYNC    the host does not follow the journal yet: wait for a moment, else L1 could not keep the value
  * FLIGHT  somebody on this host fills: wait for the flight's end
@@ -40,6 +41,7 @@ enum gorge_op_state {
   GORGE_OP_WRITE,
   GORGE_OP_READ,    /* update: the value is being read, or has been, and the caller makes another one of it */
   GORGE_OP_COMMIT,  /* update: that one takes its place if it is still the one that was read */
+  GORGE_OP_EXPLAIN, /* Redis tells what it holds */
   GORGE_OP_ORIGIN,  /* a run of a loader, from the wait for its permit to its end */
   GORGE_OP_RELEASE, /* nobody waits for it any more: a lease is being given back */
   GORGE_OP_DONE
@@ -434,6 +436,12 @@ void gorge_origin_turn(gorge_cache *c, uint64_t now_ms);
 void gorge_origin_end(struct gorge_op *op, bool failed, uint64_t now_ms);
 /* The op goes away: gives back its permit, or its place in the queue. */
 void gorge_origin_leave(struct gorge_op *op);
+
+/* --- explain.c --- */
+/* GORGE_OK: Redis may be asked; else why not, as gorge_explain_start says. Changes nothing. */
+int gorge_explain_allowed(const gorge_cache *c, uint64_t now_ms);
+/* Asks; the op ends with GORGE_OK and a struct gorge_l2_look in op->value, or with GORGE_ERR_MEMORY. */
+void gorge_explain_ask(struct gorge_op *op, uint64_t now_ms);
 
 /* --- guard.c --- */
 /* The op is no longer its request's: it has ended, or goes on without a caller. */

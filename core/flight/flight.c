@@ -416,3 +416,44 @@ uint32_t gorge_flight_count(const struct gorge_zone *zone) {
   }
   return running;
 }
+
+/* What a record with a token says, to be believed if it still has it. */
+static struct gorge_flight_look look_at(const struct gorge_zone *zone, const struct gorge_flight_record *r, uint32_t ns,
+                                        uint32_t worker, uint64_t now_ms) {
+  struct gorge_worker_set waiters = {{0}};
+  struct gorge_flight_look look = {.state = GORGE_FLIGHT_RUNS};
+  uint32_t id = gorge_flight_owner_id(r);
+  if (id == 0) {
+    look.state = GORGE_FLIGHT_GIVEN_UP;
+  } else if (lapsed(zone, r, now_ms)) {
+    look.state = GORGE_FLIGHT_LAPSED;
+  } else if (!snapshot_current(zone, ns, r)) {
+    look.state = GORGE_FLIGHT_OVERTAKEN;
+  }
+  add_waiters(&waiters, r);
+  for (int i = 0; i < GORGE_WORKERS / 64; i++) {
+    look.waiters += (uint32_t)__builtin_popcountll(waiters.bits[i]);
+  }
+  look.here = id != 0 && gorge_owner_worker(id) == worker;
+  look.leased = gorge_flight_get(&r->l2_token) != 0;
+  look.deadline_ms = (double)gorge_flight_deadline_ms(r);
+  look.latest_ms = (double)gorge_flight_get(&r->cap_ms);
+  return look;
+}
+
+void gorge_flight_look(const struct gorge_zone *zone, const struct gorge_key *key, uint32_t worker, uint64_t now_ms,
+                       struct gorge_flight_look *out) {
+  uint32_t at;
+  const struct gorge_flight_set *set = gorge_flight_set_of(zone, key->hash, &at);
+  for (int i = 0; i < GORGE_FLIGHT_WAYS; i++) {
+    const struct gorge_flight_record *r = &set->record[i];
+    uint64_t token = load_token(r);
+    if (token != 0 && gorge_flight_matches(r, key)) {
+      *out = look_at(zone, r, key->ns, worker, now_ms);
+      if (still(r, token)) {
+        return;
+      }
+    }
+  }
+  *out = (struct gorge_flight_look){.state = GORGE_FLIGHT_NONE};
+}

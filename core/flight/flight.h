@@ -14,7 +14,7 @@
  * Waiters poll with gorge_flight_check and are woken to poll sooner; a lost wake-up costs one interval of
  * polling. Every function is safe in any number of threads and processes at once, and a process killed inside
  * any of them leaves a table that all others go on using. None blocks for more than about a millisecond (a lock
- * whose holder is stopped); check, renew, owned, poke, poked and count take no lock at all. All times are
+ * whose holder is stopped); check, renew, owned, poke, poked, look and count take no lock at all. All times are
  * gorge_clock_ms of the caller.
  */
 #ifndef GORGE_FLIGHT_FLIGHT_H
@@ -95,6 +95,9 @@ bool gorge_flight_poke(struct gorge_zone *zone, const struct gorge_key *key, str
 bool gorge_flight_poked(struct gorge_zone *zone, const struct gorge_flight_ref *ref);
 /* Owner: records the token of the lease held in Redis (0: none), so that who takes over can replace it. */
 void gorge_flight_set_l2_token(struct gorge_zone *zone, const struct gorge_flight_ref *ref, uint64_t l2_token);
+/* The fill of a key, for people; `worker`: whose fill is one of here, or GORGE_WORKERS. Writes nothing, takes no lock. */
+void gorge_flight_look(const struct gorge_zone *zone, const struct gorge_key *key, uint32_t worker, uint64_t now_ms,
+                       struct gorge_flight_look *out);
 /* Fills running now: owner alive, not given up. A snapshot for people. */
 uint32_t gorge_flight_count(const struct gorge_zone *zone);
 

@@ -59,6 +59,12 @@ static void on_done(struct gorge_l2_request *rq, const struct gorge_l2_result *r
       (void)fuzz_touch(result->tags[i].ptr, result->tags[i].len);
     }
   }
+  if (result->look != NULL) {
+    FUZZ_CHECK(result->look->ntags <= GORGE_L2_LOOK_TAGS && result->look->state <= GORGE_LOOK_DAMAGED);
+    for (uint32_t i = 0; i < result->look->ntags; i++) {
+      FUZZ_CHECK(strnlen(result->look->tags[i].name, GORGE_TAG_MAX + 1) <= GORGE_TAG_MAX);
+    }
+  }
   if (result->error != NULL) {
     FUZZ_CHECK(strlen(result->error) <= 200);
   }
@@ -80,7 +86,7 @@ static void send_request(struct scene *s, struct fuzz_input *in) {
   uint64_t what = fuzz_number(in, 1);
   cancel(a);
   memset(a, 0, sizeof *a);
-  a->rq.verb = (enum gorge_l2_verb)(what % (GORGE_L2_CLEAR + 1));
+  a->rq.verb = (enum gorge_l2_verb)(what % (GORGE_L2_EXPLAIN + 1));
   a->rq.key = "key";
   a->rq.key_len = 3;
   a->rq.ntags = (uint32_t)(what >> 4) % 3;

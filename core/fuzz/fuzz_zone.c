@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "api/explain.h"
 #include "api/stats.h"
 #include "fuzz/fuzz.h"
 #include "gorge.h"
@@ -140,6 +141,17 @@ static void look_at_requests(struct fuzz_input *in) {
   }
 }
 
+static void explain_one(struct fuzz_input *in) {
+  static struct gorge_host_look look;
+  char name[16];
+  struct gorge_key key = key_of(in, name);
+  gorge_explain_zone(&zone, 0, key.ptr, key.len, GORGE_WORKERS, 1000, &look);
+  FUZZ_CHECK(look.l1.ntags <= GORGE_TAGS_MAX && look.l1.state < GORGE_LOOK_DAMAGED);
+  for (uint32_t i = 0; i < look.l1.ntags; i++) {
+    FUZZ_CHECK(look.l1.tags[i].len <= GORGE_TAG_MAX && look.l1.tags[i].name[look.l1.tags[i].len] == '\0');
+  }
+}
+
 /* All that somebody from outside asks a zone. */
 static void look_on(struct fuzz_input *in) {
   uint32_t ns = (uint32_t)fuzz_number(in, 1) % (GORGE_NAMESPACES + 1), uses;
@@ -151,6 +163,7 @@ static void look_on(struct fuzz_input *in) {
   (void)gorge_histogram_quantile_us(stats.histograms[0], 0.5);
   look_at_uses(in);
   look_at_requests(in);
+  explain_one(in);
 }
 
 /* Lets a key's slot lead to a copy of its entry near the end of the area, whose lengths are not true. */

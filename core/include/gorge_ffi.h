@@ -189,7 +189,7 @@ struct gorge_view {
 
 /* GORGE_ABI_VERSION of the library that was loaded. */
 int gorge_abi_version(void);
-/* sizeof(struct gorge_words), _read, _l0_record, _config, _fetch, _store, _stats, _view, _found, _namespace, _hot, _event for which = 0..11; 0 beyond. */
+/* sizeof(struct gorge_words), _read, _l0_record, _config, _fetch, _store, _stats, _view, _found, _namespace, _hot, _event, _host_look, _l2_look for which = 0..13; 0 beyond. */
 uint32_t gorge_abi_sizeof(uint32_t which);
 /* A static English phrase for a status; never NULL. */
 const char *gorge_status_phrase(int status);

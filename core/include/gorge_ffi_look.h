@@ -41,6 +41,111 @@ double gorge_histogram_bound_us(uint32_t bucket);
 /* Quantile q (0..1) of a histogram of gorge_stats, in microseconds. */
 double gorge_histogram_quantile_us(const uint64_t *buckets, double q);
 
+/* ------------------------------------------------------------------ explaining a key
+ *
+ * What each layer holds of a key, and what the next fetch would find. Nothing of this counts as a use or in the statistics, takes a lease
+ * or stores anything.
+ */
+
+enum gorge_look_state {
+  GORGE_LOOK_NONE = 0,
+  GORGE_LOOK_GOOD,
+  GORGE_LOOK_DUE,     /* good, and it is time to refresh it */
+  GORGE_LOOK_STALE,   /* past its end, kept for when a loader fails */
+  GORGE_LOOK_EXPIRED, /* past that, too */
+  GORGE_LOOK_TAG,     /* one of its tags has been invalidated since it was stored, or is not in Redis any more */
+  GORGE_LOOK_DAMAGED  /* in Redis: no value of gorge, or not whole */
+};
+
+enum gorge_tag_look_flag {
+  GORGE_TAG_OF_VALUE = 1, /* the value that was looked at carries it: `stored` counts */
+  GORGE_TAG_THERE = 2,    /* `now` counts */
+  GORGE_TAG_QUEUED = 4    /* Redis has not been told yet that it was invalidated on this host */
+};
+struct gorge_tag_look {
+  uint64_t stored;  /* L1: its generation when the value was stored; Redis: its nonce */
+  uint64_t now;     /* the same now */
+  uint64_t version; /* Redis: of its last invalidation; 0: none that is known */
+  uint32_t flags;
+  uint32_t len;
+  char name[256]; /* GORGE_TAG_MAX bytes at most, NUL-terminated */
+};
+
+/* What L1 holds of a key. */
+struct gorge_l1_look {
+  uint32_t state;     /* enum gorge_look_state; never DAMAGED */
+  uint32_t kind;      /* enum gorge_kind */
+  uint32_t size;      /* bytes of the value */
+  uint32_t frequency; /* as L1 counts it: 0 to 18 */
+  uint64_t version;   /* 0: not from Redis */
+  struct gorge_life life;
+  uint32_t ntags, reserved;
+  struct gorge_tag_look tags[GORGE_TAGS_MAX];
+};
+
+enum gorge_flight_look_state {
+  GORGE_FLIGHT_NONE = 0,
+  GORGE_FLIGHT_RUNS,     /* who misses waits for it */
+  GORGE_FLIGHT_LAPSED,   /* its owner has died, or its lease has run out: who misses takes it over */
+  GORGE_FLIGHT_GIVEN_UP, /* its owner let go of it: likewise */
+  GORGE_FLIGHT_OVERTAKEN /* the key, or a tag, was invalidated since it began: who misses begins another one */
+};
+/* A fill in progress on this host. */
+struct gorge_flight_look {
+  uint32_t state;     /* enum gorge_flight_look_state */
+  uint32_t waiters;   /* workers in which somebody waits for it */
+  uint32_t here;      /* 1: this process runs it; gorge_visit_explain: 0 */
+  uint32_t leased;    /* 1: it holds a lease in Redis */
+  double deadline_ms; /* it must be renewed or over by then */
+  double latest_ms;   /* it is not renewed beyond */
+};
+
+/* What this host holds of a key. */
+struct gorge_host_look {
+  double now_ms;           /* of the look */
+  double fresh_until_ms;   /* L0 and L1 answer until then */
+  double lag_ms;           /* as in gorge_stats */
+  uint64_t epoch;          /* how often this host has forgotten the whole namespace */
+  uint32_t held;           /* 1: there is contact to Redis */
+  uint32_t origin_refuses; /* 1: the breaker around loaders lets none run; 0 also: gorge_visit_explain */
+  struct gorge_l1_look l1;
+  struct gorge_flight_look flight;
+};
+/* Never blocks. GORGE_OK, GORGE_ERR_ARGUMENT. */
+int gorge_explain_host(gorge_cache *cache, const char *key, uint32_t key_len, struct gorge_host_look *out);
+
+/* What Redis holds of a key. */
+enum gorge_l2_look_tags { GORGE_L2_LOOK_TAGS = 32 };
+struct gorge_l2_look {
+  int32_t status; /* GORGE_OK, or why Redis did not answer: the rest is 0 then */
+  uint32_t state; /* enum gorge_look_state; never DUE: by `refresh_ms` */
+  uint32_t kind;
+  uint32_t size; /* bytes of the value, as they stand in Redis */
+  uint64_t version;
+  double ttl_ms;     /* that is left; 0: past its end */
+  double kept_ms;    /* left until it is kept no longer */
+  double past_ms;    /* since its end; 0: it has not come */
+  double refresh_ms; /* so long before its end it is due; 0: never */
+  double load_ms;    /* how long its loader took */
+  double lease_ms;   /* left of the lease of a fill; 0: there is none */
+  uint64_t epoch;    /* that Redis has now; 0: none, it has lost all that it had */
+  uint64_t asked;    /* the epoch that this host goes by, in the names that were asked for */
+  uint32_t queued;   /* invalidations of the namespace that waited for Redis when it was asked; a clear counts as one */
+  uint32_t ntags;    /* of the value, then the others that were asked for */
+  struct gorge_tag_look tags[GORGE_L2_LOOK_TAGS];
+  char error[128]; /* of the status, or what is damaged */
+};
+/*
+ * Asks Redis, for the value, the lease and the value's tags and these (packed), in plain reads. Sets *op and returns GORGE_PENDING; or, without an operation,
+ * GORGE_ERR_UNSUPPORTED: the cache has no Redis; GORGE_ERR_DOWN: this process does not ask it; GORGE_ERR_BREAKER; GORGE_REFUSED: Redis has not been
+ * told yet that the key was invalidated on this host, so that nobody here asks for it; GORGE_ERR_ARGUMENT, GORGE_ERR_MEMORY or GORGE_ERR_FULL. The operation
+ * ends with GORGE_OK, or GORGE_ERR_MEMORY.
+ */
+int gorge_explain_start(gorge_cache *cache, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
+                        uint64_t *op);
+/* What came of it. GORGE_OK, or GORGE_ERR_ARGUMENT: no such operation, or it has not ended. */
+int gorge_explain_take(gorge_cache *cache, uint64_t op, struct gorge_l2_look *out);
+
 /* ------------------------------------------------------------------ looking on from outside
  *
  * A process that is not one of a zone's workers looks at the zone while they go on. What it maps it cannot write, and nothing in
@@ -101,6 +206,10 @@ int gorge_visit_peek(const gorge_visitor *visitor, uint32_t ns, const char *key,
                      struct gorge_read *out);
 uint32_t gorge_visit_tags(const gorge_visitor *visitor, uint32_t ns, const char *key, uint32_t key_len, char *buf,
                           uint32_t buf_size);
+
+/* As gorge_explain_host. GORGE_OK or GORGE_ERR_ARGUMENT. */
+int gorge_visit_explain(const gorge_visitor *visitor, uint32_t ns, const char *key, uint32_t key_len,
+                        struct gorge_host_look *out);
 
 /* Among the counters, but no counters: where a worker has the zone in its memory, and some slots that it hit; see core/l1/uses.h. */
 enum gorge_count_addresses { GORGE_COUNT_BASE = 54, GORGE_COUNT_RECENT = 55 };

@@ -187,6 +187,9 @@ static int send_lookup(struct gorge_l2_request *rq, uint64_t now_ms) {
 
 int gorge_l2_begin(struct gorge_l2_request *rq, uint64_t now_ms) {
   rq->state.epoch = gorge_l2_name_epoch(rq->l2, rq->state.partition);
+  if (rq->verb == GORGE_L2_EXPLAIN) {
+    return gorge_l2_send_explain(rq, now_ms);
+  }
   if (rq->state.epoch == 0 && rq->verb != GORGE_L2_CLEAR) {
     rq->state.step = GORGE_L2_STEP_EPOCH;
   } else if (rq->verb == GORGE_L2_LOOKUP) {

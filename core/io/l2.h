@@ -39,6 +39,8 @@
  *           MISS when that entry is gone, so that anything may have been missed. result.version: the cursor from now on.
  *  HEARTBEAT  publishes `value` on the channel of the host `since` alone, with the version of the last entry in the journal of
  *           `partition`, which result.version tells: OK. 0: there is no journal.
+ *  EXPLAIN  what Redis holds of a key, for people: the value, its tags and the request's, the lease, the epoch, in plain reads, in two rounds.
+ *           It stores nothing, and makes no epoch. OK with result.look. A pause between the rounds may show in it.
  *
  * The epoch in the names is that of a word which all connections of a host share, one for each partition. It is asked for when the word is
  * 0, at each new connection, and when a script says that another one is current; the request then goes on under that one. A value read under an
@@ -74,7 +76,8 @@ enum gorge_l2_verb {
   GORGE_L2_TOUCH,
   GORGE_L2_UPDATE,
   GORGE_L2_HEARTBEAT,
-  GORGE_L2_CLEAR
+  GORGE_L2_CLEAR,
+  GORGE_L2_EXPLAIN
 };
 
 /* struct gorge_l2_tag { const char *ptr; uint32_t len; } stands in proto/envelope.h. */
@@ -99,7 +102,8 @@ struct gorge_l2_result {
   uint32_t ntags;               /* HIT: tags of the envelope; LEASE: of the request */
   struct gorge_l2_tag tags[GORGE_TAGS_MAX]; /* HIT: good until done returns */
   uint64_t tag_nonces[GORGE_TAGS_MAX];      /* LEASE: of the request's tags, same order; HIT: of the envelope's */
-  bool moving;       /* GORGE_ERR_REDIS: only because a slot is being moved to another node of the cluster */
+  bool moving; /* GORGE_ERR_REDIS: only because a slot is being moved to another node of the cluster */
+  const struct gorge_l2_look *look; /* EXPLAIN: good until done returns; which tags wait is left to the caller */
   const char *error; /* text of Redis, printable, NUL-terminated, cut to 200 bytes; MISS: what was damaged; else NULL */
 };
 

@@ -24,7 +24,7 @@ int gorge_l2_check(const struct gorge_l2 *l2, const struct gorge_l2_request *rq)
       tags_only || rq->verb == GORGE_L2_JOURNAL || rq->verb == GORGE_L2_HEARTBEAT || rq->verb == GORGE_L2_CLEAR;
   bool stores = stores_value(rq->verb);
   bool leases = rq->verb == GORGE_L2_LEASE || rq->verb == GORGE_L2_RENEW || rq->verb == GORGE_L2_UPDATE;
-  if (rq->verb > GORGE_L2_CLEAR || (rq->verb == GORGE_L2_TOUCH && rq->ttl_ms == 0) || rq->ntags > GORGE_TAGS_MAX ||
+  if (rq->verb > GORGE_L2_EXPLAIN || (rq->verb == GORGE_L2_TOUCH && rq->ttl_ms == 0) || rq->ntags > GORGE_TAGS_MAX ||
       (tags_only && rq->ntags == 0) || (!keyless && (rq->key_len < 1 || rq->key_len > GORGE_KEY_MAX)) ||
       (needs_token(rq->verb) && rq->token == 0) || (leases && rq->lease_ms == 0) ||
       (rq->verb == GORGE_L2_JOURNAL && rq->message == NULL)) {
@@ -138,6 +138,18 @@ int gorge_l2_submit_nonces(struct gorge_l2_request *rq, const struct gorge_l2_ta
   return gorge_l2_route_submit(rq, 1, now_ms);
 }
 
+int gorge_l2_submit_epoch(struct gorge_l2_request *rq, uint64_t now_ms) {
+  start(rq, "GET");
+  add_name(rq->l2, GORGE_NAME_EPOCH, NULL, 0);
+  return gorge_l2_route_submit(rq, 0, now_ms);
+}
+
+int gorge_l2_submit_lease_ttl(struct gorge_l2_request *rq, uint64_t now_ms) {
+  start(rq, "PTTL");
+  add_name(rq->l2, GORGE_NAME_LEASE, rq->key, rq->key_len);
+  return gorge_l2_route_submit(rq, 1, now_ms);
+}
+
 /* ---- scripts; the order of keys and arguments is that of proto/scripts.c ---- */
 
 static enum gorge_script script_of(const struct gorge_l2_request *rq) {
@@ -145,7 +157,8 @@ static enum gorge_script script_of(const struct gorge_l2_request *rq) {
     return GORGE_SCRIPT_EPOCH;
   }
   switch (rq->verb) {
-    case GORGE_L2_LOOKUP: /* a look-up needs no script */
+    case GORGE_L2_LOOKUP: /* needs no script, as */
+    case GORGE_L2_EXPLAIN:
     case GORGE_L2_LEASE: return GORGE_SCRIPT_LEASE;
     case GORGE_L2_FILL: return GORGE_SCRIPT_FILL;
     case GORGE_L2_RELEASE: return GORGE_SCRIPT_RELEASE;
@@ -375,6 +388,7 @@ static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_reque
       add_number(l2, GORGE_L2_JOURNAL_ENTRIES);
       break;
     case GORGE_L2_CLEAR:
+    case GORGE_L2_EXPLAIN:
     case GORGE_L2_LOOKUP: return GORGE_ERR_ARGUMENT;
   }
   return GORGE_OK;

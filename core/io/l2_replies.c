@@ -200,8 +200,7 @@ static bool begins_with(const struct redisReply *reply, const char *word) {
 
 /* ---- another epoch ---- */
 
-/* The request begins anew, under the epoch of now. */
-static void begin_anew(struct gorge_l2_request *rq, uint64_t now_ms) {
+void gorge_l2_begin_anew(struct gorge_l2_request *rq, uint64_t now_ms) {
   gorge_l2_route_forget(rq);
   gorge_l2_drop_kept(rq);
   if (++rq->state.epochs > EPOCHS_MAX) {
@@ -226,7 +225,7 @@ static void on_epoch(struct gorge_l2_request *rq, const struct redisReply *reply
     return;
   }
   gorge_l2_learn_epoch(rq->l2, rq->state.partition, rq->state.epoch, (uint64_t)reply->integer);
-  begin_anew(rq, now_ms);
+  gorge_l2_begin_anew(rq, now_ms);
 }
 
 /* ---- dispatch ---- */
@@ -251,10 +250,12 @@ void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const
     gorge_l2_finish_status(rq, status, 0, NULL, now_ms);
   } else if (reply->type == REDIS_REPLY_ERROR) {
     on_error(rq, index, reply, now_ms);
+  } else if (rq->verb == GORGE_L2_EXPLAIN) {
+    gorge_l2_on_explain(rq, index, reply, now_ms);
   } else if (step == GORGE_L2_STEP_EPOCH) {
     on_epoch(rq, reply, now_ms);
   } else if (step != GORGE_L2_STEP_SCRIPT && rq->state.epoch != gorge_l2_name_epoch(rq->l2, rq->state.partition)) {
-    begin_anew(rq, now_ms);
+    gorge_l2_begin_anew(rq, now_ms);
   } else if (index == 1 && reply->type != REDIS_REPLY_ARRAY) {
     gorge_l2_finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
   } else if (step == GORGE_L2_STEP_SCRIPT) {

@@ -41,6 +41,7 @@ void gorge_l2_clear_result(struct gorge_l2_result *r, int status) {
   r->life = (struct gorge_extra_life){0};
   r->ntags = 0;
   r->moving = false;
+  r->look = NULL;
   r->error = NULL;
 }
 

@@ -167,7 +167,12 @@ static bool try_again(struct gorge_l2_request *rq, uint64_t now_ms) {
 /* One command of a look-up was redirected for this once. The other one's answer is of no use before this one's. */
 static void ask_elsewhere(struct gorge_l2_request *rq, int index, struct gorge_l2_node *node, uint64_t now_ms) {
   rq->state.ask = node;
-  if (index == 1) {
+  if (rq->verb == GORGE_L2_EXPLAIN) {
+    if (index == 0 && rq->state.node[1] != NULL) {
+      gorge_conn_cancel(rq->state.node[1]->conn, &rq->command[1]);
+    }
+    gorge_l2_proceed(rq, gorge_l2_resend_explain(rq, index, now_ms), now_ms);
+  } else if (index == 1) {
     gorge_l2_proceed(rq, gorge_l2_resend_nonces(rq, now_ms), now_ms);
   } else if (rq->state.step == GORGE_L2_STEP_VALUE) {
     gorge_conn_cancel(rq->state.node[1] != NULL ? rq->state.node[1]->conn : node->conn, &rq->command[1]);

@@ -25,7 +25,10 @@ enum gorge_l2_step {
   GORGE_L2_STEP_EPOCH,  /* the epoch script; then the request begins */
   GORGE_L2_STEP_VALUE,  /* LOOKUP: the value; nonces may be under way */
   GORGE_L2_STEP_NONCES, /* LOOKUP: value kept, the nonces of the request's tags are under way */
-  GORGE_L2_STEP_OTHERS  /* value kept, the nonces of the envelope's other tags are under way */
+  GORGE_L2_STEP_OTHERS, /* value kept, the nonces of the envelope's other tags are under way */
+  GORGE_L2_STEP_NAMES,  /* EXPLAIN: the epoch, which nothing could be asked for without */
+  GORGE_L2_STEP_HELD,   /* EXPLAIN: value and lease */
+  GORGE_L2_STEP_TAGS    /* EXPLAIN: tags and epoch */
 };
 
 /* A value that waits for its tags to be checked. */
@@ -120,6 +123,9 @@ int gorge_l2_submit_get(struct gorge_l2_request *rq, uint64_t now_ms);
 /* MGET of nonces, and of the epoch when it is to be confirmed, through command[1]. */
 int gorge_l2_submit_nonces(struct gorge_l2_request *rq, const struct gorge_l2_tag *tags, uint32_t ntags,
                            uint64_t now_ms);
+/* GET of the epoch. PTTL of the lease, through command[1]. */
+int gorge_l2_submit_epoch(struct gorge_l2_request *rq, uint64_t now_ms);
+int gorge_l2_submit_lease_ttl(struct gorge_l2_request *rq, uint64_t now_ms);
 /* By EVALSHA when the sha is known and rq->state.eval is not set. */
 int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms);
 
@@ -144,6 +150,12 @@ void gorge_l2_route_close(struct gorge_l2 *l2);
 /* ---- l2_replies.c: one reply of a request (index of the command), to the next step or the end ---- */
 void gorge_l2_on_reply(struct gorge_l2_request *rq, int index, int status, const struct redisReply *reply,
                        uint64_t now_ms);
+
+/* ---- l2_explain.c ---- */
+int gorge_l2_send_explain(struct gorge_l2_request *rq, uint64_t now_ms);
+/* Sends once more what was redirected, of command[index]. The other command of its round, if there is one, was forgotten when that is the first. */
+int gorge_l2_resend_explain(struct gorge_l2_request *rq, int index, uint64_t now_ms);
+void gorge_l2_on_explain(struct gorge_l2_request *rq, int index, const struct redisReply *reply, uint64_t now_ms);
 
 /* ---- l2_value.c: a value that was read ---- */
 /* The reply of GET, for LOOKUP. */
@@ -180,6 +192,9 @@ void gorge_l2_proceed(struct gorge_l2_request *rq, int status, uint64_t now_ms);
 int gorge_l2_fan_out(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint64_t now_ms);
 /* Forgets it; rq->state.fan is NULL then. */
 void gorge_l2_fan_cancel(struct gorge_l2_request *rq);
+
+/* The request begins anew, under the epoch of now: in l2_replies.c, as what follows. */
+void gorge_l2_begin_anew(struct gorge_l2_request *rq, uint64_t now_ms);
 
 /* ---- l2.c ---- */
 /* A decimal number of at most 16 digits; false when it is none. */

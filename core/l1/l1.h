@@ -25,7 +25,7 @@
  * fork, the child claims an owner of its own before it writes. Nothing here is async-signal-safe.
  *
  * Files: layout.h what stands where; entry.h, log.h, index.h, ghost.h, stamps.h its parts; shard.h the lock, and what happens when
- * its holder is stopped; evict.h which entries stay; read.c, write.c and touch.c the operations.
+ * its holder is stopped; evict.h which entries stay; read.c, write.c and touch.c the operations; examine.c what people are told of an entry.
  */
 #ifndef GORGE_L1_L1_H
 #define GORGE_L1_L1_H
@@ -123,7 +123,14 @@ int gorge_l1_look(const struct gorge_zone *zone, const struct gorge_key *key, ui
 int gorge_l1_age(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms, struct gorge_read *out);
 
 /*
- * The same for who reads all the time: what a read of a namespace would find out and check anew each time. Belongs to the caller; nothing
+ * For people: what an entry of the key is like, also one that no read finds (out->state), whether or not L1 may be read now. Writes
+ * nothing, takes no lock.
+ */
+void gorge_l1_examine(const struct gorge_zone *zone, const struct gorge_key *key, uint64_t now_ms,
+                      struct gorge_l1_look *out);
+
+/*
+ * gorge_l1_look for who reads all the time: what a read of a namespace would find out and check anew each time. Belongs to the caller; nothing
  * of it changes while the zone exists. Any thread of the process may read through it.
  */
 struct gorge_l1_reader {
