@@ -55,7 +55,7 @@ describe("a node of a cluster", function()
   it("that has not is told of by what it says, and nothing fails because of it", function()
     local name, slot, owner, other = place()
     local a = open(name, other)
-    local said = ("a node of a Redis Cluster, which this version does not support, says: MOVED %d 127.0.0.1:%d"):format(slot, owner.port)
+    local said = ("a node of a Redis Cluster, for which there is the option cluster, says: MOVED %d 127.0.0.1:%d"):format(slot, owner.port)
     for i = 1, 3 do
       assert.same({ i, nil, "fn" }, { a:fetch("k" .. i, 60, function() return i end) })
     end
