@@ -425,5 +425,6 @@ int main(void) {
   };
   int failed = cmocka_run_group_tests_name("engine, processes", tests, NULL, NULL);
   engine_partitions = GORGE_PARTITIONS;
-  return failed + cmocka_run_group_tests_name("engine, processes; as many partitions as in a cluster", tests, NULL, NULL);
+  return failed +
+         cmocka_run_group_tests_name("engine, processes; as many partitions as in a cluster", tests, NULL, NULL);
 }
