@@ -115,7 +115,13 @@ void gorge_io_sent(gorge_cache *cache, uint32_t node, uint64_t len) {
 
 int gorge_io_input(gorge_cache *cache, uint32_t node, const char *ptr, uint64_t len) {
   struct gorge_conn *conn = open_at(cache, node);
-  return conn == NULL ? GORGE_ERR_CLOSED : gorge_conn_input(conn, ptr, len, gorge_clock_ms());
+  if (conn == NULL) {
+    return GORGE_ERR_CLOSED;
+  }
+  cache->heard_us = gorge_clock_us();
+  int status = gorge_conn_input(conn, ptr, len, gorge_clock_ms());
+  cache->heard_us = 0;
+  return status;
 }
 
 uint32_t gorge_io_pending(gorge_cache *cache, uint32_t node) {

@@ -271,17 +271,24 @@ int gorge_cache_ready(gorge_cache *c, bool threads) {
   return GORGE_OK;
 }
 
+static bool is_empty(const struct gorge_worker_set *set) {
+  uint64_t any = 0;
+  for (size_t i = 0; i < sizeof set->bits / sizeof set->bits[0]; i++) {
+    any |= set->bits[i];
+  }
+  return any == 0;
+}
+
 void gorge_cache_wake(gorge_cache *c, const struct gorge_worker_set *set) {
+  if (is_empty(set)) {
+    return;
+  }
   struct gorge_worker_set others = *set;
   uint32_t self = c->process->owner.worker;
   bool mine = (others.bits[self / 64] >> (self % 64) & 1) != 0;
   others.bits[self / 64] &= ~(UINT64_C(1) << (self % 64));
-  uint64_t any = 0;
-  for (size_t i = 0; i < sizeof others.bits / sizeof others.bits[0]; i++) {
-    any |= others.bits[i];
-  }
   struct gorge_control *control = c->process->control;
-  if (any != 0) {
+  if (!is_empty(&others)) {
     gorge_wake_send(c->zone, &others, self, control != NULL ? gorge_control_wake_fd(control) : -1);
   }
   if (mine && control != NULL) {

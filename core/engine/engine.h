@@ -94,11 +94,8 @@ struct gorge_op {
   char *own;   /* while the tags are those of the value found in Redis: what `bytes` was before, else NULL */
   uint32_t own_tags_len;
   struct gorge_key key;
-  struct gorge_tag tags[GORGE_TAGS_MAX];
-  struct gorge_l2_tag l2_tags[GORGE_TAGS_MAX];
-  uint32_t ntags;
+  uint32_t ntags; /* of tags, l2_tags and nonces below */
   struct gorge_snapshot snapshot;
-  uint64_t nonces[GORGE_TAGS_MAX]; /* of the tags, as the lease was granted */
 
   struct gorge_flight_ref flight;
   uint64_t lease_id;      /* in the control thread's list; 0: none */
@@ -137,9 +134,13 @@ struct gorge_op {
   struct gorge_blob value;
   struct gorge_read read; /* kind, version, slot ... of the value; buf is not used */
   uint32_t error_len;
-  char error[GORGE_ERROR_MAX + 1];
 
-  char few[GORGE_OP_FEW]; /* the last member: key and packed tags, when they are few bytes */
+  /* From here on an op that is used again is not cleared: how much of it counts is said above. */
+  char few[GORGE_OP_FEW]; /* key and packed tags, when they are few bytes */
+  struct gorge_tag tags[GORGE_TAGS_MAX];
+  struct gorge_l2_tag l2_tags[GORGE_TAGS_MAX];
+  uint64_t nonces[GORGE_TAGS_MAX]; /* of the tags, as the lease was granted */
+  char error[GORGE_ERROR_MAX + 1];
 };
 
 /* What a process keeps of one of the servers that it asks. */
@@ -192,6 +193,7 @@ struct gorge_cache {
   int watch;                /* handle of the control thread, or -1 */
   struct gorge_remote_node node,
       *nodes[GORGE_NODES_MAX]; /* of l2: the first one, which is always there; each, or NULL */
+  uint64_t heard_us;           /* while the bytes from a pump are looked at: when they came; else 0 */
 
   struct gorge_op **slots;
   uint32_t slot_count, op_count;

@@ -13,7 +13,7 @@ enum { LOOKUPS_MAX = 3 };
 /* Loads the words that a fill depends on: global word and epoch, stamp, tag generations; before Redis or a loader is asked. */
 static void begin_read(struct gorge_op *op) {
   const gorge_cache *c = op->cache;
-  gorge_key_init(c->zone, c->ns, op->bytes, op->key.len, &op->key);
+  gorge_key_renew(c->zone, &op->key);
   gorge_l1_snapshot(c->zone, &op->key, op->tags, op->ntags, &op->snapshot);
 }
 

@@ -158,7 +158,7 @@ bool gorge_op_own_tags(struct gorge_op *op) {
   return true;
 }
 
-/* A zeroed op: a spare one, or a new one. */
+/* An op zeroed up to `few`: a spare one, or a new one. */
 static struct gorge_op *take_op(gorge_cache *c) {
   struct gorge_op *op = c->spare;
   if (op == NULL) {

@@ -92,11 +92,17 @@ static void note_trouble(gorge_cache *c, int status, const char *error) {
   snprintf(c->trouble, sizeof c->trouble, "%s", error);
 }
 
+/* Replies that came together came at one moment. */
+static uint64_t took(const struct gorge_op *op) {
+  uint64_t now_us = op->cache->heard_us != 0 ? op->cache->heard_us : gorge_clock_us();
+  return now_us > op->requested_us ? now_us - op->requested_us : 0;
+}
+
 static void done(struct gorge_l2_request *rq, const struct gorge_l2_result *result, uint64_t now_ms) {
   struct gorge_op *op = rq->ctx;
   gorge_cache *c = op->cache;
   op->requested = false;
-  uint64_t took_us = gorge_clock_us() - op->requested_us;
+  uint64_t took_us = took(op);
   tell_breaker(c, result->status, took_us, now_ms);
   note_trouble(c, result->status, result->error);
   if (result->status >= 0) {

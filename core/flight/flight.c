@@ -5,7 +5,7 @@
 
 #include "flight/table.h"
 
-enum { LOCK_BUDGET_US = 1000 };
+enum { LOCK_BUDGET_US = 1000, NO_TAGS_WORDS = offsetof(struct gorge_snapshot, tag_cell) / 8 };
 
 static const uint64_t TIME_MAX_MS = ((uint64_t)1 << 44) - 1; /* what a deadline word holds: 557 years */
 
@@ -104,7 +104,9 @@ static void write_flight(struct gorge_flight_record *r, const struct gorge_fligh
       gorge_flight_put(&r->waiters[i], 0);
     }
   }
-  for (int i = 0; i < GORGE_FLIGHT_SNAPSHOT_WORDS; i++) {
+  /* Without tags what stands in their words is looked at by nobody. */
+  int n = rq->snapshot->ntags == 0 ? NO_TAGS_WORDS : GORGE_FLIGHT_SNAPSHOT_WORDS;
+  for (int i = 0; i < n; i++) {
     gorge_flight_put(&r->snapshot[i], words[i]);
   }
   /* release: partner of load_token. */

@@ -94,6 +94,8 @@ int gorge_l1_init(struct gorge_zone *zone);
  * calls that take the key. ns < GORGE_NAMESPACES.
  */
 void gorge_key_init(const struct gorge_zone *zone, uint32_t ns, const char *ptr, uint32_t len, struct gorge_key *key);
+/* The same for a key made before: hashed anew only when the epoch is another one. */
+void gorge_key_renew(const struct gorge_zone *zone, struct gorge_key *key);
 
 /* What a fill of the key with these tags (at most GORGE_TAGS_MAX) begins with. */
 void gorge_l1_snapshot(const struct gorge_zone *zone, const struct gorge_key *key, const struct gorge_tag *tags,

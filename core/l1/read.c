@@ -197,10 +197,18 @@ void gorge_l1_reader_init(const struct gorge_zone *zone, uint32_t ns, struct gor
   out->buckets = first.buckets;
 }
 
+/* A miss is mostly followed by a fill, which begins with a look at the key's stamp. */
+static __attribute__((noinline)) int miss_ahead(const struct gorge_l1_reader *reader, uint64_t hash,
+                                                struct gorge_read *out) {
+  gorge_stamps_prefetch(reader->zone, gorge_stamps_cell(reader->zone, hash));
+  return miss(out);
+}
+
 /* What the short way below cannot say. */
 static __attribute__((noinline)) int look_again(const struct gorge_l1_reader *reader, const char *ptr, uint32_t len,
                                                 uint64_t hash, uint64_t now_ms, struct gorge_read *out) {
   struct gorge_key key = {.ptr = ptr, .len = len, .ns = reader->ns, .hash = hash, .global = out->global};
+  gorge_stamps_prefetch(reader->zone, gorge_stamps_cell(reader->zone, hash)); /* see miss_ahead */
   return gorge_l1_look(reader->zone, &key, now_ms, true, false, out);
 }
 
@@ -242,7 +250,7 @@ int gorge_l1_get(const struct gorge_l1_reader *reader, const char *ptr, uint32_t
     bucket = gorge_index_bucket(&v, key.hash, 1);
     match = gorge_index_match(bucket, fingerprint);
     if (match == 0) {
-      return miss(out);
+      return miss_ahead(reader, key.hash, out);
     }
   }
   struct gorge_probe p;

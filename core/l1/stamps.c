@@ -41,6 +41,15 @@ void gorge_key_init(const struct gorge_zone *zone, uint32_t ns, const char *ptr,
   key->hash = gorge_stamps_hash(words, ptr, len, gorge_global_epoch(key->global));
 }
 
+void gorge_key_renew(const struct gorge_zone *zone, struct gorge_key *key) {
+  uint64_t global = gorge_stamps_global(zone, key->ns);
+  if (gorge_global_epoch(global) != gorge_global_epoch(key->global)) {
+    gorge_key_init(zone, key->ns, key->ptr, key->len, key);
+    return;
+  }
+  key->global = global;
+}
+
 const struct gorge_key *gorge_stamps_fresh(const struct gorge_zone *zone, const struct gorge_key *key,
                                            struct gorge_key *fresh) {
   if (gorge_global_epoch(gorge_stamps_global(zone, key->ns)) == gorge_global_epoch(key->global)) {
