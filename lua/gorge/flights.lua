@@ -13,14 +13,14 @@ local _M = {}
 ---@field key string
 ---@field op integer 0: it has not begun
 ---@field tags string packed
----@field co thread|false|nil who leads; nil: the main program; false: nobody yet
+---@field co thread|false|nil whose code runs for it, see own; nil: the main program's; false: nobody's
 ---@field gone boolean|nil it was given up
 ---@field followers table[]|nil
 ---@field n integer
 local Flight = {}
 Flight.__index = Flight
 
-local spares = {}
+local spares = spare.list()
 
 ---A flight without an operation: nobody leads it yet. From now on coroutines of this worker that want the key take part in it.
 ---@param cache gorge.Cache
@@ -42,7 +42,7 @@ end
 function _M.begin(cache, call, op, queued)
   local engine = call.engine
   local flight = queued or _M.queue(cache, call)
-  flight.op, flight.co = op, running()
+  flight.op = op
   engine:share(op, flight)
   engine.host.guard(engine, op)
   return flight
@@ -78,6 +78,12 @@ end
 function Flight:lost()
   self.gone = true
   tell(self, "again")
+end
+
+---From now on the caller's code may run for the flight: a loader, or a decoder. Not said of each flight, since LuaJIT does not compile
+---coroutine.running, and most end without.
+function _M.own(flight)
+  flight.co = running()
 end
 
 ---Whether this coroutine leads the flight: it must not wait for itself.

@@ -291,4 +291,24 @@ describe("through Redis", function()
     assert.same({ "value of custom", nil }, { value, err })
     assert.is_true(b:stats().decode_errors > 0)
   end)
+
+  it("a codec that fetches the key it decodes is told so, and does not wait for itself", function()
+    local c = node.start { options = { namespace = a.namespace, redis = redis.url }, init = [[
+      local app = require "spec.nginx.app"
+      app.cache = assert(app.gorge.new {
+        namespace = "]] .. a.namespace .. [[", zone = "small", l1_size = "2m", redis = "]] .. redis.url .. [[",
+        serializer = { name = "own", encode = tostring, decode = function(bytes)
+          local _, err = app.cache:fetch("recursive", 60, load)
+          app.inner = err
+          return #bytes
+        end },
+      })
+    ]] }
+    local value, err, source, inner = c:run [[
+      assert(cache:set("recursive", ("x"):rep(1000000), 60)) -- too large for L1, which would answer the decoder
+      local value, err, source = cache:fetch("recursive", 60, load)
+      return value, err, source, require("spec.nginx.app").inner
+    ]]
+    assert.same({ 1000000, nil, "l2", 'gorge: key "recursive": fn fetches the key that it is loading' }, { value, err, source, inner })
+  end)
 end)
