@@ -49,10 +49,16 @@ local function pump_of(engine, node)
   return pump
 end
 
----@return string|nil bytes to send
-local function output(engine, pump)
+---@return integer bytes to send, from pump.ptr[0] on
+local function waiting(engine, pump)
   C.gorge_io_output(engine.handle, pump.node, pump.ptr, pump.len)
   local len = tonumber(pump.len[0])
+  return len
+end
+
+---@return string|nil bytes to send
+local function output(engine, pump)
+  local len = waiting(engine, pump)
   if len > 0 then
     local bytes = ffi_string(pump.ptr[0], len)
     C.gorge_io_sent(engine.handle, pump.node, len)
@@ -203,8 +209,9 @@ local function start(engine, pump)
   end
 end
 
-local function stir(pump)
-  if pump.writer_waits then
+---Wakes the writer, but not for nothing: it comes after those who are about to run by then, and their commands leave in one send.
+local function stir(engine, pump)
+  if pump.writer_waits and waiting(engine, pump) > 0 then
     pump.writer_waits = false
     pump.wake:post(1)
   end
@@ -220,7 +227,7 @@ local function kick_nodes(engine)
   for i = 0, C.gorge_io_stirred(engine.handle, nodes, MOST_NODES) - 1 do
     local pump = pump_of(engine, tonumber(nodes[i]))
     if pump.running then
-      stir(pump)
+      stir(engine, pump)
     else
       start(engine, pump)
     end
@@ -237,7 +244,7 @@ function _M.kick(engine)
   end
   local pump = engine.pump or pump_of(engine, 0)
   if pump.running then
-    stir(pump)
+    stir(engine, pump)
   elseif C.gorge_io_pending(engine.handle, 0) > 0 then
     start(engine, pump)
   end
