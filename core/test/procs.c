@@ -119,6 +119,29 @@ struct gorge_zone *proc_zone(int (*init)(struct gorge_zone *)) {
   return zone;
 }
 
+/* How long this thread has been kept waiting for a processor, in nanoseconds: the second number of schedstat. */
+static uint64_t kept_waiting_ns(void) {
+  char text[64];
+  unsigned long long ran, waited;
+  int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+  if (fd >= 0) {
+    close(fd);
+  }
+  text[n > 0 ? n : 0] = '\0';
+  return sscanf(text, "%llu %llu", &ran, &waited) == 2 ? waited : 0;
+}
+
+uint64_t proc_own_us(void) {
+  uint64_t waited, again = kept_waiting_ns(), now_us;
+  do { /* both of one moment */
+    waited = again;
+    now_us = gorge_clock_us();
+    again = kept_waiting_ns();
+  } while (again != waited);
+  return now_us - waited / 1000;
+}
+
 bool proc_await(const uint64_t *word, uint64_t value) {
   uint64_t start = gorge_clock_us();
   while (__atomic_load_n(word, __ATOMIC_ACQUIRE) < value) {

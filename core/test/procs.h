@@ -41,6 +41,12 @@ struct gorge_zone *proc_zone(int (*init)(struct gorge_zone *));
 /* Spins until *word is at least `value`, at most ten seconds; returns whether it became so. */
 bool proc_await(const uint64_t *word, uint64_t value);
 
+/*
+ * Microseconds of a clock that stands still while the calling thread could run and does not, because others do: what takes long by it, asleep
+ * or busy, takes long on an idle machine, too. Where the kernel does not tell, the same as gorge_clock_us.
+ */
+uint64_t proc_own_us(void);
+
 /* Inside a child: ends it with the line number as its status when the condition does not hold. */
 #define CHILD_CHECK(condition)                       \
   do {                                               \
