@@ -44,6 +44,9 @@ static const char *problem_of(const struct gorge_io_calls *calls) {
   if (!configured()) {
     return "ngx_gorge_module is no longer configured";
   }
+  if (ngx_event_timer_rbtree.insert == NULL) { /* what the master's timers would be in is made by each worker */
+    return "nginx has no event loop in this process";
+  }
   return exited ? "the worker is exiting" : NULL;
 }
 

@@ -15,7 +15,8 @@ local _M = {}
 local Nginx = {}
 Nginx.__index = Nginx
 
-local MODULES = "/usr/lib/nginx/modules"
+-- Of the nginx under test, that of NGINX if it is set; one that ngx_lua is compiled into has none of it there.
+local MODULES = os.getenv "NGINX_MODULES" or "/usr/lib/nginx/modules"
 
 local TEMPLATE = [[
 {{modules}}
@@ -172,7 +173,8 @@ end
 ---@param wait? boolean false: do not wait until it accepts connections
 function Nginx:up(wait)
   assert(not self.process or not self.process:alive(), "nginx runs already")
-  local env = { GORGE_LIBRARY = paths.library }
+  -- NGINX: to nginx itself a variable of that name lists sockets to inherit.
+  local env = { GORGE_LIBRARY = paths.library, NGINX = false }
   for name, value in pairs(self.opts.env or {}) do
     env[name] = value
   end
@@ -200,7 +202,7 @@ end
 function Nginx:test_configuration()
   local status, output = process.run {
     find_nginx(), "-t", "-p", self.prefix .. "/", "-c", self.prefix .. "/conf/nginx.conf",
-    "-e", self.prefix .. "/test.log", "-g", globals(self.conf, self.prefix, self.module), env = { GORGE_LIBRARY = paths.library },
+    "-e", self.prefix .. "/test.log", "-g", globals(self.conf, self.prefix, self.module), env = { GORGE_LIBRARY = paths.library, NGINX = false },
   }
   return status == 0, output
 end

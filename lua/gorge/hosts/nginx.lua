@@ -132,7 +132,7 @@ end
 ---Whether ngx_gorge_module moves the engine's bytes.
 local function has_link(engine)
   local link = engine.link
-  if link == nil then -- the first time in this worker
+  if link == nil and engine.entered then -- the first time in this worker; the master has no event loop that a link could be in
     link = module.open(engine)
   end
   return link
