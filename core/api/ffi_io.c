@@ -45,13 +45,14 @@ int gorge_io_connect(gorge_cache *cache, uint32_t node, char *host, uint32_t hos
   if (kept == NULL) {
     return GORGE_MISS;
   }
+  struct gorge_endpoint *endpoint = gorge_remote_endpoint(cache, node);
   if (gorge_conn_state(conn) != GORGE_CONN_CONNECTING && !gorge_conn_want_connect(conn, now_ms)) {
     return GORGE_MISS;
   }
   uint16_t p = 0;
   const char *reason = NULL;
   struct gorge_address address;
-  int status = gorge_endpoint_address(cache->endpoint, now_ms, &address, &reason);
+  int status = endpoint != NULL ? gorge_endpoint_address(endpoint, now_ms, &address, &reason) : GORGE_ERR_MEMORY;
   if (status == GORGE_PENDING && gorge_conn_tick(conn, now_ms)) {
     status = GORGE_ERR_TIMEOUT; /* nobody may be waiting who would look at the clock */
   } else if (status == GORGE_OK) {
@@ -83,7 +84,8 @@ void gorge_io_closed(gorge_cache *cache, uint32_t node, const char *reason) {
   struct gorge_conn *conn = open_at(cache, node);
   if (conn != NULL) {
     if (gorge_conn_state(conn) == GORGE_CONN_CONNECTING) {
-      (void)gorge_endpoint_failed(cache->endpoint, NULL); /* a name may have another address that answers */
+      (void)gorge_endpoint_failed(gorge_remote_endpoint(cache, node),
+                                  NULL); /* a name may have another address that answers */
     }
     gorge_conn_closed(conn, gorge_clock_ms(), reason);
   }
@@ -129,6 +131,8 @@ uint32_t gorge_io_pending(gorge_cache *cache, uint32_t node) {
   const struct gorge_conn *conn = pumped(cache, node, &kept);
   return conn == NULL ? 0 : gorge_conn_pending(conn);
 }
+
+uint32_t gorge_io_parked(gorge_cache *cache) { return is_pumped(cache) ? gorge_l2_parked(cache->l2) : 0; }
 
 int gorge_io_dropped(gorge_cache *cache, uint32_t node) { return open_at(cache, node) == NULL; }
 
@@ -186,6 +190,7 @@ const struct gorge_io_calls *gorge_io_calls(void) {
       .sent = gorge_io_sent,
       .input = gorge_io_input,
       .pending = gorge_io_pending,
+      .parked = gorge_io_parked,
       .tick = gorge_io_tick,
       .dropped = gorge_io_dropped,
       .due = gorge_io_due,

@@ -10,6 +10,7 @@
 #include "drive/master.h"
 #include "engine/engine.h"
 #include "l1/uses.h"
+#include "resil/breakers.h"
 #include "resil/histogram.h"
 #include "sync/permits.h"
 #include "sync/role.h"
@@ -35,7 +36,8 @@ void gorge_stats_zone(const struct gorge_zone *zone, uint32_t ns, struct gorge_s
   out->epoch = __atomic_load_n(&words->epoch, __ATOMIC_RELAXED);
   out->breaker_opens = __atomic_load_n(&breaker->opens, __ATOMIC_RELAXED);
   uint64_t fresh_until_ms = __atomic_load_n(&words->fresh_until_ms, __ATOMIC_RELAXED);
-  out->breaker = gorge_breaker_state(breaker);
+  enum gorge_breaker_state nodes = gorge_breakers_state(gorge_zone_breakers(zone), ns);
+  out->breaker = nodes == GORGE_BREAKER_CLOSED ? gorge_breaker_state(breaker) : nodes;
   out->queued = gorge_backlog_count(zone, ns);
   bool held;
   uint64_t lag_ms = gorge_control_lag(zone, ns, now_ms, &held);
@@ -44,20 +46,28 @@ void gorge_stats_zone(const struct gorge_zone *zone, uint32_t ns, struct gorge_s
   out->subscribed = held && now_ms <= fresh_until_ms && gorge_role_taken(gorge_zone_subscriber_role(zone, ns), now_ms);
 }
 
+/* The state of the connection that is best off. */
+static void read_connections(gorge_cache *cache, struct gorge_stats *out) {
+  for (uint32_t i = 0; i < gorge_l2_nodes(cache->l2); i++) {
+    const struct gorge_conn *conn = gorge_l2_node_conn(cache->l2, i);
+    uint32_t state = gorge_conn_state(conn);
+    out->redis_state = state > out->redis_state ? state : out->redis_state;
+    out->redis_pending += gorge_conn_pending(conn);
+  }
+  if (out->redis_state != GORGE_CONN_READY) {
+    strncpy(out->redis_reason, gorge_nodes_reason(cache->l2), sizeof out->redis_reason - 1);
+  } else {
+    gorge_redis_trouble(cache, out->redis_reason, sizeof out->redis_reason);
+  }
+}
+
 int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out) {
   gorge_stats_zone(cache->zone, cache->ns, out);
   out->origin_breaker = gorge_breaker_state(cache->origin_breaker);
   out->origin_running = gorge_permits_count(cache->zone, cache->ns);
   out->redis_state = cache->has_redis ? GORGE_CONN_DOWN : GORGE_STATS_NO_REDIS;
   if (cache->generation == gorge_process_generation() && cache->l2 != NULL) {
-    const struct gorge_conn *conn = gorge_l2_conn(cache->l2);
-    out->redis_state = gorge_conn_state(conn);
-    out->redis_pending = gorge_conn_pending(conn);
-    if (gorge_conn_state(conn) != GORGE_CONN_READY) {
-      strncpy(out->redis_reason, gorge_conn_reason(conn), sizeof out->redis_reason - 1);
-    } else {
-      gorge_redis_trouble(cache, out->redis_reason, sizeof out->redis_reason);
-    }
+    read_connections(cache, out);
   }
   if (cache->sentinels != NULL) {
     gorge_master_text(gorge_zone_master(cache->zone, cache->ns), out->master, sizeof out->master);

@@ -17,7 +17,7 @@
 #ifndef GORGE_DRIVE_CONTROL_H
 #define GORGE_DRIVE_CONTROL_H
 
-#include "drive/address.h"
+#include "drive/place.h"
 #include "flight/flight.h"
 #include "io/subscriber.h"
 #include "sync/mailbox.h"
@@ -84,7 +84,8 @@ struct gorge_control_namespace {
   char name[GORGE_NAME_MAX + 1];
   uint32_t name_len;
   uint32_t partitions;             /* 1 or GORGE_PARTITIONS */
-  struct gorge_endpoint *endpoint; /* must outlive the watch */
+  struct gorge_endpoint *endpoint; /* must outlive the watch; NULL: a cluster, */
+  const struct gorge_seeds *seeds; /* of which these are some nodes; they must outlive it, too */
   struct gorge_conn_config redis;  /* strings must outlive the watch */
   /* Not NULL: endpoint is that of the namespace's master words, which the holder of the role keeps up to date (control_sentinel.c) */
   const struct gorge_sentinels *sentinels;

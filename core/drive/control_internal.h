@@ -63,6 +63,9 @@ struct gorge_watch {
   /* thread: */
   struct gorge_subscriber *subscriber; /* not NULL: this thread holds the role */
   struct gorge_ev_link *subscriber_link;
+  struct gorge_endpoint *place; /* in a cluster: where that leads to, */
+  uint32_t place_turn;          /* and its number, see control_place.c */
+  bool place_tried;             /* it has not been down all the time since it leads there */
   ev_timer subscriber_timer;
   struct gorge_l2 *l2; /* renews leases, reads the journal; made at the first need */
   struct gorge_ev_l2 *l2_link;
@@ -165,6 +168,16 @@ void gorge_subscribe_fini(struct gorge_control *c);
 
 /* The watch's connection for commands, made at the first need. Returns false when memory is short. */
 bool gorge_lease_connect(struct gorge_watch *w);
+
+/*
+ * Where the subscriber connects to, control_place.c. Its endpoint, when there is a subscriber but no link yet (NULL: memory is short) /
+ * now that the link has moved bytes / there is no link any more.
+ */
+struct gorge_endpoint *gorge_place_first(struct gorge_watch *w);
+void gorge_place_look(struct gorge_watch *w);
+void gorge_place_end(struct gorge_watch *w);
+/* The node may be cut off from the others of its cluster: the subscription is given up there, and had elsewhere. Not inside hooks and completions. */
+void gorge_place_leave(struct gorge_watch *w, const char *reason);
 
 /* The journals behind the subscription, control_journal.c. The subscription is confirmed / lost. */
 void gorge_journal_subscribed(struct gorge_watch *w, uint64_t now_ms);

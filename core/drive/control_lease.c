@@ -156,6 +156,11 @@ bool gorge_lease_connect(struct gorge_watch *w) {
       config.max_pending = PENDING_MIN;
     }
     w->l2 = gorge_l2_create(w->n.name, w->n.name_len, w->n.partitions, &config);
+    if (w->l2 != NULL && w->n.seeds != NULL &&
+        gorge_l2_follow_cluster(w->l2, w->n.seeds->list, w->n.seeds->count) != GORGE_OK) {
+      gorge_l2_destroy(w->l2);
+      w->l2 = NULL;
+    }
     if (w->l2 != NULL && w->n.epochs != NULL) {
       gorge_l2_share_epoch(w->l2, w->n.epochs, w->n.learned, w->n.ctx);
     }

@@ -55,7 +55,7 @@ static void carry_out(struct gorge_watch *w, uint64_t now_ms) {
     gorge_ev_l2_kick(w->l2_link);
   }
   if (!w->mailing) {
-    finish(w, now_ms, status, 0, w->l2 != NULL ? gorge_conn_reason(gorge_l2_conn(w->l2)) : NULL);
+    finish(w, now_ms, status, 0, w->l2 != NULL ? gorge_nodes_reason(w->l2) : NULL);
   }
 }
 

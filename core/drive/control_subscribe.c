@@ -77,6 +77,7 @@ static void subscriber_tick(struct gorge_watch *w) {
     gorge_conn_fail(gorge_subscriber_conn(w->subscriber), "the node does not hear what others publish");
   }
   uint64_t next_ms = gorge_subscriber_tick(w->subscriber, now_ms);
+  gorge_place_look(w);
   gorge_ev_link_kick(w->subscriber_link);
   const struct gorge_conn *conn = gorge_subscriber_conn(w->subscriber);
   if (gorge_conn_state(conn) == GORGE_CONN_DOWN && gorge_conn_reason(conn)[0] != '\0') {
@@ -102,6 +103,7 @@ static void after_bytes(void *ctx) { subscriber_tick(ctx); }
 static void unsubscribe(struct gorge_watch *w) {
   ev_timer_stop(w->control->loop, &w->subscriber_timer);
   gorge_ev_link_destroy(w->subscriber_link);
+  gorge_place_end(w);
   if (w->subscriber != NULL) {
     gorge_subscriber_destroy(w->subscriber);
   }
@@ -120,9 +122,10 @@ static bool subscribe(struct gorge_watch *w) {
   hooks.own = w->own;
   config.seed ^= w->control->owner.id; /* hosts and workers must not come back in step */
   w->subscriber = gorge_subscriber_create(w->n.name, w->n.name_len, &config, &hooks);
-  if (w->subscriber != NULL) {
+  struct gorge_endpoint *endpoint = w->subscriber != NULL ? gorge_place_first(w) : NULL;
+  if (endpoint != NULL) {
     w->subscriber_link =
-        gorge_ev_link_create(w->control->loop, gorge_subscriber_conn(w->subscriber), w->n.endpoint, after_bytes, w);
+        gorge_ev_link_create(w->control->loop, gorge_subscriber_conn(w->subscriber), endpoint, after_bytes, w);
   }
   if (w->subscriber_link == NULL || !gorge_lookout_begin(w)) {
     unsubscribe(w);
@@ -144,6 +147,8 @@ static void elect(struct gorge_watch *w) {
     unsubscribe(w);
   } else if (held && w->subscriber == NULL && !subscribe(w)) {
     gorge_role_drop(watch_role(w), c->owner.id); /* another worker may have the memory */
+  } else if (held && gorge_contact_deaf(w)) {
+    gorge_place_leave(w, "what is published does not come back");
   } else if (held) {
     gorge_journal_tick(w, gorge_clock_ms());
   }

@@ -321,6 +321,8 @@ void gorge_ev_link_destroy(struct gorge_ev_link *l) {
   free(l);
 }
 
+void gorge_ev_link_lead(struct gorge_ev_link *l, struct gorge_endpoint *endpoint) { l->endpoint = endpoint; }
+
 void gorge_ev_link_look(struct gorge_ev_link *l) { settle(l, gorge_clock_ms()); }
 
 void gorge_ev_link_kick(struct gorge_ev_link *l) {

@@ -34,6 +34,8 @@ void gorge_ev_link_destroy(struct gorge_ev_link *link);
  * connection in the loop's next turn. Also allowed inside completions.
  */
 void gorge_ev_link_kick(struct gorge_ev_link *link);
+/* Leads to another endpoint from the next attempt on. While the connection is down. */
+void gorge_ev_link_lead(struct gorge_ev_link *link, struct gorge_endpoint *endpoint);
 /* Looks whether the connection is to be closed, and goes on from there: a turn of the loop in which nothing came. Not inside completions. */
 void gorge_ev_link_look(struct gorge_ev_link *link);
 

@@ -88,13 +88,18 @@ static const char *problem_of(const struct gorge_config *config) {
   if (config->partitions > 1 && config->partitions != GORGE_PARTITIONS) {
     return "partitions must be 1 or 64";
   }
+  bool other = config->redis_host != NULL || config->redis_path != NULL || config->sentinels != NULL;
+  if (config->cluster != NULL && (other || config->db != 0)) {
+    return "a cluster has no redis_host, redis_path, sentinels, and no db but 0";
+  }
   if (config->redis_path == NULL && config->redis_host != NULL &&
       (config->redis_port == 0 || config->redis_port > UINT16_MAX)) {
     return "redis_port must be 1 to 65535";
   }
-  bool named = config->redis_host != NULL || (config->sentinels != NULL && config->tls_server_name != NULL);
+  bool named = config->redis_host != NULL || config->cluster != NULL ||
+               (config->sentinels != NULL && config->tls_server_name != NULL);
   if (config->tls == GORGE_TLS_ON && !named) {
-    return "TLS needs redis_host, or sentinels and tls_server_name";
+    return "TLS needs redis_host, a cluster, or sentinels and tls_server_name";
   }
   if (config->tls != GORGE_TLS_OFF && config->redis_path != NULL) {
     return "TLS is not for unix sockets";
@@ -118,7 +123,7 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   }
   c->flags = config->flags;
   c->watch = -1;
-  c->partitions = config->partitions > 1 ? config->partitions : 1;
+  c->partitions = config->cluster != NULL || config->partitions > 1 ? GORGE_PARTITIONS : 1;
   c->lock_sleep_ms = config->lock_sleep_ms;
   c->lock_retries = config->lock_retries;
   c->l1_ttl_ms = gorge_whole_ms(config->l1_ttl_ms);

@@ -191,6 +191,7 @@ void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control) {
       .name_len = (uint32_t)strlen(c->name),
       .partitions = c->partitions,
       .endpoint = c->endpoint,
+      .seeds = c->seeds,
       .redis = c->redis,
       .sentinels = c->sentinels,
       .freshness_bound_ms = c->freshness_bound_ms,

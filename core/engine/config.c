@@ -10,7 +10,8 @@
 #include "io/sentinel.h"
 
 bool gorge_has_redis(const struct gorge_config *config) {
-  return config->redis_host != NULL || config->redis_path != NULL || config->sentinels != NULL;
+  return config->redis_host != NULL || config->redis_path != NULL || config->sentinels != NULL ||
+         config->cluster != NULL;
 }
 
 /* NULL stays NULL. Returns false when out of memory. */
@@ -52,24 +53,60 @@ int gorge_config_tls(gorge_cache *c, const struct gorge_config *config, char *er
   return GORGE_OK;
 }
 
-/* One line, "host port\n". Returns what comes after it, or NULL: malformed, or out of memory. */
-static const char *add_sentinel(struct gorge_sentinels *s, const char *line) {
+/* One line, "host port\n"; *host_len: of its first word. Returns what comes after it, or NULL: malformed. */
+static const char *read_line(const char *line, size_t *host_len, uint16_t *port) {
   const char *blank = strchr(line, ' ');
   char *end;
-  if (blank == NULL || blank == line || s->count == GORGE_SENTINELS_MAX) {
+  if (blank == NULL || blank == line) {
     return NULL;
   }
-  unsigned long port = strtoul(blank + 1, &end, 10);
-  if (port < 1 || port > UINT16_MAX || *end != '\n') {
+  unsigned long number = strtoul(blank + 1, &end, 10);
+  if (number < 1 || number > UINT16_MAX || *end != '\n') {
     return NULL;
   }
-  char *host = strndup(line, (size_t)(blank - line));
+  *host_len = (size_t)(blank - line);
+  *port = (uint16_t)number;
+  return end + 1;
+}
+
+/* Returns what comes after the line, or NULL: malformed, too many, or out of memory. */
+static const char *add_sentinel(struct gorge_sentinels *s, const char *line) {
+  size_t len;
+  uint16_t port;
+  const char *rest = s->count < GORGE_SENTINELS_MAX ? read_line(line, &len, &port) : NULL;
+  char *host = rest != NULL ? strndup(line, len) : NULL;
   if (host == NULL) {
     return NULL;
   }
   s->list[s->count].host = host;
-  s->list[s->count++].port = (uint16_t)port;
-  return end + 1;
+  s->list[s->count++].port = port;
+  return rest;
+}
+
+static const char *add_seed(struct gorge_seeds *s, const char *line) {
+  size_t len;
+  uint16_t port;
+  const char *rest = s->count < GORGE_SEEDS_MAX ? read_line(line, &len, &port) : NULL;
+  if (rest == NULL || len >= sizeof s->list[0].host) {
+    return NULL;
+  }
+  memcpy(s->list[s->count].host, line, len);
+  s->list[s->count++].port = port;
+  return rest;
+}
+
+static int set_seeds(gorge_cache *c, const struct gorge_config *config) {
+  c->seeds = calloc(1, sizeof *c->seeds);
+  if (c->seeds == NULL) {
+    return GORGE_ERR_MEMORY;
+  }
+  for (const char *line = config->cluster; line == config->cluster || *line != '\0';) {
+    line = add_seed(c->seeds, line);
+    if (line == NULL) {
+      return GORGE_ERR_ARGUMENT;
+    }
+  }
+  return GORGE_OK;
 }
 
 static int set_sentinels(gorge_cache *c, const struct gorge_config *config) {
@@ -114,8 +151,8 @@ int gorge_config_redis(gorge_cache *c, const struct gorge_config *config) {
   if (gorge_random(&c->redis.seed, sizeof c->redis.seed) != GORGE_OK) {
     return GORGE_ERR_MEMORY;
   }
-  if (config->sentinels != NULL) {
-    int status = set_sentinels(c, config);
+  if (config->cluster != NULL || config->sentinels != NULL) {
+    int status = config->cluster != NULL ? set_seeds(c, config) : set_sentinels(c, config);
     if (status != GORGE_OK) {
       return status;
     }
@@ -123,7 +160,7 @@ int gorge_config_redis(gorge_cache *c, const struct gorge_config *config) {
     c->endpoint = gorge_endpoint_create(config->redis_host, (uint16_t)config->redis_port, config->redis_path);
   }
   bool copied = copy_text(config->username, &c->redis.username) && copy_text(config->password, &c->redis.password);
-  return c->endpoint != NULL && copied ? GORGE_OK : GORGE_ERR_MEMORY;
+  return (c->endpoint != NULL || c->seeds != NULL) && copied ? GORGE_OK : GORGE_ERR_MEMORY;
 }
 
 static void release_sentinels(struct gorge_sentinels *s) {
@@ -145,4 +182,5 @@ void gorge_config_release(gorge_cache *c) {
   if (c->sentinels != NULL) {
     release_sentinels(c->sentinels);
   }
+  free(c->seeds);
 }

@@ -156,7 +156,7 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
     gorge_op_end(op, GORGE_OK);
   } else if (!c->has_redis) {
     run(op);
-  } else if (!gorge_remote_allowed(c, now_ms)) {
+  } else if (!gorge_remote_allowed(op, now_ms)) {
     run_without_redis(op);
   } else { /* of a refresh the version is known that Redis need not show again */
     ask(op, op->rejected_version != 0 ? GORGE_L2_LEASE : GORGE_L2_LOOKUP, now_ms);
@@ -166,7 +166,7 @@ void gorge_fetch_enter(struct gorge_op *op, uint64_t now_ms) {
 void gorge_fetch_lookup(struct gorge_op *op, uint64_t now_ms) {
   op->lookup_only = true;
   begin_read(op);
-  if (gorge_remote_allowed(op->cache, now_ms)) {
+  if (gorge_remote_allowed(op, now_ms)) {
     ask(op, GORGE_L2_LOOKUP, now_ms);
   } else {
     gorge_op_end(op, GORGE_MISS);
@@ -388,7 +388,7 @@ void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms) {
   if (op->state != GORGE_OP_PARKED || !(poked || now_ms >= op->next_ms)) {
     return;
   }
-  if (gorge_remote_room(op->cache)) {
+  if (gorge_remote_room(op)) {
     ask(op, GORGE_L2_LEASE, now_ms);
   } else if (now_ms >= op->deadline_ms) {
     wait_no_longer(op, now_ms);

@@ -20,6 +20,36 @@ struct gorge_remote_node *gorge_remote_node(gorge_cache *c, uint32_t node) {
   return c->nodes[node];
 }
 
+void gorge_remote_forget_nodes(gorge_cache *c) {
+  for (uint32_t i = 0; i < GORGE_NODES_MAX; i++) {
+    if (c->nodes[i] != NULL) {
+      gorge_endpoint_destroy(c->nodes[i]->place.endpoint);
+      c->nodes[i]->place.endpoint = NULL;
+    }
+    if (i > 0) {
+      free(c->nodes[i]);
+      c->nodes[i] = NULL;
+    }
+  }
+}
+
+struct gorge_endpoint *gorge_remote_endpoint(gorge_cache *c, uint32_t node) {
+  if (!gorge_is_cluster(c)) {
+    return c->endpoint;
+  }
+  struct gorge_remote_node *n = gorge_remote_node(c, node);
+  if (n != NULL && gorge_conn_state(gorge_l2_node_conn(c->l2, node)) == GORGE_CONN_DOWN) {
+    gorge_endpoint_destroy(gorge_node_place_follow(&n->place, c->l2, node));
+  }
+  return n != NULL ? n->place.endpoint : NULL;
+}
+
+const char *gorge_remote_reason(const struct gorge_op *op) {
+  gorge_cache *c = op->cache;
+  return op->node < gorge_l2_nodes(c->l2) ? gorge_conn_reason(gorge_l2_node_conn(c->l2, op->node))
+                                          : gorge_nodes_reason(c->l2);
+}
+
 static void on_pong(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
   struct gorge_remote_node *n = (void *)((char *)cmd - offsetof(struct gorge_remote_node, ping));
   (void)status, (void)reply, (void)now_ms;
@@ -57,6 +87,7 @@ void gorge_remote_tick(gorge_cache *c, uint64_t now_ms) {
   for (uint32_t i = 0; i < gorge_l2_nodes(c->l2); i++) {
     tick(c, i, now_ms);
   }
+  gorge_l2_tick(c->l2, now_ms);
 }
 
 static uint64_t next_ms(const gorge_cache *c, uint32_t i) {
@@ -72,7 +103,7 @@ static uint64_t next_ms(const gorge_cache *c, uint32_t i) {
 }
 
 uint64_t gorge_remote_next_ms(const gorge_cache *c) {
-  uint64_t next = UINT64_MAX;
+  uint64_t next = gorge_l2_next_ms(c->l2);
   for (uint32_t i = 0; i < gorge_l2_nodes(c->l2); i++) {
     uint64_t other = next_ms(c, i);
     next = other < next ? other : next;
@@ -82,7 +113,7 @@ uint64_t gorge_remote_next_ms(const gorge_cache *c) {
 
 void gorge_remote_follow(gorge_cache *c) {
   if (!gorge_conn_moved(gorge_l2_conn(c->l2))) {
-    return; /* nor are the nodes of a cluster anybody's master */
+    return; /* in a cluster it is the map of its slots that tells where to go */
   }
   if (c->link != NULL) {
     gorge_ev_l2_look(c->link);

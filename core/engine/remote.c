@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* An op's request to Redis: breaker before, breaker and latency after, dispatch of the reply. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -14,7 +13,8 @@ int gorge_remote_open(gorge_cache *c) {
   if (c->l2 == NULL) {
     return GORGE_ERR_MEMORY;
   }
-  if (!gorge_coherence_share(c)) {
+  bool led = !gorge_is_cluster(c) || gorge_l2_follow_cluster(c->l2, c->seeds->list, c->seeds->count) == GORGE_OK;
+  if (!led || !gorge_coherence_share(c)) {
     gorge_l2_destroy(c->l2);
     c->l2 = NULL;
     return GORGE_ERR_MEMORY;
@@ -41,50 +41,17 @@ void gorge_remote_close(gorge_cache *c) {
     gorge_l2_destroy(c->l2);
     c->l2 = NULL;
   }
-  for (uint32_t i = 1; i < GORGE_NODES_MAX; i++) {
-    free(c->nodes[i]);
-    c->nodes[i] = NULL;
-  }
-}
-
-bool gorge_remote_reachable(const gorge_cache *c) {
-  /* a process without threads that is driven from outside is nginx's master: nobody moves its bytes */
-  return c->l2 != NULL && (c->threads || c->link != NULL);
-}
-
-bool gorge_remote_room(const gorge_cache *c) { return c->l2 == NULL || !gorge_conn_busy(gorge_l2_conn(c->l2)); }
-
-bool gorge_remote_allowed(gorge_cache *c, uint64_t now_ms) {
-  return gorge_remote_reachable(c) && gorge_breaker_allow(c->breaker, &c->breaker_config, now_ms);
-}
-
-/*
- * What a request's end says about Redis. One that was refused here, or that this process cut short, says nothing. A slow answer
- * is used like any other.
- */
-static void tell_breaker(gorge_cache *c, int status, uint64_t took_us, uint64_t now_ms) {
-  bool slow = c->breaker_slow_us != 0 && took_us > c->breaker_slow_us;
-  bool failed = status == GORGE_ERR_TIMEOUT || status == GORGE_ERR_DOWN || status == GORGE_ERR_PROTOCOL ||
-                status == GORGE_ERR_REDIS || status == GORGE_ERR_FULL;
-  if (failed) {
-    gorge_count(c, GORGE_COUNT_L2_ERRORS);
-  }
-  if (status >= 0 && !slow) {
-    gorge_breaker_success(c->breaker, &c->breaker_config, now_ms);
-  } else if (status >= 0 || failed) {
-    if (gorge_breaker_failure(c->breaker, &c->breaker_config, now_ms)) {
-      gorge_count(c, GORGE_COUNT_BREAKER_OPENS);
-    }
-  }
+  gorge_remote_forget_nodes(c);
 }
 
 /* Why a command failed, for people: what Redis said, else what is wrong with the connection. */
-static void note_trouble(gorge_cache *c, int status, const char *error) {
+static void note_trouble(const struct gorge_op *op, int status, const char *error) {
+  gorge_cache *c = op->cache;
   if (status >= 0) {
     c->troubled = false;
     return;
   }
-  const char *reason = gorge_conn_reason(gorge_l2_conn(c->l2));
+  const char *reason = gorge_remote_reason(op);
   if (error == NULL) {
     error = status == GORGE_ERR_DOWN && *reason != '\0' ? reason : gorge_status_text(status);
   }
@@ -103,8 +70,8 @@ static void done(struct gorge_l2_request *rq, const struct gorge_l2_result *resu
   gorge_cache *c = op->cache;
   op->requested = false;
   uint64_t took_us = took(op);
-  tell_breaker(c, result->status, took_us, now_ms);
-  note_trouble(c, result->status, result->error);
+  gorge_remote_tell(op, result->status, result->moving, took_us, now_ms);
+  note_trouble(op, result->status, result->error);
   if (result->status >= 0) {
     gorge_histogram_add(gorge_zone_histogram(c->zone, c->ns, c->process->owner.worker, GORGE_HIST_L2), took_us);
   }
@@ -158,8 +125,8 @@ int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   op->requested_us = gorge_clock_us();
   int status = gorge_l2_send(c->l2, rq, now_ms);
   if (status != GORGE_OK) {
-    tell_breaker(c, status, 0, now_ms);
-    note_trouble(c, status, NULL);
+    gorge_remote_tell(op, status, false, 0, now_ms);
+    note_trouble(op, status, NULL);
     return status;
   }
   op->requested = true;

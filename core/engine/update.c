@@ -63,7 +63,7 @@ void gorge_update_read(struct gorge_op *op, uint64_t now_ms) {
     missed(op);
     return;
   }
-  if (gorge_remote_allowed(c, now_ms)) {
+  if (gorge_remote_allowed(op, now_ms)) {
     op->state = GORGE_OP_READ;
     status = gorge_remote_send(op, GORGE_L2_LOOKUP, now_ms);
   }
@@ -152,7 +152,7 @@ void gorge_update_commit(struct gorge_op *op, const struct gorge_store *store, u
   op->state = GORGE_OP_COMMIT;
   op->lease_ms = RECORD_MS;
   op->deadline_ms = now_ms + ASK_AGAIN_MS;
-  int status = gorge_remote_allowed(c, now_ms) ? gorge_remote_send(op, GORGE_L2_UPDATE, now_ms) : GORGE_ERR_DOWN;
+  int status = gorge_remote_allowed(op, now_ms) ? gorge_remote_send(op, GORGE_L2_UPDATE, now_ms) : GORGE_ERR_DOWN;
   if (status != GORGE_OK) {
     gorge_write_explain(op, status, NULL);
     gorge_op_end(op, status);
@@ -194,8 +194,7 @@ void gorge_update_look(struct gorge_op *op, uint64_t now_ms) {
     return;
   }
   gorge_op_unlist(op);
-  int status =
-      gorge_remote_allowed(op->cache, now_ms) ? gorge_remote_send(op, GORGE_L2_UPDATE, now_ms) : GORGE_ERR_DOWN;
+  int status = gorge_remote_allowed(op, now_ms) ? gorge_remote_send(op, GORGE_L2_UPDATE, now_ms) : GORGE_ERR_DOWN;
   if (status != GORGE_OK) {
     ask_later(op, GORGE_ERR_TIMEOUT, NULL, now_ms);
   }

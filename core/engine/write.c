@@ -76,7 +76,7 @@ static void forget_tags_here(struct gorge_op *op) {
 
 void gorge_write_explain(struct gorge_op *op, int status, const char *said) {
   if (said == NULL && status == GORGE_ERR_DOWN && op->cache->l2 != NULL) {
-    said = gorge_conn_reason(gorge_l2_conn(op->cache->l2));
+    said = gorge_remote_reason(op);
   }
   if (said != NULL) {
     gorge_op_error(op, said, strlen(said));
@@ -90,7 +90,7 @@ void gorge_write_ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_
     return;
   }
   int status = gorge_remote_reachable(c) ? GORGE_ERR_BREAKER : GORGE_ERR_DOWN;
-  if (gorge_remote_allowed(c, now_ms)) {
+  if (gorge_remote_allowed(op, now_ms)) {
     op->state = GORGE_OP_WRITE;
     status = gorge_remote_send(op, verb, now_ms);
   }

@@ -228,6 +228,8 @@ struct gorge_config {
   const char *redis_path;
   const char *sentinels; /* instead of host and path: "host port\n" for each, 16 at most */
   const char *master;    /* its name there, 1..128 bytes */
+  const char
+      *cluster; /* instead of all these: some of its nodes, as sentinels. Needs db 0; partitions are GORGE_PARTITIONS */
   const char *sentinel_username, *sentinel_password;
   const char *username;
   const char *password;

@@ -24,6 +24,8 @@ void gorge_io_sent(gorge_cache *cache, uint32_t node, uint64_t len);
 int gorge_io_input(gorge_cache *cache, uint32_t node, const char *ptr, uint64_t len);
 /* Commands whose replies are due or that wait to be sent. */
 uint32_t gorge_io_pending(gorge_cache *cache, uint32_t node);
+/* Requests that no node is asked yet, since it is not known which, or since a slot is on its way: gorge_io_tick looks after them. */
+uint32_t gorge_io_parked(gorge_cache *cache);
 /* 1 when the node's transport must be closed (handshake refused, silence), or is closed already for all that the core knows. */
 int gorge_io_dropped(gorge_cache *cache, uint32_t node);
 /* Expires deadlines; sends a PING to each node after GORGE_IO_IDLE_MS without any. Then as gorge_io_dropped. */
@@ -46,6 +48,7 @@ struct gorge_io_calls {
   void (*sent)(gorge_cache *cache, uint32_t node, uint64_t len);
   int (*input)(gorge_cache *cache, uint32_t node, const char *ptr, uint64_t len);
   uint32_t (*pending)(gorge_cache *cache, uint32_t node);
+  uint32_t (*parked)(gorge_cache *cache);
   int (*tick)(gorge_cache *cache, uint32_t node);
   int (*dropped)(gorge_cache *cache, uint32_t node);
   double (*due)(gorge_cache *cache);

@@ -16,12 +16,13 @@ struct gorge_stats {
   uint64_t flights; /* fills running on this host */
   uint64_t workers; /* processes attached */
   uint64_t epoch;
-  uint32_t breaker;     /* 0 closed, 1 open, 2 half-open */
-  uint32_t redis_state; /* of this worker's connection: 0 down, 1 connecting, 2 handshake, 3 ready; 9: no Redis */
-  uint32_t redis_pending;
-  uint32_t subscribed; /* 1 while a worker of this host listens to other nodes */
-  uint64_t queued;     /* invalidations that wait for Redis; a clear counts as one */
-  double lag_ms;       /* a hit reflects what Redis had committed so long ago; -1: nothing is known, or no Redis */
+  uint32_t breaker; /* 0 closed, 1 open, 2 half-open; in a cluster the worst of its nodes' */
+  uint32_t
+      redis_state; /* of this worker's connection: 0 down, 1 connecting, 2 handshake, 3 ready; 9: no Redis; of a cluster the best */
+  uint32_t redis_pending; /* on all of its connections */
+  uint32_t subscribed;    /* 1 while a worker of this host listens to other nodes */
+  uint64_t queued;        /* invalidations that wait for Redis; a clear counts as one */
+  double lag_ms;          /* a hit reflects what Redis had committed so long ago; -1: nothing is known, or no Redis */
   uint64_t breaker_opens;
   uint32_t origin_breaker; /* the one around loaders, as breaker */
   uint32_t origin_running; /* runs of loaders that have a permit, on this host */
@@ -31,6 +32,32 @@ struct gorge_stats {
 
 /* Sums over all workers of the host. */
 int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out);
+
+/* What this worker knows of a cluster. */
+struct gorge_cluster_stats {
+  uint32_t nodes;      /* that it has met, numbers for gorge_node_read; some of them may have no partition (any more) */
+  uint32_t partitions; /* of the namespace */
+  uint32_t mapped;     /* those of which it is known where they are; all of them, but in the beginning */
+  uint32_t parked;     /* requests that wait for that, or for a slot that is on its way */
+  uint64_t changes;    /* how often a partition was found at another node than before */
+  uint64_t moved;      /* answers MOVED, */
+  uint64_t asked;      /* ASK, */
+  uint64_t tried_again; /* TRYAGAIN */
+  char trouble[256];    /* why it is not known where they are, or could not be asked for; empty: nothing */
+};
+struct gorge_node_stats {
+  char host[256]; /* as the cluster names it: a name or a number */
+  uint32_t port;
+  uint32_t state;      /* of this worker's connection: 0 down, 1 connecting, 2 handshake, 3 ready */
+  uint32_t pending;    /* commands on it */
+  uint32_t partitions; /* that it has; 0: it is asked nothing */
+  uint32_t breaker;    /* of this host: 0 closed, 1 open, 2 half-open */
+  char reason[128];    /* why the connection is down; empty: it is not, or it was never wanted */
+};
+/* GORGE_OK; GORGE_MISS: there is no cluster, or this process has not worked with it yet. */
+int gorge_cluster_read(gorge_cache *cache, struct gorge_cluster_stats *out);
+/* GORGE_OK; GORGE_MISS: there is no node of that number. */
+int gorge_node_read(gorge_cache *cache, uint32_t node, struct gorge_node_stats *out);
 /*
  * Why the last command of this process to Redis failed: 1, and text of at most `size` bytes, NUL-terminated, printable. 0 when it
  * did not fail, or there was none. Does not block.

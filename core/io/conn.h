@@ -105,6 +105,8 @@ void gorge_conn_release(struct gorge_conn *c);
  * forgotten. Returns GORGE_OK or GORGE_ERR_MEMORY.
  */
 int gorge_conn_lead(struct gorge_conn *c, const char *host);
+/* The same, of a server that is as good as the one before: how long it waits until it tries again does not change. */
+int gorge_conn_rename(struct gorge_conn *c, const char *host);
 enum gorge_conn_state gorge_conn_state(const struct gorge_conn *c);
 /* Why it is down: an owned text without secrets, "" when unknown; good until the next call that drives. */
 const char *gorge_conn_reason(const struct gorge_conn *c);

@@ -34,15 +34,22 @@ void gorge_conn_stray(struct gorge_conn *c, const char *what) {
   gorge_conn_doom(c, GORGE_ERR_DOWN, what, NULL, 0);
 }
 
-int gorge_conn_lead(struct gorge_conn *c, const char *host) {
+int gorge_conn_rename(struct gorge_conn *c, const char *host) {
   char *copy = strdup(host);
   if (copy == NULL) {
     return GORGE_ERR_MEMORY;
   }
   free((char *)c->config.host);
   c->config.host = copy;
-  gorge_backoff_reset(&c->backoff);
-  c->retry_ms = 0;
-  c->reason[0] = '\0';
   return GORGE_OK;
+}
+
+int gorge_conn_lead(struct gorge_conn *c, const char *host) {
+  int status = gorge_conn_rename(c, host);
+  if (status == GORGE_OK) {
+    gorge_backoff_reset(&c->backoff);
+    c->retry_ms = 0;
+    c->reason[0] = '\0';
+  }
+  return status;
 }

@@ -200,6 +200,8 @@ uint32_t gorge_l2_node_of(const struct gorge_l2 *l2, const char *key, uint32_t k
  */
 void gorge_l2_tick(struct gorge_l2 *l2, uint64_t now_ms);
 uint64_t gorge_l2_next_ms(const struct gorge_l2 *l2);
+/* How many of them there are. */
+uint32_t gorge_l2_parked(const struct gorge_l2 *l2);
 /* For people: what a cluster has made of the requests. */
 struct gorge_l2_cluster {
   bool known;           /* where the partitions are */

@@ -282,3 +282,5 @@ uint64_t gorge_l2_next_ms(const struct gorge_l2 *l2) {
   }
   return next_ms;
 }
+
+uint32_t gorge_l2_parked(const struct gorge_l2 *l2) { return l2->parked; }

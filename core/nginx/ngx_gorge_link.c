@@ -282,7 +282,7 @@ static ngx_msec_t advance(ngx_gorge_link_t *link) {
 static void arm(ngx_gorge_link_t *link, ngx_msec_t retry) {
   const ngx_gorge_link_conf_t *conf = &link->conf;
   double due = conf->calls->due(conf->cache);
-  bool busy = false, connected = false;
+  bool busy = conf->calls->parked(conf->cache) > 0, connected = false;
   for (const ngx_gorge_node_t *node = &link->node; node != NULL; node = node->next) {
     busy = busy || conf->calls->pending(conf->cache, node->number) > 0;
     connected = connected || node->connection != NULL;

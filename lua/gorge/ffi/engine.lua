@@ -59,7 +59,9 @@ function _M.new(options, host, flags)
   local redis = options.redis
   local breaker = options.circuit_breaker
   local config = ffi_new "struct gorge_config"
-  local lines = redis and redis.sentinels and sentinels.lines(redis.sentinels) -- what config points to must live until it has been used
+  -- what config points to must live until it has been used
+  local lines = redis and redis.sentinels and sentinels.lines(redis.sentinels)
+  local seeds = redis and redis.cluster and sentinels.lines(redis.cluster)
   config.zone, config.ns = text(options.zone), text(options.namespace)
   config.l1_size = options.l1_size
   config.flags = flags
@@ -77,6 +79,7 @@ function _M.new(options, host, flags)
       config.sentinels, config.master = text(lines), text(redis.master)
       config.sentinel_username, config.sentinel_password = text(redis.sentinel_username), text(redis.sentinel_password)
     end
+    config.cluster = text(seeds)
     config.connect_timeout_ms, config.timeout_ms = redis.connect_timeout_ms, redis.timeout_ms
     config.max_pending = redis.max_pending
   end
@@ -100,6 +103,7 @@ function _M.new(options, host, flags)
     host = host,
     inline = bit.band(flags, C.GORGE_CONFIG_INLINE) ~= 0,
     has_redis = redis ~= nil,
+    cluster = seeds and true or false,
     has_origin = options.origin ~= nil,
     connect_timeout_ms = redis and redis.connect_timeout_ms or 1000,
     counters = ffi_new("uint64_t[?]", C.GORGE_COUNTERS), -- until this process has a slot

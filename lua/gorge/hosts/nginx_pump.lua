@@ -20,7 +20,8 @@ local READ_TIMEOUT_MS = 15000
 local LOOK_AROUND = 0.25 -- how soon an idle pump notices that the worker is exiting
 local SEND_TIMEOUT_MS = 5000
 local CHUNK = 65536
-local MOST_NODES = 64
+local MOST_NODES = 96
+local ATTEND = 0.005 -- how often requests are looked after that no node is asked yet
 
 local _M = {}
 
@@ -217,6 +218,15 @@ local function stir(engine, pump)
   end
 end
 
+---While requests wait for the map of the cluster, or for a slot on its way.
+local function attend(premature, engine)
+  while not premature and not engine.closed and C.gorge_io_parked(engine.handle) > 0 do
+    ngx.sleep(ATTEND)
+    engine:poll()
+  end
+  engine.attended = false
+end
+
 ---The nodes of a cluster, those that have something to be sent.
 local function kick_nodes(engine)
   local nodes = engine.stirred
@@ -231,6 +241,10 @@ local function kick_nodes(engine)
     else
       start(engine, pump)
     end
+  end
+  if not engine.attended and C.gorge_io_parked(engine.handle) > 0 then
+    local called, made = pcall(ngx.timer.at, 0, attend, engine)
+    engine.attended = called and made and true or false -- without a timer those look who wait
   end
 end
 
