@@ -427,10 +427,12 @@ end
 local function note_fills(self, view, op)
   local fetched = (op.kind == FETCH or op.kind == GET) and (op.source == FN or op.source == L2)
   local finish = op.finish > 0 and op.finish or huge
-  if op.value ~= 0 and (fetched or op.kind == SET or op.kind == UPDATE) then
+  local stores = fetched or op.kind == SET or op.kind == UPDATE
+  if stores and (op.value ~= 0 or op.result == NIL) then
     local fills = list_in(view.fills, op.host)
-    fills[op.value] = max(fills[op.value] or 0, finish - op.start)
-    if op.source ~= L2 then
+    local value = _M.means_nil(op.value) and 0 or op.value -- who reads "no such thing" does not see which
+    fills[value] = max(fills[value] or 0, finish - op.start)
+    if op.source ~= L2 and op.value ~= 0 then
       view.stored[op.value] = max(view.stored[op.value] or 0, finish)
     end
   elseif op.kind == LOAD and (op.finish == 0 or self.history.killed[op.pid]) then

@@ -151,6 +151,22 @@ describe("the history checker", function()
       assert.same({ "I2" }, rules(ops, { disconnected = 1 }))
     end)
 
+    it("allows for the time that a fill or a set of nothing took, too", function()
+      local function nothing(start, finish, from)
+        return op("fetch", start, finish, { result = "nil", from = from, on = 2 })
+      end
+      ops[1] = write(NIL, 1)
+      for _, fill in ipairs { nothing(2, 6, "fn"), op("set", 1.9, 2.9, { value = NIL, on = 2 }) } do
+        local slack = fill.finish - fill.start
+        ops[4], ops[5] = fill, nothing(4.9 + slack, 4.95 + slack, "l1")
+        assert.same({}, rules(ops, { disconnected = 1 }))
+        ops[5] = nothing(5.1 + slack, 5.15 + slack, "l1")
+        assert.same({ "I2" }, rules(ops, { disconnected = 1 }))
+      end
+      ops[4], ops[5] = nothing(2, 6, "fn"), nothing(8.5, 8.6, "l1")
+      assert.same({ "I2" }, rules(ops))
+    end)
+
     it("counts what failed as well once everybody has been told", function()
       ops[3] = op("delete", 3, 4, { result = "failed" })
       ops[4] = read(10, 9, "l1", { on = 2 })
