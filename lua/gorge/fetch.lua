@@ -171,9 +171,6 @@ local function lead(self, call, status, op, queued)
   local engine = call.engine
   local flight = flights.begin(self, call, op, queued)
   status = engine:wait(op, status)
-  if status ~= HIT or engine.read.kind == CUSTOM then
-    flights.own(flight)
-  end
   if status == HIT then
     return from_l2(self, call, flight)
   elseif status == LEASE then
@@ -335,10 +332,8 @@ local function fill_one(job)
   call.deadline_ms = C.gorge_now_ms() + call.wait_ms
   local op, status = engine:start_fetch(call.key, call.tags, call.lock_ms, call.wait_ms, REFRESH)
   if op ~= 0 then
-    local flight = flights.queue(self, call)
-    flights.own(flight) -- by which Refresh:give_up finds it
     local _, err
-    _, job.value, err, job.source = lead(self, call, status, op, flight)
+    _, job.value, err, job.source = lead(self, call, status, op)
     return err
   end
 end

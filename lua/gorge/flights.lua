@@ -13,7 +13,7 @@ local _M = {}
 ---@field key string
 ---@field op integer 0: it has not begun
 ---@field tags string packed
----@field co thread|false|nil whose code runs for it, see own; nil: the main program's; false: nobody's
+---@field co thread|false|nil who leads; nil: the main program; false: nobody yet
 ---@field gone boolean|nil it was given up
 ---@field followers table[]|nil
 ---@field n integer
@@ -42,7 +42,7 @@ end
 function _M.begin(cache, call, op, queued)
   local engine = call.engine
   local flight = queued or _M.queue(cache, call)
-  flight.op = op
+  flight.op, flight.co = op, running() -- LuaJIT breaks the trace of a hit in Redis here; unbroken it is too long to be compiled
   engine:share(op, flight)
   engine.host.guard(engine, op)
   return flight
@@ -78,12 +78,6 @@ end
 function Flight:lost()
   self.gone = true
   tell(self, "again")
-end
-
----From now on the caller's code may run for the flight: a loader, or a decoder. Not said of each flight, since LuaJIT does not compile
----coroutine.running, and most end without.
-function _M.own(flight)
-  flight.co = running()
 end
 
 ---Whether this coroutine leads the flight: it must not wait for itself.

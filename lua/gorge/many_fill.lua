@@ -144,7 +144,6 @@ function Many:begin(key, items, loads)
     end
   end
   item.op, item.flight = op, flights.begin(cache, call, op)
-  flights.own(item.flight) -- the decoder of one key may ask for another
   item.waiter = self.waiter
   engine:listen(op, item, self.waiter)
   items[#items + 1] = item
