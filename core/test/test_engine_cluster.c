@@ -155,8 +155,8 @@ static void writes_are_heard_by_the_other_host(void **state) {
   uint64_t op;
   status = gorge_clear_start(a, &op);
   assert_int_equal(engine_finish(a, op, status), GORGE_OK);
-  assert_true(TURN_UNTIL(!l1_has(b, key_of(KEYS - 1))));
-  assert_string_equal(engine_get_or_fill(b, key_of(KEYS - 1), "anew", &status), "anew");
+  /* each partition tells of it for itself */
+  assert_true(TURN_UNTIL(strcmp(engine_get_or_fill(b, key_of(KEYS - 1), "anew", &status), "anew") == 0));
 }
 
 static void a_lost_node_opens_its_own_breaker_alone(void **state) {
