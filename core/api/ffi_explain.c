@@ -43,7 +43,9 @@ int gorge_explain_start(gorge_cache *cache, const char *key, uint32_t key_len, c
                         uint64_t *op) {
   uint64_t now_ms = gorge_clock_ms();
   struct gorge_op *o;
-  *op = 0;
+  if (op != NULL) {
+    *op = 0;
+  }
   if (key_len == 0) {
     return GORGE_ERR_ARGUMENT;
   }
@@ -57,9 +59,10 @@ int gorge_explain_start(gorge_cache *cache, const char *key, uint32_t key_len, c
   if (status != GORGE_OK) {
     return status;
   }
-  if (gorge_missed_key(o)) {
+  bool missed = gorge_missed_key(o);
+  if (missed || op == NULL) {
     gorge_op_destroy(o);
-    return GORGE_REFUSED;
+    return missed ? GORGE_REFUSED : GORGE_OK;
   }
   *op = o->id;
   gorge_explain_ask(o, now_ms);

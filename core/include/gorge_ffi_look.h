@@ -166,7 +166,7 @@ struct gorge_l2_look {
  * Asks Redis, for the value, the lease and the value's tags and these (packed), in plain reads. Sets *op and returns GORGE_PENDING; or, without an operation,
  * GORGE_ERR_UNSUPPORTED: the cache has no Redis; GORGE_ERR_DOWN: this process does not ask it; GORGE_ERR_BREAKER; GORGE_REFUSED: Redis has not been
  * told yet that the key was invalidated on this host, so that nobody here asks for it; GORGE_ERR_ARGUMENT, GORGE_ERR_MEMORY or GORGE_ERR_FULL. The operation
- * ends with GORGE_OK, or GORGE_ERR_MEMORY.
+ * ends with GORGE_OK, or GORGE_ERR_MEMORY. `op` NULL: Redis is not asked, GORGE_OK says that it could be.
  */
 int gorge_explain_start(gorge_cache *cache, const char *key, uint32_t key_len, const char *tags, uint32_t tags_len,
                         uint64_t *op);

@@ -246,6 +246,9 @@ static void where_redis_is_not_to_be_asked(void **state) {
   assert_int_equal(gorge_cache_enter(away, 1), GORGE_OK);
   gorge_backlog_add(away->zone, away->process->owner.id, away->ns, GORGE_BACKLOG_KEY, "k", 1);
   assert_int_equal(explain(away, "k", NULL), GORGE_REFUSED);
+  assert_int_equal(gorge_explain_start(away, text, 1, NULL, 0, NULL), GORGE_REFUSED);
+  assert_int_equal(gorge_explain_start(away, "other", 5, NULL, 0, NULL), GORGE_OK);
+  assert_int_equal(gorge_pending(away), 0);
   gorge_cache_destroy(away);
 }
 

@@ -4,6 +4,7 @@
 local C = require "gorge.ffi.lib"
 local check = require "gorge.arguments"
 local degraded = require "gorge.degraded"
+local explain = require "gorge.explain"
 local fetch = require "gorge.fetch"
 local look = require "gorge.look"
 local l0 = require "gorge.ffi.l0"
@@ -155,6 +156,20 @@ function Cache:peek(key)
   }
 end
 
+---Says what each layer holds of a key, the lease and the tags, and why the next `fetch` would hit or miss. Changes nothing: not the statistics, not how
+---much the key is used, no layer, no lease; runs no function.
+---
+---    print(cache:explain("user:101").reason)
+---
+---Yields while Redis is asked. Every phase: where the phase cannot yield, Redis is not asked, unless `blocking` is set.
+---@param key string
+---@param opts gorge.CallOptions|nil blocking; stale_if_error, as for the fetch in question
+---@return gorge.Explanation|nil explanation
+---@return string|nil err the key will not do, or the cache is closed
+function Cache:explain(key, opts)
+  return explain.explain(self, key, opts)
+end
+
 ---Stores a value in every layer and makes every other node forget the older one. Yields while Redis is asked.
 ---@generic T
 ---@param self gorge.Cache<T>
@@ -243,7 +258,7 @@ end
 
 local CLOSED = setmetatable({
   fetch = closed, fetch_many = closed, get = closed, peek = function() end, set = closed, touch = closed, update = closed, delete = closed,
-  invalidate_tags = closed, clear = closed, stats = closed, prometheus = closed, close = function() return true end,
+  invalidate_tags = closed, clear = closed, explain = closed, stats = closed, prometheus = closed, close = function() return true end,
 }, { __index = Cache })
 CLOSED.__index = CLOSED
 

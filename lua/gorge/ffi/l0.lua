@@ -110,6 +110,29 @@ function _M.look(cache, key)
   return true, cache.values[place]
 end
 
+---What a look would find, without being one: nothing is counted.
+---@param cache gorge.Cache
+---@param key string
+---@return "off"|"none"|"good"|"replaced"|"invalidated"|"expired"|"closed" state
+function _M.state(cache, key)
+  local view, place = cache.view, cache.index[key]
+  if view.records == nil then
+    return "off"
+  elseif not place then
+    return "none"
+  end
+  local record, words = view.records[place], view.words
+  local now = view.clock ~= nil and view.clock[0] or now_ms()
+  if band(bxor(record.slot[0], record.word), IDENTITY) ~= 0 then
+    return "replaced"
+  elseif words.global ~= record.global then
+    return "invalidated"
+  elseif now >= record.expires_ms then
+    return "expired"
+  end
+  return now >= words.fresh_until_ms and "closed" or "good"
+end
+
 ---Keeps a value that stands in L1 as `read` says.
 ---@param l0 gorge.L0
 ---@param key string

@@ -45,6 +45,10 @@ end
 ---There is no background: whoever has something to be done there does it.
 function _M.background() end
 
+function _M.has_background()
+  return false
+end
+
 function _M.guard() end
 function _M.kick() end
 function _M.expect() end

@@ -15,6 +15,7 @@ local _M = {}
 ---@field unwatch fun(engine: gorge.Engine, op: integer) and no more
 ---@field expect fun(engine: gorge.Engine) an operation begins to wait
 ---@field background fun(engine: gorge.Engine, job: gorge.Job): boolean|nil, string? true: it will be run; nil and why not; nil: there is no background here
+---@field has_background fun(): boolean false: what is to be done in the background is done by who finds it due
 ---@field follow fun(engine: gorge.Engine) a coroutine begins to wait for another one of this process
 ---@field drain fun(engine: gorge.Engine, seconds: number)
 ---@field close fun(engine: gorge.Engine)

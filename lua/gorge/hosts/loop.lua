@@ -176,6 +176,8 @@ local function make(name, fallback)
     return fallback()
   end
 
+  host.has_background = inside
+
   ---A coroutine for the job, and one that gives it up when its time is over.
   function host.background(_, job)
     if not inside() then

@@ -151,6 +151,12 @@ function _M.kick(engine)
 end
 
 _M.background = jobs.add
+
+---Where there is no timer for it, it is not done, but never by the caller.
+function _M.has_background()
+  return true
+end
+
 function _M.watch(engine, op, waiting)
   if has_link(engine) then
     module.watch(engine, op, waiting.semaphore)
