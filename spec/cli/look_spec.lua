@@ -199,6 +199,46 @@ describe("gorge peek", function()
   end)
 end)
 
+describe("gorge explain", function()
+  it("says why a worker would find a key, without counting as a use", function()
+    local before = n:stats()
+    local told, status = gorge.json { "explain", zone, "user:7" }
+    assert.equal(0, status)
+    assert.same({ "user:7", zone, zone, "good", true }, { told.key, told.namespace, told.zone, told.l1.state, told.freshness.open })
+    assert.matches("^L1: good, %d+ s left$", told.reason)
+    assert.same({ "users", "user:7" }, told.l1.tags)
+    assert.same({ "users", "same" }, { told.tags[1].name, told.tags[1].l1 })
+    assert.matches("^%d+$", told.l1.version)
+    assert.is_nil(told.flight)
+    local after = n:stats()
+    assert.same({ before.l1_hits, before.l1_misses }, { after.l1_hits, after.l1_misses })
+    assert.matches("reason +L1: good, %d+ s left\n", gorge.run({ "explain", zone, "user:7" }).out)
+  end)
+
+  it("says why not, and what runs meanwhile", function()
+    n:run [[cache:set("short", "v", 0.01) cache:set("tagged", "v", 60, "a tag\n") cache:invalidate_tags "a tag\n"]]
+    helper.sleep(0.02)
+    local told, status = gorge.json { "explain", zone, "short" }
+    assert.same({ 1, "expired" }, { status, told.l1.state })
+    assert.matches("^L1: expired ", told.reason)
+    told, status = gorge.json { "explain", zone, "tagged" }
+    assert.same({ 1, "tag changed", "a tag\\x0a", "changed" }, { status, told.l1.state, told.tags[1].name, told.tags[1].l1 })
+    assert.is_nil(gorge.run({ "explain", zone, "tagged" }).out:find "[%z\1-\9\11-\31\127-\255]")
+    told, status = gorge.json { "explain", zone, "never seen" }
+    assert.same({ 1, "none", "L1: not there" }, { status, told.l1.state, told.reason })
+    assert.same({}, told.tags)
+    local fill = n:start(1, [[return cache:fetch("slow", 60, load_at_gate)]])
+    n:wait_count "at loader"
+    told, status = gorge.json { "explain", zone, "slow" }
+    assert.same({ 1, "running", false }, { status, told.flight.state, told.flight.here })
+    assert.matches("; a fill in progress on this host would be waited for, its lease ends in ", told.reason, 1, true)
+    assert.matches("fill +running, 0 workers wait, ", gorge.run({ "explain", zone, "slow" }).out)
+    n:run [[open "loader"]]
+    fill:results()
+    assert.equal(0, gorge.run({ "explain", zone, "slow" }).status)
+  end)
+end)
+
 describe("several", function()
   it("servers with a zone of one name are told apart by --pid", function()
     local other = node.start { options = { namespace = zone, zone = zone, l1_size = "2m" } }

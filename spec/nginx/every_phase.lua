@@ -55,6 +55,11 @@ _M.CELLS = {
     would_block "; nothing is changed", false },
   { "update, alone", [[return show(alone:update(key, 60, load))]], "v nil", "v nil", "v nil", "v nil" },
   { "peek", [[warm(key) return cache:peek(key).source]], "l1", "l1", "l1", false },
+  { "explain", [[local told = cache:explain(there) return told.l2.state .. " " .. tostring(told.found)]], "good l2", "not asked nil", "not asked fn",
+    "not asked nil" },
+  { "explain, blocking", [[local told = cache:explain(there, BLOCKING) return told.l2.state .. " " .. tostring(told.found)]],
+    "good l2", "good l2", "good l2", false },
+  { "explain, alone", [[return tostring(alone:explain(key).found)]], "fn", "fn", "fn", "fn" },
   { "stats", [[return cache:stats().namespace]], "every-phase", "every-phase", "every-phase", "every-phase" },
   { "prometheus", [[return tostring(#cache:prometheus() > 1000)]], "true", "true", "true", "true" },
 }

@@ -248,6 +248,54 @@ describe("README.md, methods", function()
     end
   end)
 
+  it("lists the fields of explain", function()
+    local redis = helper.redis()
+    local cache = assert(gorge.new { namespace = helper.unique_name(), l1_size = "2m", redis = redis.url })
+    local told, there = nil, {}
+    local function note_fields(prefix, list)
+      for name, value in pairs(list) do
+        if type(name) == "string" then
+          there[prefix .. name] = true
+        end
+        if type(value) == "table" then
+          note_fields(type(name) == "string" and name .. "." or prefix, value)
+        end
+      end
+    end
+    cache:fetch("k", 0.05, function()
+      told = cache:explain "k"
+      note_fields("", told)
+      return "v"
+    end, "t", { stale_if_error = 60 })
+    cache:invalidate_tags "t"
+    helper.sleep(0.06)
+    note_fields("", cache:explain "k")
+    cache:close()
+    local rows = markdown.table_under(page, "cache:explain").rows
+    local documented_fields = {}
+    for _, row in ipairs(rows) do
+      local names = markdown.code_spans(row[1])
+      for _, name in ipairs(names) do
+        documented_fields[name] = true
+        for field in (row[2]:match "{(.-)}" or ""):gmatch "([%w_]+) =" do
+          documented_fields[name .. "." .. field] = true
+        end
+      end
+    end
+    documented_fields["lease.ttl"], there["lease.ttl"] = true, true
+    for name in pairs(seen) do
+      local layer, field = name:match "^(l2)%.(.+)$" -- the same as of L1, and what is said of it
+      if layer and field ~= "error" and field ~= "why" then
+        assert.is_true(documented_fields["l1." .. field], name)
+      elseif not layer then
+        assert.is_true(documented_fields[name], name .. " is not documented")
+      end
+    end
+    for name in pairs(documented_fields) do
+      assert.is_true(there[name] or name == "l1.past", name .. " does not exist")
+    end
+  end)
+
   it("lists the metrics, all of them, with their labels", function()
     local redis = helper.redis()
     local cache = assert(gorge.new { namespace = helper.unique_name(), l1_size = "2m", redis = redis.url, circuit_breaker = true,
@@ -342,10 +390,11 @@ local CALLS = {
   ["what L0 or L1 has"] = { "hit", "hit, alone", "hit, with options", "peek" },
   ["`stats`"] = { "stats", "prometheus" },
   ["what it does not have"] = { "fetch of what Redis has", "get of what Redis has", "fetch of what nobody has", "fetch_many" },
-  ["with `blocking`"] = { "the same, blocking", "get, blocking", "fn, blocking", "fetch_many, blocking" },
+  ["with `blocking`"] = { "the same, blocking", "get, blocking", "fn, blocking", "fetch_many, blocking", "explain, blocking" },
   ["`set`"] = { "set", "touch", "delete", "invalidate_tags", "clear" },
   ["`update`"] = { "update" },
-  ["without Redis"] = { "fn, alone", "fetch_many, alone", "set, alone", "delete, alone", "update, alone" },
+  ["`explain`"] = { "explain" },
+  ["without Redis"] = { "fn, alone", "fetch_many, alone", "set, alone", "delete, alone", "update, alone", "explain, alone" },
 }
 
 -- What a column says, and what cells tell then.
@@ -355,6 +404,7 @@ local SAYS = {
   ["on this host, then `would block`"] = function(told) return told:find("would block.*; this host is done") end,
   ["nothing is changed, `would block`"] = function(told) return told:find("would block.*; nothing is changed") end,
   ["without Redis, so `fn` runs"] = function(told) return told == "v fn" or told == "v fn, v fn" or told == "nil nil" end,
+  ["of this host alone"] = function(told) return told:find("^not asked") end,
   ["on this host, not in Redis"] = function(told) return told:find("done on this host, but not in Redis: Redis cannot be reached", 1, true) end,
 }
 
@@ -409,7 +459,7 @@ describe("README.md, phases", function()
         assert.equal(tried, says ~= "-", row[1])
       end
     end
-    assert.equal(7, #rows)
+    assert.equal(8, #rows)
     assert.is_true(count > 330, count)
   end)
 

@@ -13,6 +13,7 @@ local COMMANDS = {
   { "top", "gorge.cli.top", "the keys that are used most, live", zone = true },
   { "watch", "gorge.cli.watch", "invalidations and changes of state, as they happen", zone = true },
   { "peek", "gorge.cli.peek", "what shared memory holds of a key", zone = true },
+  { "explain", "gorge.cli.explain", "why a worker would find a key in shared memory, or not", zone = true },
   { "delete", "gorge.cli.delete", "forget keys, on all nodes", zone = true },
   { "invalidate", "gorge.cli.invalidate", "forget what carries a tag, on all nodes", zone = true },
   { "clear", "gorge.cli.clear", "forget all of a namespace, on all nodes", zone = true },

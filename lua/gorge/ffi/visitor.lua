@@ -3,6 +3,7 @@
 
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
+local explained = require "gorge.ffi.explained"
 
 local ERROR_SIZE = 256
 local FIRST_FOUND, MOST_FOUND = 256, 65536
@@ -153,6 +154,16 @@ function Visitor:tags(ns, key)
     at = at + 1 + buf[at]
   end
   return tags
+end
+
+---What the host holds of a key, whether or not a worker would find it; see ffi/explained.lua.
+---@param ns integer
+---@param key string 1 to 8192 bytes
+---@return { l1: table, tags: table[], flight: table|nil, freshness: table }
+function Visitor:explain(ns, key)
+  local look = ffi.new "struct gorge_host_look"
+  C.gorge_visit_explain(self.handle, ns, key, #key, look)
+  return explained.host(look)
 end
 
 -- Hot keys ---------------------------------------------------------------------------------------------------------------------
