@@ -527,6 +527,50 @@ static void test_a_tagged_value_on_its_way(void **state) {
   cluster_stop(&c);
 }
 
+/* All commands about the key are for node 4 alone, for this once each, or for good. */
+static bool for_good;
+static const char *elsewhere(struct cluster *c, int node, size_t argc, const char **argv) {
+  static char text[64];
+  bool asking = has_asking[node];
+  (void)argc;
+  has_asking[node] = strcmp(argv[0], "ASKING") == 0;
+  if (strcmp(argv[0], "CLUSTER") == 0 || strcmp(argv[0], "ASKING") == 0 || (node == 4 && (asking || for_good))) {
+    return NULL;
+  }
+  const char *to = node == 4 ? "10.0.0.1:7001" : "10.0.0.4:7004";
+  snprintf(text, sizeof text, "-%s %u %s\r\n", node == 4 || for_good ? "MOVED" : "ASK", cluster_slot_of(c, asked_key),
+           to);
+  return text;
+}
+
+static void test_an_explanation_finds_its_way(void **state) {
+  (void)state;
+  struct cluster c;
+  struct asked a;
+  cluster_start(&c, 3);
+  know(&c);
+  const char *key = key_at(&c, 1, 0);
+  migrate(&c, key);
+  c.answer = elsewhere;
+  for (int i = 0; i < 2; i++) {
+    for_good = i == 1;
+    c.log[0] = '\0';
+    init(&a, GORGE_L2_EXPLAIN, key);
+    a.rq.tags = &tag_a;
+    a.rq.ntags = 1;
+    assert_int_equal(gorge_l2_send(c.l2, &a.rq, c.now_ms), GORGE_OK);
+    cluster_turn(&c);
+    ended(&a, GORGE_OK);
+    static const char *const commands[] = {"GET", "PTTL", "MGET"};
+    for (int j = 0; j < 3; j++) {
+      char text[32];
+      snprintf(text, sizeof text, "4:%s%s ", for_good ? "" : "ASKING ;4:", commands[j]);
+      assert_int_equal(cluster_count(&c, text), 1);
+    }
+  }
+  cluster_stop(&c);
+}
+
 /* The first try of everything is TRYAGAIN, so often. */
 static int tries_left;
 static const char *try_again(struct cluster *c, int node, size_t argc, const char **argv) {
@@ -749,6 +793,7 @@ int main(void) {
       cmocka_unit_test(test_clusterdown_makes_the_map_be_asked_for),
       cmocka_unit_test(test_ask_holds_for_once),
       cmocka_unit_test(test_a_tagged_value_on_its_way),
+      cmocka_unit_test(test_an_explanation_finds_its_way),
       cmocka_unit_test(test_tryagain_is_tried_again),
       cmocka_unit_test(test_tryagain_is_not_for_ever),
       cmocka_unit_test(test_a_master_is_replaced),
