@@ -115,7 +115,7 @@ local function ask(self, facts, key, blocking)
   for i, tag in ipairs(explained.of_cache(engine, key).tags) do
     names[i] = tag.name
   end
-  local op, status = engine:start_explain(key, (tags.pack(names)))
+  local op, status = explained.start(engine, key, (tags.pack(names)))
   if op == 0 then -- refused since, or no memory
     return { state = "not asked", why = explained.phrase(status) }
   end

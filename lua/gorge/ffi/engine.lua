@@ -232,15 +232,6 @@ function _M:peek_tags(key)
   return tags
 end
 
----Asks Redis what it holds of a key; see ffi/explained.lua.
----@param tags string packed
----@return integer op 0 when Redis is not asked
----@return integer status
-function _M:start_explain(key, tags)
-  local status = C.gorge_explain_start(self.handle, key, #key, tags, #tags, self.op_out)
-  return tonumber(self.op_out[0]), status
-end
-
 ---Status of an operation; a result's bytes are in self.read.
 ---@param op integer
 ---@return integer

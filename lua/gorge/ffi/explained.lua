@@ -103,6 +103,17 @@ function _M.of_cache(engine, key)
   return _M.host(look)
 end
 
+---Asks Redis what it holds of a key.
+---@param engine gorge.Engine
+---@param key string
+---@param tags string packed
+---@return integer op 0 when Redis is not asked
+---@return integer status
+function _M.start(engine, key, tags)
+  local status = C.gorge_explain_start(engine.handle, key, #key, tags, #tags, engine.op_out)
+  return tonumber(engine.op_out[0]), status
+end
+
 ---What Redis holds of a key.
 ---@param engine gorge.Engine
 ---@param op integer that has ended
