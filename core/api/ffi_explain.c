@@ -51,18 +51,15 @@ int gorge_explain_start(gorge_cache *cache, const char *key, uint32_t key_len, c
   }
   int status = gorge_cache_ready(cache, false);
   if (status == GORGE_OK) {
-    status = gorge_explain_allowed(cache, now_ms);
-  }
-  if (status == GORGE_OK) {
     status = gorge_op_create(cache, key, key_len, tags, tags_len, &o);
   }
   if (status != GORGE_OK) {
     return status;
   }
-  bool missed = gorge_missed_key(o);
-  if (missed || op == NULL) {
+  status = gorge_explain_allowed(o, now_ms);
+  if (status != GORGE_OK || op == NULL) {
     gorge_op_destroy(o);
-    return missed ? GORGE_REFUSED : GORGE_OK;
+    return status;
   }
   *op = o->id;
   gorge_explain_ask(o, now_ms);

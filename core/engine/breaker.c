@@ -80,6 +80,16 @@ bool gorge_remote_allowed(struct gorge_op *op, uint64_t now_ms) {
   return op->node == EVERYBODY ? any_allowed(c, now_ms) : node_allowed(c, op->node, now_ms);
 }
 
+bool gorge_remote_refused(struct gorge_op *op, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  const struct gorge_breaker_words *w = c->breaker;
+  if (gorge_is_cluster(c)) {
+    op->node = node_of(op);
+    w = op->node == NOBODY ? w : gorge_remote_breaker(c, op->node);
+  }
+  return w != NULL && gorge_breaker_refuses(w, &c->breaker_config, now_ms);
+}
+
 bool gorge_remote_room(const struct gorge_op *op) {
   gorge_cache *c = op->cache;
   uint32_t node = c->l2 == NULL ? NOBODY : gorge_is_cluster(c) ? node_of(op) : 0;

@@ -355,6 +355,8 @@ bool gorge_remote_reachable(const gorge_cache *c);
 bool gorge_remote_room(const struct gorge_op *op);
 /* Whether Redis may be asked now what the op asks (reachable, breaker). To be called before gorge_remote_send, where that begins something. */
 bool gorge_remote_allowed(struct gorge_op *op, uint64_t now_ms);
+/* Whether a breaker refuses the op, which has a key; unlike gorge_remote_allowed it makes nobody the one that tries. */
+bool gorge_remote_refused(struct gorge_op *op, uint64_t now_ms);
 /*
  * What a request's end says about who was asked. One that was refused here, or that this process cut short, says nothing. A slow answer
  * is used like any other. moving: see struct gorge_l2_result.
@@ -465,7 +467,7 @@ void gorge_origin_leave(struct gorge_op *op);
 
 /* --- explain.c --- */
 /* GORGE_OK: Redis may be asked; else why not, as gorge_explain_start says. Changes nothing. */
-int gorge_explain_allowed(const gorge_cache *c, uint64_t now_ms);
+int gorge_explain_allowed(struct gorge_op *op, uint64_t now_ms);
 /* Asks; the op ends with GORGE_OK and a struct gorge_l2_look in op->value, or with GORGE_ERR_MEMORY. */
 void gorge_explain_ask(struct gorge_op *op, uint64_t now_ms);
 

@@ -20,9 +20,9 @@ static void tell(struct gorge_op *op, struct gorge_l2_look *look) {
 }
 
 /* Redis did not answer, or with an error. */
-static struct gorge_l2_look *failure(const gorge_cache *c, int status, const char *error) {
+static struct gorge_l2_look *failure(const struct gorge_op *op, int status, const char *error) {
   struct gorge_l2_look *look = calloc(1, sizeof *look);
-  const char *reason = gorge_conn_reason(gorge_l2_conn(c->l2));
+  const char *reason = gorge_remote_reason(op);
   if (look != NULL) {
     look->status = status;
     if (error == NULL) {
@@ -45,7 +45,7 @@ static void done(struct gorge_l2_request *rq, const struct gorge_l2_result *resu
   const gorge_cache *c = op->cache;
   op->requested = false;
   if (result->look == NULL) {
-    tell(op, failure(c, result->status, result->error));
+    tell(op, failure(op, result->status, result->error));
     return;
   }
   struct gorge_l2_look *look = malloc(sizeof *look);
@@ -59,15 +59,17 @@ static void done(struct gorge_l2_request *rq, const struct gorge_l2_result *resu
   tell(op, look);
 }
 
-int gorge_explain_allowed(const gorge_cache *c, uint64_t now_ms) {
-  if (!c->has_redis) {
+int gorge_explain_allowed(struct gorge_op *op, uint64_t now_ms) {
+  if (!op->cache->has_redis) {
     return GORGE_ERR_UNSUPPORTED;
   }
-  if (!gorge_remote_reachable(c)) {
+  if (!gorge_remote_reachable(op->cache)) {
     return GORGE_ERR_DOWN;
   }
-  /* Not gorge_breaker_allow, which may make this the one call that tries. */
-  return gorge_breaker_refuses(c->breaker, &c->breaker_config, now_ms) ? GORGE_ERR_BREAKER : GORGE_OK;
+  if (gorge_remote_refused(op, now_ms)) {
+    return GORGE_ERR_BREAKER;
+  }
+  return gorge_missed_key(op) ? GORGE_REFUSED : GORGE_OK;
 }
 
 void gorge_explain_ask(struct gorge_op *op, uint64_t now_ms) {
@@ -84,7 +86,7 @@ void gorge_explain_ask(struct gorge_op *op, uint64_t now_ms) {
   rq->ctx = op;
   int status = gorge_l2_send(c->l2, rq, now_ms);
   if (status != GORGE_OK) {
-    tell(op, failure(c, status, NULL));
+    tell(op, failure(op, status, NULL));
     return;
   }
   op->requested = true;
