@@ -4,7 +4,9 @@
  *
  * A namespace has one partition or GORGE_PARTITIONS of them, each with a counter of versions, an epoch, a journal and keys of its own, for tags, too
  * (proto/names.h). A request belongs to the partition of its key; JOURNAL and HEARTBEAT say which one. INVALIDATE_TAGS and CLEAR go to all
- * of them (io/l2_fan.c).
+ * of them (io/l2_fan.c). So what a script compares is of one partition, and it sees all of it: a value, its lease (I7), the nonces of its
+ * tags, and the version that a fill with late tags goes by (I1). Versions of two partitions say nothing about each other, and are never
+ * compared: a key stays in its own (I4).
  *
  * Versions come from Redis: each committed write of a partition gets a higher one, also after Redis lost its memory (a
  * version is at least the server's clock in microseconds). Values carry in their envelope (proto/envelope.h): version, kind,

@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "proto/slot.h"
+#include "sync/mailbox.h"
 #include "test/drive_support.h"
 #include "test/engine_support.h"
 
@@ -289,6 +290,43 @@ static void what_was_queued_reaches_all_partitions(void **state) {
   load_all(b, "new");
 }
 
+/* What somebody asks for through the zone of b. */
+static void ask_by_mail(enum gorge_forget_what what, const char *name) {
+  uint64_t ticket, now = gorge_clock_ms();
+  char text[128] = "";
+  int status = gorge_mail_send(b->zone, what, b->ns, name, (uint32_t)strlen(name), now, 5000, &ticket);
+  assert_int_equal(status, GORGE_OK);
+  do {
+    support_nap();
+    status = gorge_mail_fetch(b->zone, ticket, gorge_clock_ms(), text, sizeof text);
+  } while (status == GORGE_PENDING || status == GORGE_BUSY);
+  assert_int_equal(status, GORGE_OK);
+  assert_string_equal(text, "");
+}
+
+static void what_is_asked_for_from_outside_is_for_all_partitions(void **state) {
+  (void)state;
+  static const struct {
+    enum gorge_forget_what what;
+    const char *name;
+  } asked[] = {{GORGE_FORGET_TAG, "t"}, {GORGE_FORGET_ALL, ""}};
+  for (size_t k = 0; k < sizeof asked / sizeof asked[0]; k++) {
+    for (int i = 0; i < ALL; i++) {
+      assert_int_equal(set(b, keys[i], "old", "t"), GORGE_OK);
+    }
+    load_all(a, "old");
+    load_all(b, "old");
+    ask_by_mail(asked[k].what, asked[k].name);
+    assert_int_equal(in_l1(b), 0);
+    load_all(b, "new"); /* in L2 as well */
+    assert_true(WAIT_UNTIL(in_l1(a) == 0));
+  }
+  load_all(b, "new");
+  ask_by_mail(GORGE_FORGET_KEY, keys[50]);
+  assert_int_equal(in_l1(b), ALL - 1);
+  assert_string_equal(load(b, keys[50], "newer"), "newer");
+}
+
 /* ---- a subscription that lives and hears nothing ---- */
 
 enum { PAIRS = 32 };
@@ -473,6 +511,7 @@ int main(void) {
       node_test(a_partition_that_cannot_be_asked_loses_the_contact),
       node_test(all_is_lost_and_found),
       node_test(what_was_queued_reaches_all_partitions),
+      node_test(what_is_asked_for_from_outside_is_for_all_partitions),
       node_test(a_subscription_that_hears_nothing_is_given_up),
       cmocka_unit_test(a_number_of_partitions_that_there_is_not),
       cmocka_unit_test(namespaces_with_partitions_are_bounded),
