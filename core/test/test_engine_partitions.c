@@ -400,7 +400,7 @@ static void *relay_run(void *arg) {
     for (int i = 0; i < 2 * used; i++) {
       polled[1 + i] = (struct pollfd){.fd = r->pairs[i / 2][i % 2], .events = POLLIN};
     }
-    poll(polled, (nfds_t)(1 + 2 * used), 20);
+    poll(polled, 1 + 2 * (nfds_t)used, 20);
     for (int i = 0; i < 2 * used; i++) {
       if (r->pairs[i / 2][0] >= 0 && polled[1 + i].revents != 0 && !relay_move(r, i / 2, i % 2)) {
         close(r->pairs[i / 2][0]);
@@ -479,7 +479,7 @@ static void a_number_of_partitions_that_there_is_not(void **state) {
 static void namespaces_with_partitions_are_bounded(void **state) {
   (void)state;
   gorge_cache *made[8] = {NULL};
-  char zone[64], err[256] = "", name[8];
+  char zone[64], err[256] = "", name[16];
   int count = 0, status = GORGE_OK;
   snprintf(zone, sizeof zone, "narrow %ld", (long)getpid());
   for (int i = 0; i < 8; i++) {
