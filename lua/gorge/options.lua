@@ -2,6 +2,7 @@
 -- Options: what a user may write, checked and turned into what the engine takes. The only place that validates options.
 
 local check = require "gorge.check"
+local cluster = require "gorge.cluster"
 local protection_options = require "gorge.protection_options"
 local redis_url = require "gorge.redis_url"
 local sentinels = require "gorge.sentinels"
@@ -51,6 +52,7 @@ _M.to_ms = check.to_ms
 ---@field connect_timeout? number seconds, default 1
 ---@field timeout? number seconds for one command, default 0.5
 ---@field max_pending? integer commands queued before new ones are refused, default 4096
+---@field cluster? string[] "host:port" of nodes of a Redis Cluster, instead of host and path; they tell where the others are
 ---@field sentinels? string[] "host:port" of each sentinel, instead of host and path; needs master
 ---@field master? string name that the sentinels know the master by
 ---@field sentinel_username? string for the sentinels; username and password are for the master
@@ -138,7 +140,7 @@ _M.to_ms = check.to_ms
 ---@field host? "auto"|"nginx"|"loop"|"blocking" default "auto"
 
 ---@class gorge.ParsedRedis
----@field host string|nil either host and port, or path, or sentinels and master are set
+---@field host string|nil either host and port, or path, or cluster, or sentinels and master are set
 ---@field port integer|nil
 ---@field path string|nil
 ---@field username string|nil
@@ -150,7 +152,8 @@ _M.to_ms = check.to_ms
 ---@field timeout number seconds
 ---@field timeout_ms integer
 ---@field max_pending integer
----@field sentinels gorge.SentinelAddress[]|nil
+---@field cluster gorge.Address[]|nil
+---@field sentinels gorge.Address[]|nil
 ---@field master string|nil
 ---@field sentinel_username string|nil
 ---@field sentinel_password string|nil never to be shown
@@ -255,13 +258,14 @@ local REDIS_RULES = {
   connect_timeout = { check = seconds(3600), default = 1, ms = true },
   timeout = { check = seconds(3600), default = 0.5, ms = true },
   max_pending = { check = integer(1, 1048576), default = 4096 },
+  cluster = { check = cluster.check_list },
   sentinels = { check = sentinels.check_list },
   master = { check = sentinels.check_master },
   sentinel_username = { check = check_secret },
   sentinel_password = { check = check_secret },
 }
 
-local REDIS_REFUSED = set { "cluster", "keepalive_interval" }
+local REDIS_REFUSED = set { "keepalive_interval" }
 
 local function check_redis(value, name)
   local out, problem
@@ -283,13 +287,11 @@ local function check_redis(value, name)
   if out.path and (out.host or out.port) then
     return nil, "options 'redis.path' and 'redis." .. (out.host and "host" or "port") .. "' exclude each other"
   end
-  problem = sentinels.problem(out)
+  problem = cluster.problem(out) or sentinels.problem(out)
   if problem then
     return nil, problem
-  elseif not out.path and not out.host and not out.sentinels then
-    return nil, "option 'redis' needs 'host', 'path' or 'sentinels'"
-  elseif out.sentinels and out.tls and out.tls.verify and not out.tls.server_name then
-    return nil, "option 'redis.tls' needs 'server_name' with sentinels: what the certificates of master and sentinels are for"
+  elseif not out.path and not out.host and not out.sentinels and not out.cluster then
+    return nil, "option 'redis' needs 'host', 'path', 'cluster' or 'sentinels'"
   elseif out.path and out.tls then
     return nil, "options 'redis.path' and 'redis.tls' exclude each other"
   elseif out.username and not out.password then
@@ -298,7 +300,7 @@ local function check_redis(value, name)
   if out.host then
     out.port = out.port or redis_url.DEFAULT_PORT
   end
-  out.display = out.sentinels and sentinels.display(out) or redis_url.display(out)
+  out.display = out.cluster and cluster.display(out) or out.sentinels and sentinels.display(out) or redis_url.display(out)
   return out
 end
 

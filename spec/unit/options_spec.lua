@@ -350,7 +350,7 @@ describe("option redis", function()
       { { host = "h", tls = { server_name = "a b" } }, "^gorge: option 'redis.tls.server_name' must be a host name, .* got \"a b\"$" },
       { { host = "h", tls = { verify = "no" } }, "^gorge: option 'redis.tls.verify' must be a boolean, got \"no\"$" },
       { { host = "h", tls = { verfiy = false } }, "^gorge: unknown option 'redis.tls.verfiy', did you mean 'redis.tls.verify'%?$" },
-      { {}, "^gorge: option 'redis' needs 'host', 'path' or 'sentinels'$" },
+      { {}, "^gorge: option 'redis' needs 'host', 'path', 'cluster' or 'sentinels'$" },
       { { path = "/x", host = "h" }, "^gorge: options 'redis.path' and 'redis.host' exclude each other$" },
       { { path = "/x", port = 1 }, "^gorge: options 'redis.path' and 'redis.port' exclude each other$" },
       { { host = "h", username = "u" }, "^gorge: option 'redis.username' needs 'redis.password' too$" },
@@ -379,9 +379,8 @@ describe("option redis", function()
     for _, case in ipairs(cases) do
       assert.matches(case[2], refusal { redis = case[1] })
     end
-    for _, name in ipairs { "cluster", "keepalive_interval" } do
-      assert.equal("gorge: option 'redis." .. name .. "' is not supported by this version", refusal { redis = { host = "h", [name] = 1 } })
-    end
+    assert.equal("gorge: option 'redis.keepalive_interval' is not supported by this version",
+      refusal { redis = { host = "h", keepalive_interval = 1 } })
   end)
 
   it("may name sentinels", function()
@@ -428,7 +427,7 @@ describe("option redis", function()
         "^gorge: options 'redis.sentinels' and 'redis.host' exclude each other: the sentinels tell where the master is$" },
       { { sentinels = list, master = "m", port = 1 }, "'redis.sentinels' and 'redis.port' exclude each other" },
       { { sentinels = list, master = "m", path = "/p" }, "'redis.sentinels' and 'redis.path' exclude each other" },
-      { { sentinels = list, master = "m", cluster = list }, "^gorge: option 'redis.cluster' is not supported by this version$" },
+      { { sentinels = list, master = "m", cluster = list }, "^gorge: options 'redis.cluster' and 'redis.sentinels' exclude each other: " },
       { { sentinels = list, master = "m", tls = true }, "^gorge: option 'redis.tls' needs 'server_name' with sentinels: " },
       { { sentinels = list, master = "m", tls = { verify = true } }, "^gorge: option 'redis.tls' needs 'server_name' with sentinels: " },
       { { sentinels = list, master = "m", username = "u" }, "option 'redis.username' needs 'redis.password' too$" },
@@ -437,6 +436,49 @@ describe("option redis", function()
       { { host = "h", sentinel_password = "p" }, "^gorge: option 'redis.sentinel_password' needs 'redis.sentinels' too$" },
       { { host = "h", sentinel_username = "p" }, "^gorge: option 'redis.sentinel_username' needs 'redis.sentinels' too$" },
       { { sentinel = list, master = "m" }, "^gorge: unknown option 'redis.sentinel', did you mean 'redis.sentinels'%?$" },
+    }
+    for _, case in ipairs(cases) do
+      assert.matches(case[2], refusal { redis = case[1] })
+    end
+  end)
+
+  it("may name nodes of a cluster", function()
+    local parsed = redis { cluster = { "one", "10.0.0.1:7000", "[::1]:7" }, username = "u", password = "p", timeout = 2 }
+    assert.same({ { host = "one", port = 6379 }, { host = "10.0.0.1", port = 7000 }, { host = "::1", port = 7 } }, parsed.cluster)
+    assert.same({ "u", "p", 0, 2000 }, { parsed.username, parsed.password, parsed.db, parsed.timeout_ms })
+    assert.is_nil(parsed.host or parsed.port or parsed.path or parsed.sentinels)
+    assert.equal("the cluster of one:6379, 10.0.0.1:7000, [::1]:7", parsed.display)
+    for _, tls in ipairs { { server_name = "redis.example" }, { verify = false }, {} } do
+      assert.equal(tls.server_name, redis({ cluster = { "h" }, tls = tls }).tls.server_name)
+    end
+  end)
+
+  it("names what is wrong with a cluster", function()
+    local accepts = "^gorge: option 'redis.cluster' must be an array of 1 to 16 addresses such as \"redis%-1:6379\", got "
+    local many = {}
+    for i = 1, 17 do
+      many[i] = "h" .. i
+    end
+    local list = { "h" }
+    local cases = {
+      { { cluster = "h:6379" }, accepts .. "\"h:6379\"$" },
+      { { cluster = true }, accepts .. "true$" },
+      { { cluster = {} }, accepts .. "0 of them$" },
+      { { cluster = many }, accepts .. "17 of them$" },
+      { { cluster = { "h", port = 1 } }, accepts .. "a table with the key \"port\"$" },
+      { { cluster = { "h", "redis://h" } }, "^gorge: option 'redis.cluster%[2%]' must be \"host:port\" .* got \"redis://h\"$" },
+      { { cluster = { "h:0" } }, "option 'redis.cluster%[1%]' must be" },
+      { { cluster = { "h:65536" } }, "option 'redis.cluster%[1%]' must be" },
+      { { cluster = { "::1" } }, "option 'redis.cluster%[1%]' must be" },
+      { { cluster = { 6379 } }, "option 'redis.cluster%[1%]' must be .* got 6379$" },
+      { { cluster = list, host = "h" },
+        "^gorge: options 'redis.cluster' and 'redis.host' exclude each other: the nodes of a cluster tell where the others are$" },
+      { { cluster = list, port = 1 }, "'redis.cluster' and 'redis.port' exclude each other" },
+      { { cluster = list, path = "/p" }, "'redis.cluster' and 'redis.path' exclude each other" },
+      { { cluster = list, db = 1 }, "^gorge: option 'redis.db' must be 0 with 'redis.cluster': a cluster has no other database$" },
+      { { cluster = list, master = "m" }, "^gorge: option 'redis.master' needs 'redis.sentinels' too$" },
+      { { cluster = list, username = "u" }, "option 'redis.username' needs 'redis.password' too$" },
+      { { clutser = list }, "^gorge: unknown option 'redis.clutser', did you mean 'redis.cluster'%?$" },
     }
     for _, case in ipairs(cases) do
       assert.matches(case[2], refusal { redis = case[1] })
@@ -457,6 +499,9 @@ describe("option redis", function()
       { sentinels = { "user:" .. secret .. "@h:1" }, master = "m" },
       { sentinels = "redis://u:" .. secret .. "@h", master = "m" },
       { sentinels = { "h" }, sentinel_password = secret, password = secret },
+      { cluster = { "user:" .. secret .. "@h:1" } },
+      { cluster = "redis://u:" .. secret .. "@h" },
+      { cluster = { "h" }, password = secret, db = 1 },
       "redis://u:" .. secret .. "@h:bad",
       "rediss://u:" .. secret .. "@h:0",
       { host = "h", tls = { cert = secret, key = "/k" } },

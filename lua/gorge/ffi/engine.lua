@@ -13,7 +13,7 @@
 local bit = require "bit"
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
-local sentinels = require "gorge.sentinels"
+local addresses = require "gorge.addresses"
 local set_tls = require("gorge.ffi.tls").set
 
 local tobit = bit.tobit
@@ -59,9 +59,8 @@ function _M.new(options, host, flags)
   local redis = options.redis
   local breaker = options.circuit_breaker
   local config = ffi_new "struct gorge_config"
-  -- what config points to must live until it has been used
-  local lines = redis and redis.sentinels and sentinels.lines(redis.sentinels)
-  local seeds = redis and redis.cluster and sentinels.lines(redis.cluster)
+  local servers = redis and (redis.sentinels or redis.cluster)
+  local lines = servers and addresses.lines(servers) -- what config points to must live until it has been used
   config.zone, config.ns = text(options.zone), text(options.namespace)
   config.l1_size = options.l1_size
   config.flags = flags
@@ -75,11 +74,12 @@ function _M.new(options, host, flags)
     config.username, config.password = text(redis.username), text(redis.password)
     config.db = redis.db
     set_tls(config, redis.tls)
-    if lines then
+    if redis.cluster then
+      config.cluster = text(lines)
+    elseif redis.sentinels then
       config.sentinels, config.master = text(lines), text(redis.master)
       config.sentinel_username, config.sentinel_password = text(redis.sentinel_username), text(redis.sentinel_password)
     end
-    config.cluster = text(seeds)
     config.connect_timeout_ms, config.timeout_ms = redis.connect_timeout_ms, redis.timeout_ms
     config.max_pending = redis.max_pending
   end
@@ -103,7 +103,7 @@ function _M.new(options, host, flags)
     host = host,
     inline = bit.band(flags, C.GORGE_CONFIG_INLINE) ~= 0,
     has_redis = redis ~= nil,
-    cluster = seeds and true or false,
+    cluster = redis ~= nil and redis.cluster ~= nil,
     has_origin = options.origin ~= nil,
     connect_timeout_ms = redis and redis.connect_timeout_ms or 1000,
     counters = ffi_new("uint64_t[?]", C.GORGE_COUNTERS), -- until this process has a slot
