@@ -19,6 +19,11 @@ struct gorge_endpoint *gorge_node_place_follow(struct gorge_node_place *place, s
 }
 
 const char *gorge_nodes_reason(struct gorge_l2 *l2) {
+  struct gorge_l2_cluster cluster;
+  gorge_l2_cluster(l2, &cluster);
+  if (cluster.trouble != NULL) {
+    return cluster.trouble;
+  }
   for (uint32_t i = 0; i < gorge_l2_nodes(l2); i++) {
     const char *reason = gorge_conn_reason(gorge_l2_node_conn(l2, i));
     if (*reason != '\0') {

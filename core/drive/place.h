@@ -29,7 +29,7 @@ struct gorge_node_place {
  */
 struct gorge_endpoint *gorge_node_place_follow(struct gorge_node_place *place, struct gorge_l2 *l2, uint32_t node);
 
-/* Why one of the connections of an l2 is down, for people; "" when none says why. */
+/* What is wrong with a cluster, or why one of the connections of an l2 is down, for people; "" when nothing says why. */
 const char *gorge_nodes_reason(struct gorge_l2 *l2);
 
 #endif

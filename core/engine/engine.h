@@ -195,11 +195,11 @@ struct gorge_cache {
   struct gorge_process *process;
   uint64_t *counters;
   struct gorge_l2 *l2;
-  struct gorge_ev_l2 *link; /* with GORGE_CONFIG_INLINE */
-  int watch;                /* handle of the control thread, or -1 */
-  struct gorge_remote_node node,
-      *nodes[GORGE_NODES_MAX]; /* of l2: the first one, which is always there; each, or NULL */
-  uint64_t heard_us;           /* while the bytes from a pump are looked at: when they came; else 0 */
+  struct gorge_ev_l2 *link;            /* with GORGE_CONFIG_INLINE */
+  int watch;                           /* handle of the control thread, or -1 */
+  uint64_t cluster_changes, redirects; /* counted so far by gorge_remote_look; UINT64_MAX: not begun */
+  struct gorge_remote_node node, *nodes[GORGE_NODES_MAX]; /* of l2: the first, always there; each, or NULL */
+  uint64_t heard_us; /* while the bytes from a pump are looked at: when they came; else 0 */
 
   struct gorge_op **slots;
   uint32_t slot_count, op_count;

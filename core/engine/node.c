@@ -122,7 +122,26 @@ void gorge_remote_follow(gorge_cache *c) {
   }
 }
 
+/* What the cluster has made of this process's requests since the last call. Where everything is at first is no change. */
+static void look_at_cluster(gorge_cache *c) {
+  struct gorge_l2_cluster now;
+  gorge_l2_cluster(c->l2, &now);
+  uint64_t redirects = now.moved + now.asked + now.tried_again;
+  if (c->cluster_changes == UINT64_MAX && now.known) {
+    c->cluster_changes = now.changes;
+  }
+  for (; c->cluster_changes < now.changes; c->cluster_changes++) {
+    gorge_count(c, GORGE_COUNT_CLUSTER_CHANGES);
+  }
+  for (; c->redirects < redirects; c->redirects++) {
+    gorge_count(c, GORGE_COUNT_REDIRECTS);
+  }
+}
+
 void gorge_remote_look(gorge_cache *c) {
+  if (gorge_is_cluster(c)) {
+    look_at_cluster(c);
+  }
   for (uint32_t i = 0; i < gorge_l2_nodes(c->l2); i++) {
     uint64_t connects = gorge_conn_connects(gorge_l2_node_conn(c->l2, i));
     struct gorge_remote_node *n = c->nodes[i];

@@ -19,6 +19,8 @@ int gorge_remote_open(gorge_cache *c) {
     c->l2 = NULL;
     return GORGE_ERR_MEMORY;
   }
+  c->cluster_changes = UINT64_MAX;
+  c->redirects = 0;
   if ((c->flags & GORGE_CONFIG_INLINE) == 0) {
     return GORGE_OK;
   }

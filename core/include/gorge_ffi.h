@@ -111,6 +111,8 @@ enum gorge_counter {
   GORGE_COUNT_ORIGIN_WAITS,     /* runs of loaders that waited for a permit */
   GORGE_COUNT_ORIGIN_REFUSED,   /* and those that were refused */
   GORGE_COUNT_ORIGIN_OPENS,     /* openings of the breaker around loaders */
+  GORGE_COUNT_REDIRECTS,        /* commands that nodes of a cluster sent elsewhere, or told to come again */
+  GORGE_COUNT_CLUSTER_CHANGES,  /* partitions found at another node than before */
   GORGE_COUNTERS = 64
 };
 

@@ -3,6 +3,7 @@
 -- of all workers of a host the one where it happened tells it. A handle without `on_event` is not touched.
 
 local C = require "gorge.ffi.lib"
+local node_breakers = require "gorge.node_breakers"
 local report = require "gorge.report"
 local stats = require "gorge.stats"
 local text = require "gorge.text"
@@ -16,6 +17,7 @@ local READY, NO_REDIS = 3, 9
 -- Events that are counters of this worker: the event, its counter, and how often it is told at most, in seconds.
 local COUNTED = {
   { "messages", "messages", 1 },
+  { "cluster_change", "cluster_changes", 1 },
   { "resync", "resyncs", 1 },
   { "evictions", "evictions", 60 },
   { "dropped_writes", "dropped_writes", 1 },
@@ -24,13 +26,8 @@ local COUNTED = {
 
 local _M = {}
 
-local PLACE = {}
-for i, counter in ipairs(stats.COUNTERS) do
-  PLACE[counter[1]] = i - 1
-end
-
 local function count(cache, name)
-  return tonumber(cache.engine.counters[PLACE[name]])
+  return stats.count(cache.engine, name)
 end
 
 local function tell(cache, name, fields)
@@ -49,11 +46,30 @@ local function begin(cache, watch)
   end
   watch.opens, watch.origin_opens = count(cache, "breaker_opens"), count(cache, "origin_opens")
   watch.switches = count(cache, "master_switches")
+  local redis = cache.options.redis
+  watch.nodes = redis and redis.cluster and node_breakers.watch(cache) or nil
   watch.ready = false
   watch.began = true
 end
 
+---Each node of a cluster has a breaker of its own.
+local function look_at_nodes(cache, watch, raw)
+  for _, change in ipairs(node_breakers.look(cache, watch.nodes)) do
+    if change.open then
+      tell(cache, "breaker_open", { opens = tonumber(raw.breaker_opens), node = change.node })
+    else
+      tell(cache, "breaker_closed", { node = change.node })
+    end
+    if not cache.engine then
+      return
+    end
+  end
+end
+
 local function look_at_breaker(cache, watch, raw)
+  if watch.nodes then
+    return look_at_nodes(cache, watch, raw)
+  end
   local opens = count(cache, "breaker_opens")
   if opens > watch.opens then
     watch.opens, watch.opened = opens, true
@@ -77,7 +93,7 @@ local function look_at_origin(cache, watch, raw)
   local opens = count(cache, "origin_opens")
   if opens > watch.origin_opens then
     watch.origin_opens, watch.origin_opened = opens, true
-    tell(cache, "origin_open", { opens = tonumber(raw.counters[PLACE.origin_opens]) })
+    tell(cache, "origin_open", { opens = stats.of_host(raw, "origin_opens") })
   end
   if watch.origin_opened and raw.origin_breaker == 0 then
     watch.origin_opened = false

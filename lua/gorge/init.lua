@@ -5,11 +5,11 @@ local cache = require "gorge.cache"
 local codec = require "gorge.codec"
 local events = require "gorge.events"
 local hosts = require "gorge.hosts"
-local master_log = require "gorge.master_log"
 local metrics = require "gorge.metrics"
 local options = require "gorge.options"
 local prometheus = require "gorge.prometheus"
 local report = require "gorge.report"
+local topology_log = require "gorge.topology_log"
 
 ---The module, `require "gorge"`.
 ---@class gorge
@@ -39,8 +39,8 @@ function _M.new(opts)
   if parsed.on_event then
     events.attach(handle)
   end
-  if parsed.redis and parsed.redis.sentinels then
-    master_log.attach(handle)
+  if parsed.redis and (parsed.redis.sentinels or parsed.redis.cluster) then
+    topology_log.attach(handle)
   end
   handles[handle] = true
   report.write(handle.report, "info", ("gorge %s: namespace '%s', zone '%s' of %.0f bytes, %s, host %s"):format(_M._VERSION,

@@ -138,6 +138,17 @@ local function add_breaker(exposition, name, help, label, now)
   end
 end
 
+local function add_node(exposition, cache, node, label)
+  add(exposition, "redis_node_connected", "gauge", "1 while the worker that answers is connected to a node of the cluster.", "", label,
+    node.redis == "ready" and 1 or 0)
+  add(exposition, "redis_node_partitions", "gauge", "Partitions of the namespace that a node of the cluster has.", "", label,
+    node.partitions)
+  if cache.options.circuit_breaker then
+    add(exposition, "redis_node_breaker_open", "gauge", "1 while the circuit breaker of a node of the cluster is not closed.", "", label,
+      node.breaker == "closed" and 0 or 1)
+  end
+end
+
 local function add_namespace(exposition, cache, raw)
   local label = labels { "namespace", cache.options.namespace, "zone", cache.options.zone }
   local has_redis = cache.engine.has_redis
@@ -155,6 +166,9 @@ local function add_namespace(exposition, cache, raw)
   if master then
     add(exposition, "redis_master", "gauge", "1; where the sentinels say that the master is, as a label.", "",
       label .. "," .. labels { "master", master }, 1)
+  end
+  for _, node in ipairs(stats.nodes(cache) or {}) do
+    add_node(exposition, cache, node, label .. "," .. labels { "node", node.node })
   end
   for i, histogram in ipairs(HISTOGRAMS) do
     add_histogram(exposition, histogram[1], histogram[2], raw.histograms[i - 1], label)

@@ -3,6 +3,7 @@
 
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
+local addresses = require "gorge.addresses"
 
 local _M = {}
 
@@ -48,7 +49,30 @@ _M.COUNTERS = {
   { "origin_waits", "Runs of loaders that waited until fewer were under way." },
   { "origin_refused", "Runs of loaders that were refused." },
   { "origin_opens", "Openings of the circuit breaker around loaders." },
+  { "redirects", "Commands that nodes of a cluster sent elsewhere, or told to come again." },
+  { "cluster_changes", "Partitions that were found at another node of the cluster than before." },
 }
+
+local PLACE = {}
+for i, counter in ipairs(_M.COUNTERS) do
+  PLACE[counter[1]] = i - 1
+end
+
+---A counter of this process.
+---@param engine gorge.Engine
+---@param name string
+---@return integer
+function _M.count(engine, name)
+  return tonumber(engine.counters[PLACE[name]])
+end
+
+---The same counter, of all processes of the host.
+---@param raw ffi.cdata* struct gorge_stats
+---@param name string
+---@return integer
+function _M.of_host(raw, name)
+  return tonumber(raw.counters[PLACE[name]])
+end
 
 _M.HISTOGRAMS = { "l2_latency", "load_latency", "wait_latency" }
 
@@ -85,6 +109,38 @@ function _M.master(raw)
   return raw.master[0] ~= 0 and ffi.string(raw.master) or nil
 end
 
+---@class gorge.NodeStats a node of a Redis Cluster, as this worker knows it
+---@field node string "192.0.2.1:6379"
+---@field partitions integer of the namespace
+---@field redis string of this worker's connection
+---@field redis_error string|nil why that is down
+---@field breaker string
+
+---Those that have partitions, or that this worker is connected to.
+---@param cache gorge.Cache
+---@return gorge.NodeStats[]|nil nil without a cluster
+function _M.nodes(cache)
+  local redis = cache.options.redis
+  if not redis or not redis.cluster then
+    return nil
+  end
+  local list = {}
+  local cluster, raw = ffi.new "struct gorge_cluster_stats", ffi.new "struct gorge_node_stats"
+  if C.gorge_cluster_read(cache.engine.handle, cluster) ~= 0 then
+    return list
+  end
+  for i = 0, cluster.nodes - 1 do
+    if C.gorge_node_read(cache.engine.handle, i, raw) == 0 and (raw.partitions > 0 or raw.state ~= 0) then
+      list[#list + 1] = {
+        node = addresses.display { { host = ffi.string(raw.host), port = raw.port } }, partitions = raw.partitions,
+        redis = REDIS[raw.state],
+        redis_error = raw.reason[0] ~= 0 and ffi.string(raw.reason) or nil, breaker = BREAKER[raw.breaker],
+      }
+    end
+  end
+  return list
+end
+
 ---@param cache gorge.Cache
 ---@param raw ffi.cdata*|nil struct gorge_stats: what was read a moment ago
 ---@return table
@@ -108,6 +164,7 @@ function _M.read(cache, raw)
     redis_pending = raw.redis_pending,
     subscribed = raw.subscribed == 1,
     master = _M.master(raw),
+    nodes = _M.nodes(cache),
     queued = tonumber(raw.queued),
     lag = raw.lag_ms >= 0 and raw.lag_ms / 1000 or nil,
   }

@@ -231,7 +231,9 @@ function draw(entry, c) {
     c.redis === "none" ? "" : c.subscribed ? "good" : "bad");
   rows(f.nodes, [["Confirmed up to date", c.lag === undefined ? "never" : c.lag < 1 ? "less than a second ago" : time(c.lag) + " ago"],
     ["Messages heard", whole.format(c.messages)], ["L1 emptied for missed ones", whole.format(c.resyncs)],
-    ["Writes that Redis was not told", whole.format(c.dropped_writes)], ["Commands that failed", whole.format(c.l2_errors)]]);
+    ["Writes that Redis was not told", whole.format(c.dropped_writes)], ["Commands that failed", whole.format(c.l2_errors)]]
+    .concat((c.nodes || []).map(n => ["Node " + n.node, n.redis + ", " + n.partitions + " partitions" +
+      (c.has_breaker && n.breaker !== "closed" ? ", breaker " + n.breaker : "")])));
   drawKeys(f, c, last);
   rows(f.host, [["Fills running", whole.format(c.fills_running)], ["Loader failures", whole.format(c.load_errors)],
     ["Waits in vain", whole.format(c.wait_timeouts)], ["Workers that died", whole.format(c.worker_deaths)],

@@ -73,6 +73,10 @@ local function redis_of(now)
   return ("%s, %s; %s"):format(heard, confirmed, queued)
 end
 
+local function cluster_of(now)
+  return ("%s commands sent elsewhere, %s partitions found at other nodes"):format(count(now.redirects), count(now.cluster_changes))
+end
+
 local function breaker_of(now)
   local tone = now.breaker == "closed" and "good" or now.breaker == "open" and "bad" or "warn"
   return ("%s, opened %s times"):format(output.paint(now.breaker, tone), count(now.breaker_opens))
@@ -100,13 +104,17 @@ local function tell_namespace(now, before, seconds)
   output.say("namespace " .. output.paint(now.namespace, "bold"))
   output.say(answers_of(now, before, seconds))
   output.say(latencies_of(now))
-  output.say(format.table({
+  local rows = {
     { "writes", ("%s set, %s deleted, %s tags invalidated, %s cleared, %s updated, %s touched"):format(count(now.sets), count(now.deletes),
       count(now.invalidated_tags), count(now.clears), count(now.updates), count(now.touches)) },
     { "Redis", redis_of(now) },
     { "breaker", breaker_of(now) },
     { "trouble", trouble_of(now) },
-  }, nil, "  "))
+  }
+  if now.redirects + now.cluster_changes > 0 then
+    table.insert(rows, 3, { "cluster", cluster_of(now) })
+  end
+  output.say(format.table(rows, nil, "  "))
 end
 
 local function tell_zone(seen, zone, first)
