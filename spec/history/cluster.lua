@@ -9,6 +9,7 @@ local _M = {}
 
 ---@class gorge.history.Cluster
 ---@field redis gorge.spec.Redis
+---@field servers gorge.spec.Cluster instead of redis and relays, with `redis_cluster`
 ---@field relays gorge.spec.Relay[]
 ---@field nodes gorge.spec.Nginx[]
 local Cluster = {}
@@ -38,21 +39,34 @@ local SERVER = [[
   }
 ]]
 
---- Options: nodes, options (for gorge.new), load (for worker.start), library (instead of the built one).
+--- How a host asks Redis.
+local function redis_options(self, host)
+  if self.servers then
+    return { cluster = self.servers:addresses(3) }
+  end
+  self.relays[host] = helper.relay(self.redis)
+  return { host = "127.0.0.1", port = self.relays[host].port }
+end
+
+--- Options: nodes, options (for gorge.new), load (for worker.start), library (instead of the built one), replica: a second Redis that follows the first;
+--- redis_cluster: six nodes instead, without relays.
 ---@param opts table
 ---@return gorge.history.Cluster
 function _M.start(opts)
   local self = setmetatable({ dir = helper.temp_dir(), nodes = {}, relays = {}, killed = {}, losses = {}, started = record.now() }, Cluster)
-  self.redis = helper.redis { config = KEPT }
+  if opts.redis_cluster then
+    self.servers = helper.cluster { config = KEPT }
+  else
+    self.redis = helper.redis { config = KEPT }
+  end
   self.shared = record.shared(self.dir)
   for host = 1, opts.nodes do
-    local relay = helper.relay(self.redis)
-    self.relays[host] = relay
     local load = { dir = self.dir, host = host, zero = self.started }
     for name, value in pairs(opts.load) do
       load[name] = value
     end
-    local options = { namespace = "history", redis = { host = "127.0.0.1", port = relay.port, timeout = 0.2, connect_timeout = 0.3 } }
+    local options = { namespace = "history", redis = redis_options(self, host) }
+    options.redis.timeout, options.redis.connect_timeout = 0.2, 0.3
     for name, value in pairs(opts.options) do
       options[name] = value
     end

@@ -24,6 +24,7 @@ local VARIANTS = {
   { "without L1 while there is no contact", { disconnected = 0 } },
   { "with L1 beyond the bound without contact, and failovers", { disconnected = 1, replica = true, faults = WITH_FAILOVER } },
   { "with a breaker, without clears", { disconnected = 0.5, load = { clear_share = 0 }, options = { circuit_breaker = { max_failures = 5, timeout = 0.3 } } } },
+  { "on a Redis Cluster", { disconnected = 0.5, redis_cluster = true, load = { clear_share = 1 } } },
 }
 
 local function round(number)

@@ -5,6 +5,7 @@ local record = require "spec.history.record"
 local checker = require "spec.history.checker"
 local cluster = require "spec.history.cluster"
 local faults = require "spec.history.faults"
+local cluster_faults = require "spec.history.cluster_faults"
 local report = require "spec.history.report"
 local worker = require "spec.history.worker"
 
@@ -30,6 +31,7 @@ local LIMITS = {
 ---@field bound? number freshness_bound (0.5)
 ---@field disconnected? number disconnected_ttl
 ---@field faults? string[] names of faults to choose from; all
+---@field redis_cluster? boolean on a Redis Cluster, with the faults of cluster_faults.lua
 ---@field fault_seconds? number the longest a fault lasts (0.8)
 ---@field load? table for worker.start
 ---@field options? table for gorge.new
@@ -69,7 +71,7 @@ end
 
 function Session:begin(name)
   local from = record.now()
-  local fault = note(self, from, faults[name](self.cluster))
+  local fault = note(self, from, self.faults[name](self.cluster))
   if self.verbose and fault then
     io.stderr:write(("%8.3f %s\n"):format(from - self.cluster.started, fault.what))
   end
@@ -105,7 +107,7 @@ end
 
 --- Faults one after the other, some of them two at a time, until the time is over.
 function Session:fail(opts)
-  local names, ends = opts.faults or faults.ALL, record.now() + opts.seconds
+  local names, ends = opts.faults or self.faults.ALL, record.now() + opts.seconds
   while record.now() < ends do
     for _ = 1, math.random(2) do
       self:begin(names[math.random(#names)])
@@ -129,7 +131,8 @@ end
 function _M.record(opts, during)
   math.randomseed(opts.seed)
   local load, options = defaults(opts)
-  local c = cluster.start { nodes = opts.nodes or 3, options = options, load = load, library = opts.library, replica = opts.replica }
+  local c = cluster.start { nodes = opts.nodes or 3, options = options, load = load, library = opts.library, replica = opts.replica,
+    redis_cluster = opts.redis_cluster }
   local history = {
     faults = {}, settled = {}, resets = {}, losses = c.losses, killed = c.killed, limits = LIMITS, lease = options.lock_ttl, tag_of = {}, ttl_of = {},
     bound = math.max(options.freshness_bound, options.disconnected_ttl), disconnected = options.disconnected_ttl, began = c.started,
@@ -138,7 +141,8 @@ function _M.record(opts, during)
     history.tag_of[key] = worker.tag_of(key)
     history.ttl_of[key] = worker.known_ttl_of(key)
   end
-  local session = setmetatable({ cluster = c, history = history, open = {}, verbose = os.getenv "GORGE_HISTORY_VERBOSE" }, Session)
+  local session = setmetatable({ cluster = c, history = history, open = {}, faults = opts.redis_cluster and cluster_faults or faults,
+    verbose = os.getenv "GORGE_HISTORY_VERBOSE" }, Session)
   for _, relay in ipairs(c.relays) do
     relay:delay(math.random() * 0.002)
   end
