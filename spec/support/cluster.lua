@@ -3,6 +3,7 @@
 local net = require "spec.support.net"
 local process = require "spec.support.process"
 local redis = require "spec.support.redis"
+local relay = require "spec.support.relay"
 
 local SLOTS = 16384
 
@@ -11,6 +12,7 @@ local _M = {}
 ---@class gorge.spec.Cluster
 ---@field servers gorge.spec.Redis[] masters first, then the replica of each
 ---@field replicas integer of each master
+---@field opts table
 local Cluster = {}
 Cluster.__index = Cluster
 
@@ -40,12 +42,18 @@ local function start_node(opts)
     opts.config or "",
   } }
   server.bus_port = bus_port
+  if opts.bus_relays then
+    server.bus = relay.start(bus_port)
+    server.bus_port = server.bus.port
+    ok(server:command("CONFIG", "SET", "cluster-announce-bus-port", server.bus_port))
+  end
   server.id = assert(server:command("CLUSTER", "MYID"))
   return server
 end
 
 --- Starts one and waits until all of it is well.
---- opts: masters (3), replicas of each (1), password, tls as for redis.start, node_timeout_ms (1500), config: further lines of redis.conf.
+--- opts: masters (3), replicas of each (1), password, tls as for redis.start, node_timeout_ms (1500), config: further lines of redis.conf,
+--- bus_relays: a relay before the bus port of each node, `bus` of the server: what the others say to it goes that way.
 ---@param opts? table
 ---@return gorge.spec.Cluster
 function _M.start(opts)
@@ -370,6 +378,9 @@ end
 function Cluster:stop()
   for _, server in ipairs(self.servers) do
     server:stop()
+    if server.bus then
+      server.bus:stop()
+    end
   end
 end
 
