@@ -232,6 +232,7 @@ describe("README.md, methods", function()
     stats.redis_error = "" -- nil while nothing is wrong
     stats.lag = 0 -- nil without Redis
     stats.master = "" -- nil without sentinels
+    stats.nodes = {} -- nil without a cluster
     local names = {}
     for _, row in ipairs(markdown.table_under(page, "cache:stats").rows) do
       for _, name in ipairs(markdown.code_spans(row[1])) do
@@ -316,8 +317,12 @@ describe("README.md, methods", function()
       there[name] = kind .. " " .. table.concat(labels, " ") .. " " .. help:gsub("%.$", "")
     end
     -- only with sentinels; spec/redis/sentinel_spec.lua looks at it there
-    local help = process.read_file(paths.root .. "/lua/gorge/prometheus.lua"):match 'add%(exposition, "redis_master", "gauge", "(.-)%."'
-    there.gorge_redis_master = "gauge namespace zone master " .. help
+    local source = process.read_file(paths.root .. "/lua/gorge/prometheus.lua")
+    there.gorge_redis_master = "gauge namespace zone master " .. source:match 'add%(exposition, "redis_master", "gauge", "(.-)%."'
+    -- only with a cluster; spec/nginx/cluster_spec.lua looks at them there
+    for name, help in source:gmatch 'add%(exposition, "(redis_node_[%l_]+)", "gauge", "(.-)%."' do
+      there["gorge_" .. name] = "gauge namespace zone node " .. help
+    end
     assert.same(there, listed)
   end)
 

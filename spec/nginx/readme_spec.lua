@@ -8,6 +8,7 @@
 --   ```nginx  spec: location /path   a location: put into a server, then asked for
 --   ```sh                           command by command, see COMMANDS
 --   ```sh     spec: sentinel        the same, for a sentinel of the test's; then its user is tried
+--   ```sh     spec: cluster         the same, for a cluster of the test's, after the commands for a user with few rights
 --   ```lua                          a program: run by LuaJIT
 --   ```python                       a program that reads what the quick start has stored
 --   ```lua    spec: snippet         a piece of code that uses `cache` and `db`: run inside gorge.run and in a content handler
@@ -326,6 +327,16 @@ local function compare_gorge(block)
   assert.same(first_words(block.code), first_words(require("spec.cli.program").run(arguments).out))
 end
 
+--- The user with few rights, as the page makes it, on the server of a port.
+local function make_user(port)
+  for _, other in ipairs(page.blocks) do
+    local command = other.heading == "A user with few rights" and commands_of(other.code)[1]
+    if command and command:match "ACL SETUSER my%-app" then
+      shell(replaced(command, "redis-cli", "redis-cli -e -p " .. port), {})
+    end
+  end
+end
+
 -- Users of the sentinels and of the master, as the page makes them, are all that is needed.
 local function run_for_sentinel(block)
   local set = helper.replicated { replicas = 1, sentinels = 1, quorum = 1 }
@@ -333,12 +344,8 @@ local function run_for_sentinel(block)
   for _, command in ipairs(commands_of(block.code)) do
     shell(replaced(command, "redis-cli -p 26379", "redis-cli -e -p " .. sentinel.port), {})
   end
-  for _, other in ipairs(page.blocks) do
-    local command = other.heading == "A user with few rights" and commands_of(other.code)[1]
-    if command and command:match "ACL SETUSER my%-app" then
-      shell(replaced(command, "redis-cli", "redis-cli -e -p " .. master.port) .. " +role", {})
-    end
-  end
+  make_user(master.port)
+  assert.equal("OK", master:command("ACL", "SETUSER", "my-app", "+role"))
   local status, output = helper.luajit(([[
     local cache = assert(require("gorge").new { namespace = "my-app", zone = "sentinel", l1_size = "4m", redis = { sentinels = { "127.0.0.1:%d" },
       master = %q, username = "my-app", password = "a-password", sentinel_username = "my-app", sentinel_password = "a-password" } })
@@ -351,6 +358,32 @@ local function run_for_sentinel(block)
   assert.same({}, sentinel:command("ACL", "LOG"))
   assert.same({}, master:command("ACL", "LOG"))
   set:stop()
+end
+
+-- What the page adds to that user is all that a cluster needs.
+local function run_for_cluster(block)
+  local cluster = helper.cluster { replicas = 0 }
+  for _, server in ipairs(cluster.servers) do
+    make_user(server.port)
+    for _, command in ipairs(commands_of(block.code)) do
+      shell(replaced(command, "redis-cli", "redis-cli -e -p " .. server.port), {})
+    end
+  end
+  local status, output = helper.luajit(([[
+    local cache = assert(require("gorge").new { namespace = "my-app", zone = "cluster", l1_size = "4m", redis = { cluster = { %q },
+      username = "my-app", password = "a-password" } })
+    local deadline = os.time() + 10
+    while not cache:stats().subscribed do cache:get "k" assert(os.time() < deadline, "not subscribed") end
+    for i = 1, 100 do assert(cache:set("k" .. i, 1, 60, "t")) end
+    assert(cache:invalidate_tags "t" and cache:clear())
+    assert(cache:stats().l2_errors == 0)
+  ]]):format(cluster:addresses(1)[1]))
+  assert.equal("", output)
+  assert.equal(0, status)
+  for _, server in ipairs(cluster.servers) do
+    assert.same({}, server:command("ACL", "LOG"))
+  end
+  cluster:stop()
 end
 
 -- Output -----------------------------------------------------------------------------------------------------------------
@@ -413,6 +446,7 @@ local WAYS = {
   ["sh gorge"] = { run_gorge },
   ["text gorge stat"] = { compare_gorge },
   ["sh sentinel"] = { run_for_sentinel },
+  ["sh cluster"] = { run_for_cluster },
   ["lua"] = { run_program },
   ["python"] = { run_python },
   ["lua tls"] = { run_tls_program },
