@@ -61,7 +61,12 @@ static bool any_allowed(gorge_cache *c, uint64_t now_ms) {
 
 static bool node_allowed(gorge_cache *c, uint32_t node, uint64_t now_ms) {
   struct gorge_breaker_words *w = node == NOBODY ? c->breaker : gorge_remote_breaker(c, node);
-  return w == NULL || gorge_breaker_allow(w, &c->breaker_config, now_ms);
+  if (w == NULL || gorge_breaker_allow(w, &c->breaker_config, now_ms)) {
+    return true;
+  }
+  gorge_l2_suspect(c->l2, node,
+                   now_ms); /* another process opened it, perhaps: this one has to look for the new master itself */
+  return false;
 }
 
 static uint32_t node_of(const struct gorge_op *op) {

@@ -204,6 +204,11 @@ void gorge_l2_tick(struct gorge_l2 *l2, uint64_t now_ms);
 uint64_t gorge_l2_next_ms(const struct gorge_l2 *l2);
 /* How many of them there are. */
 uint32_t gorge_l2_parked(const struct gorge_l2 *l2);
+/*
+ * The node has been found not to answer, by whoever asked it: where its partitions are is asked for anew, with the next tick, and no more often
+ * than for other reasons.
+ */
+void gorge_l2_suspect(struct gorge_l2 *l2, uint32_t node, uint64_t now_ms);
 /* For people: what a cluster has made of the requests. */
 struct gorge_l2_cluster {
   bool known;           /* where the partitions are */

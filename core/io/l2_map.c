@@ -269,6 +269,12 @@ void gorge_l2_map_doubt(struct gorge_l2 *l2, const struct gorge_l2_node *node, u
   map->last = node;
 }
 
+void gorge_l2_suspect(struct gorge_l2 *l2, uint32_t node, uint64_t now_ms) {
+  if (node < l2->node_count) {
+    gorge_l2_map_doubt(l2, l2->nodes[node], now_ms);
+  }
+}
+
 /* ---- time ---- */
 
 /* When the connection to a node that has no partition is given up; a slot that moves there may be asked for until then. */

@@ -114,7 +114,8 @@ bool support_cluster_give(struct support_cluster *c, uint32_t slot, int to) {
   }
   snprintf(command, sizeof command, "CLUSTER SETSLOT %u NODE %.40s", slot, id + 5);
   for (int i = 0; i < CLUSTER_NODES; i++) { /* the one that gets it first */
-    if (!tell(&c->node[(to + i) % CLUSTER_NODES], command)) {
+    const struct support_redis *r = &c->node[(to + i) % CLUSTER_NODES];
+    if (r->pid > 0 && !tell(r, command)) {
       return false;
     }
   }

@@ -11,6 +11,8 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "proto/names.h"
+#include "proto/slot.h"
 #include "test/cluster_support.h"
 #include "test/engine_support.h"
 
@@ -194,6 +196,31 @@ static void a_lost_node_opens_its_own_breaker_alone(void **state) {
   assert_true(TURN_UNTIL(engine_follows(a) && engine_follows(b)));
 }
 
+/* While its breaker is open nobody asks the node: that its partition has gone elsewhere must be heard all the same. */
+static void a_partition_of_a_lost_node_is_found_elsewhere(void **state) {
+  (void)state;
+  int dead = 0;
+  struct gorge_names names;
+  while (set(a, key_of(dead), "v", NULL) != GORGE_OK || server_of(a, key_of(dead)) != 2) {
+    dead++;
+  }
+  const char *key = key_of(dead);
+  assert_int_equal(gorge_names_init(&names, "t", 1), GORGE_OK);
+  uint32_t slot = gorge_names_slot(&names, gorge_partition_of(key, strlen(key), GORGE_PARTITIONS));
+  a->breaker_config.timeout_ms = 60000;
+  support_redis_kill(&cluster.node[2]);
+  assert_true(TURN_UNTIL(set(a, key, "w", NULL) == GORGE_ERR_BREAKER));
+  for (int i = 0; i < 100; i++) { /* what was asked when the node was lost has been answered */
+    engine_turn(a, b, 5);
+  }
+  assert_true(support_cluster_give(&cluster, slot, 1));
+  assert_true(TURN_UNTIL(set(a, key, "w", NULL) == GORGE_OK));
+  assert_int_equal(server_of(a, key), 1);
+  assert_true(support_redis_restart(&cluster.node[2]));
+  assert_true(support_cluster_give(&cluster, slot, 2));
+  assert_true(TURN_UNTIL(support_cluster_is_well(&cluster)));
+}
+
 /* How many clients of a server are in subscribe mode. */
 static int subscribers(int server) {
   char answer[8192];
@@ -248,6 +275,7 @@ int main(void) {
       TEST(what_one_host_fills_the_other_finds_wherever_it_is),
       TEST(writes_are_heard_by_the_other_host),
       TEST(a_lost_node_opens_its_own_breaker_alone),
+      TEST(a_partition_of_a_lost_node_is_found_elsewhere),
       TEST(the_subscriber_goes_to_another_node),
       cmocka_unit_test(seeds_that_will_not_do),
   };
