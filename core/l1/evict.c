@@ -324,7 +324,9 @@ static __attribute__((noinline)) bool grow_small(struct gorge_shard *v, uint32_t
   struct room room;
   while (gorge_log_wants_more(v, units)) {
     if (gorge_log_main_low(v) > gorge_log_small_end(v)) {
-      gorge_log_extend_small(v);
+      if (!gorge_log_extend_small(v)) {
+        return false; /* in a damaged zone the border may be anything */
+      }
       continue;
     }
     r.units = gorge_log_first(v, &r.at, &r.head);

@@ -216,12 +216,14 @@ bool gorge_log_fits_if_wanted(const struct gorge_shard *v, uint32_t units) {
          lap_of(v, head) == lap_of(v, load_tail(v, GORGE_RING_SMALL));
 }
 
-void gorge_log_extend_small(const struct gorge_shard *v) {
+bool gorge_log_extend_small(const struct gorge_shard *v) {
   uint64_t low = gorge_log_main_low(v), wanted = v->shared->small_wanted, end = low < wanted ? low : wanted;
-  if (end > gorge_log_small_end(v)) {
+  uint64_t before = gorge_log_small_end(v);
+  if (end > before) {
     store_position(&v->shared->end[GORGE_RING_SMALL], end);
     v->shared->small_lap = (uint32_t)end;
   }
+  return gorge_log_small_end(v) > before;
 }
 
 /* The logical offset where the lap of main's head begins. */

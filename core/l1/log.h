@@ -52,8 +52,8 @@ uint64_t gorge_log_main_low(const struct gorge_shard *v);
 bool gorge_log_main_can_take(const struct gorge_shard *v);
 /* Whether small, in the lap of its tail, could take `units` at its head if it ended where it is wanted to, and cannot now. */
 bool gorge_log_fits_if_wanted(const struct gorge_shard *v, uint32_t units);
-/* Small takes what lies between the rings, as far as it is wanted to. */
-void gorge_log_extend_small(const struct gorge_shard *v);
+/* Small takes what lies between the rings, as far as it is wanted to. Returns whether it is larger now. */
+bool gorge_log_extend_small(const struct gorge_shard *v);
 /* The entry that stands first in the lap of main's head while the tail is in the lap before. Returns its units, or 0. */
 uint32_t gorge_log_first(const struct gorge_shard *v, uint64_t *at, struct gorge_head *head);
 /* Main gives the room of that entry away. Nothing may lead there any more. */

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -238,6 +239,24 @@ static void test_a_damaged_log_is_given_up(void **state) {
   }
 }
 
+/* The rings meet beyond the area: small, which ends with the area then, cannot grow up to there. */
+static void test_a_damaged_border_is_given_up(void **state) {
+  (void)state;
+  struct l1 l1 = l1_open(SIZE, 1, 0);
+  struct gorge_shard v = shard_of(&l1);
+  uint64_t lap = UINT64_C(1) << v.lap_shift;
+  uint32_t border = (uint32_t)v.area_units + 2000;
+  assert_true(border < lap);
+  v.shared->end[GORGE_RING_SMALL] = v.shared->start[GORGE_RING_MAIN] = border;
+  v.shared->small_wanted = v.shared->small_lap = v.shared->front = border;
+  v.shared->tail[GORGE_RING_SMALL] = lap;
+  v.shared->head[GORGE_RING_SMALL] = lap + border - 1000;
+  v.shared->head[GORGE_RING_MAIN] = v.shared->tail[GORGE_RING_MAIN] = lap + border;
+  alarm(20); /* its end is all that is asked of it */
+  (void)l1_put(&l1, "key", "value", 1000);
+  alarm(0);
+}
+
 static void test_geometry_that_does_not_fit_is_not_followed(void **state) {
   (void)state;
   struct l1 l1 = l1_open(SIZE, 2, 0);
@@ -378,6 +397,7 @@ int main(void) {
       cmocka_unit_test(test_room_that_is_kept_is_there),
       cmocka_unit_test(test_room_is_kept_for_the_largest_of_two_laps),
       cmocka_unit_test(test_a_damaged_log_is_given_up),
+      cmocka_unit_test(test_a_damaged_border_is_given_up),
       cmocka_unit_test(test_geometry_that_does_not_fit_is_not_followed),
       cmocka_unit_test(test_no_shard_is_larger_than_128_megabytes),
       cmocka_unit_test(test_buckets_fill_evenly),
