@@ -89,7 +89,10 @@ void gorge_fill_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint
   if (r->status == GORGE_STORED) {
     publish(op, r->version, false, now_ms);
   } else if (r->status == GORGE_REFUSED) {
+    const gorge_cache *c = op->cache;
     gorge_count(op->cache, GORGE_COUNT_REFUSED_FILLS);
+    /* Something came after its lease. The caller has the loader's value all the same, and nobody here goes back to what was before. */
+    gorge_l1_invalidate(c->zone, &c->process->owner, &op->key, op->since + 1, NULL);
     conclude(op, GORGE_REFUSED, false, now_ms);
   } else {
     gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);

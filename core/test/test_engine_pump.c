@@ -109,6 +109,30 @@ static void what_redis_refuses_is_not_kept_here_either(void **state) {
   assert_int_equal(engine_counter(c, GORGE_COUNT_REFUSED_FILLS), 1);
 }
 
+/* Another worker has found what was there before the invalidation that refuses the fill, and of which this host has not heard yet. */
+static void what_is_refused_leaves_nothing_older_here(void **state) {
+  (void)state;
+  struct gorge_key key;
+  struct gorge_snapshot snapshot;
+  uint64_t op = leased("k", NULL);
+  gorge_key_init(c->zone, c->ns, "k", 1, &key);
+  gorge_l1_snapshot(c->zone, &key, NULL, 0, &snapshot);
+  struct gorge_entry entry = {.value = "old",
+                              .value_len = 3,
+                              .kind = GORGE_KIND_STRING,
+                              .version = peer_version(1),
+                              .expires_ms = gorge_clock_ms() + 60000};
+  assert_int_equal(gorge_l1_insert(c->zone, &c->process->owner, &key, &entry, &snapshot, gorge_clock_ms(), NULL),
+                   GORGE_STORED);
+  assert_string_equal(engine_l1(c, "k"), "old");
+  assert_int_equal(engine_fill(c, op, "new"), GORGE_PENDING);
+  peer_expect_script(&peer, GORGE_SCRIPT_FILL);
+  assert_int_equal(peer_say_number(&peer, 0), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_REFUSED);
+  gorge_op_free(c, op);
+  assert_null(engine_l1(c, "k")); /* the caller has seen the new one */
+}
+
 /* The value in Redis has other tags than this caller names; it is dead by the time it is read with them. */
 static void the_loaders_value_gets_the_tags_of_its_caller(void **state) {
   (void)state;
@@ -483,6 +507,7 @@ int main(void) {
       TEST(a_deadline_is_due_and_an_idle_connection_is_pinged),
       TEST(a_miss_gets_the_lease_and_its_value_is_stored),
       TEST(what_redis_refuses_is_not_kept_here_either),
+      TEST(what_is_refused_leaves_nothing_older_here),
       TEST(the_loaders_value_gets_the_tags_of_its_caller),
       TEST(a_damaged_value_is_a_miss),
       TEST(a_value_that_is_not_kept_takes_older_ones_with_it),
