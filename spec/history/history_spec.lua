@@ -3,6 +3,7 @@
 --
 -- GORGE_SOAK_OPS       go on until so many operations were recorded, with a new cluster for each round
 -- GORGE_HISTORY_SEED   faults and load of the first round (else by the time of day); what the machine does beside them is not repeated
+-- GORGE_HISTORY_VARIANT  1 to 4: that one only
 -- GORGE_HISTORY_SECONDS, GORGE_HISTORY_NODES, GORGE_HISTORY_VERBOSE=1 (tells of the faults as they happen)
 local helper = require "spec.helper"
 local faults = require "spec.history.faults"
@@ -27,8 +28,10 @@ local VARIANTS = {
   { "on a Redis Cluster", { disconnected = 0.5, redis_cluster = true, load = { clear_share = 1 } } },
 }
 
+local ONLY = tonumber(os.getenv "GORGE_HISTORY_VARIANT")
+
 local function round(number)
-  local name, opts = unpack(VARIANTS[number % #VARIANTS + 1])
+  local name, opts = unpack(VARIANTS[ONLY or number % #VARIANTS + 1])
   local seed = SEED + number
   opts.seed, opts.seconds, opts.nodes = seed, SECONDS, NODES
   print(("seed %d, %s"):format(seed, name))
