@@ -11,6 +11,11 @@
 #include <stdint.h>
 
 uint64_t gorge_clock_ms(void);
+/*
+ * Less than this gorge_clock_ms lies behind gorge_clock_us, as long as the kernel's ticks are on time: each moves it on by whole steps
+ * only, so that up to one step is left over at a tick and one more passes until the next; and what is cut off of a millisecond.
+ */
+uint64_t gorge_clock_lag_ms(void);
 uint64_t gorge_clock_us(void);
 
 #endif

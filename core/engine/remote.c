@@ -13,6 +13,7 @@ int gorge_remote_open(gorge_cache *c) {
   if (c->l2 == NULL) {
     return GORGE_ERR_MEMORY;
   }
+  gorge_l2_lag(c->l2, gorge_clock_lag_ms());
   bool led = !gorge_is_cluster(c) || gorge_l2_follow_cluster(c->l2, c->seeds->list, c->seeds->count) == GORGE_OK;
   if (!led || !gorge_coherence_share(c)) {
     gorge_l2_destroy(c->l2);

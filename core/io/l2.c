@@ -75,6 +75,8 @@ void gorge_l2_share_epoch(struct gorge_l2 *l2, const uint64_t *words,
   l2->learned_ctx = ctx;
 }
 
+void gorge_l2_lag(struct gorge_l2 *l2, uint64_t lag_ms) { l2->lag_ms = lag_ms; }
+
 struct gorge_l2 *gorge_l2_create(const char *ns, uint32_t ns_len, uint32_t partitions,
                                  const struct gorge_conn_config *config) {
   bool good = partitions == 1 || partitions == GORGE_PARTITIONS;

@@ -161,6 +161,7 @@ struct gorge_l2_request {
     bool eval;         /* the script goes as EVAL */
     uint64_t rejected; /* rejected_version, raised when what came was dead */
     uint64_t cursor;   /* JOURNAL: since, moved on page by page */
+    uint64_t sent_ms;  /* when the script was sent */
     uint64_t left_ms;  /* ttl left of the value kept, by its key in Redis; UINT64_MAX: by the clock */
     void *kept;        /* a value until its tags have been checked */
   } state;
@@ -228,6 +229,11 @@ static inline struct gorge_conn *gorge_l2_conn(struct gorge_l2 *l2) { return gor
  */
 void gorge_l2_share_epoch(struct gorge_l2 *l2, const uint64_t *words,
                           void (*learned)(void *ctx, uint32_t partition, uint64_t seen, uint64_t epoch), void *ctx);
+/*
+ * The now_ms of every call lies behind the time by less than lag_ms (gorge_clock_lag_ms; 0 until this is called: it does not), by which
+ * remaining_ms is less, so that no value outlives the one in Redis. To be called before anything is sent.
+ */
+void gorge_l2_lag(struct gorge_l2 *l2, uint64_t lag_ms);
 /*
  * Sends a request. Returns GORGE_OK (done will be called once, not from inside this call), GORGE_ERR_DOWN, GORGE_ERR_FULL,
  * GORGE_ERR_MEMORY, GORGE_ERR_ARGUMENT, GORGE_ERR_SYSTEM (no random bytes), GORGE_ERR_CLOSED.

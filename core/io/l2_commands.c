@@ -396,6 +396,7 @@ static int add_script_arguments(struct gorge_l2 *l2, const struct gorge_l2_reque
 
 int gorge_l2_submit_script(struct gorge_l2_request *rq, uint64_t now_ms) {
   struct gorge_l2 *l2 = rq->l2;
+  rq->state.sent_ms = now_ms;
   enum gorge_script script = script_of(rq);
   bool epochs = script == GORGE_SCRIPT_EPOCH || script == GORGE_SCRIPT_CLEAR;
   if (!epochs && stores_value(rq->verb)) {

@@ -28,7 +28,8 @@ static void learn_clock(struct gorge_l2_node *node, uint64_t server_ms, uint64_t
   node->clock_rtt_ms = rtt;
   node->clock_sample_ms = now_ms;
   node->clock_next_ms = now_ms + CLOCK_REFRESH_MS;
-  node->clock_offset_ms = (int64_t)server_ms - (int64_t)node->time_sent_ms;
+  /* Our clock may have been right when the time was asked for and lie behind when the offset is used. */
+  node->clock_offset_ms = (int64_t)(server_ms + node->l2->lag_ms) - (int64_t)node->time_sent_ms;
 }
 
 static void on_time(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {

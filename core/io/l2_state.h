@@ -62,7 +62,8 @@ struct gorge_l2_node {
   struct gorge_command time;
   bool time_due, clock_known;
   uint64_t time_sent_ms;
-  int64_t clock_offset_ms; /* server's clock minus ours, by up to one round trip too high: ttls end early, not late */
+  int64_t
+      clock_offset_ms; /* server's clock minus ours, by up to one round trip and our lag too high: ttls end early, not late */
   uint64_t clock_rtt_ms;
   uint64_t clock_sample_ms; /* when the offset was learnt */
   uint64_t clock_next_ms;   /* ask again then */
@@ -87,6 +88,7 @@ struct gorge_l2 {
   uint64_t moved, asked, tried_again;
   struct gorge_names names;
   uint64_t max_value; /* bytes of value that can be read back */
+  uint64_t lag_ms;    /* see gorge_l2_lag */
 
   const uint64_t *epochs; /* shared words, one for each partition; 0: not known */
   void (*learned)(void *ctx, uint32_t partition, uint64_t seen, uint64_t epoch);

@@ -9,8 +9,13 @@
 
 static uint64_t remaining_of(const struct gorge_l2_request *rq, const struct gorge_envelope *e, uint64_t now_ms) {
   uint64_t left = rq->state.left_ms, by_clock = gorge_l2_remaining_ms(rq->state.node[0], e, now_ms);
-  /* What PTTL said was true when the answer was on its way. */
-  if (left == UINT64_MAX || (rq->state.node[0]->clock_known && by_clock < left)) {
+  if (left == UINT64_MAX) {
+    return by_clock;
+  }
+  /* What PTTL said was true at some moment since the script was sent. */
+  uint64_t since = now_ms - rq->state.sent_ms + rq->l2->lag_ms;
+  left = left > since ? left - since : 0;
+  if (rq->state.node[0]->clock_known && by_clock < left) {
     return by_clock;
   }
   return left < GORGE_TTL_MAX_MS ? left : GORGE_TTL_MAX_MS;

@@ -121,13 +121,14 @@ static void expect_text(struct server *s, const char *text) {
 
 static void sha_of(int script, char *sha) { snprintf(sha, 41, "%040d", script + 1); }
 
-/* Connects; the server knows its clock (or not) and has every script (or refuses to load them). */
-static void server_start(struct server *s, bool clock, bool scripts) {
+/* Connects at now_ms, which may lie behind by lag_ms; the server knows its clock (or not) and has every script (or refuses to load them). */
+static void server_start_at(struct server *s, bool clock, bool scripts, uint64_t lag_ms, uint64_t now_ms) {
   memset(s, 0, sizeof *s);
   s->l2 = l2_create();
   assert_non_null(s->l2);
+  gorge_l2_lag(s->l2, lag_ms);
   s->conn = gorge_l2_conn(s->l2);
-  wire_ready(s->conn, T0);
+  wire_ready(s->conn, now_ms);
   server_hear(s);
   assert_memory_equal(s->asks.ptr, wire_format("TIME"), strlen(wire_format("TIME")));
   expect_text(s, "*3|$6|SCRIPT|$4|LOAD|");
@@ -146,9 +147,11 @@ static void server_start(struct server *s, bool clock, bool scripts) {
       wire_addf(&s->out, "-NOPERM this user has no permissions\r\n");
     }
   }
-  assert_int_equal(server_answer(s, T0), GORGE_OK);
+  assert_int_equal(server_answer(s, now_ms), GORGE_OK);
   assert_int_equal(gorge_conn_pending(s->conn), 0);
 }
+
+static void server_start(struct server *s, bool clock, bool scripts) { server_start_at(s, clock, scripts, 0, T0); }
 
 static void server_stop(struct server *s) {
   gorge_l2_destroy(s->l2);
@@ -285,7 +288,7 @@ static void test_lookup_without_the_servers_clock_leaves_it_to_lease(void **stat
   wire_addf(&s.out, "*4\r\n:2\r\n:%llu\r\n:1234\r\n", (unsigned long long)VERSION);
   add_envelope(&s.out, VERSION, 0, "hello");
   answered(&s, &a, GORGE_HIT);
-  assert_int_equal(a.result.remaining_ms, 1234);
+  assert_int_equal(a.result.remaining_ms, 1234 - 10); /* the way there and back */
   server_stop(&s);
 }
 
@@ -469,7 +472,7 @@ static void lease_hit(struct server *s, uint64_t version, const char *nonces) {
   lease_hit_for(s, version, 60000, nonces);
 }
 
-/* The shorter one of what is left by PTTL, which was true before the answer came, and by the server's clock. */
+/* The shorter one of what is left by PTTL, which may have been true when the script was sent, and by the server's clock. */
 static void test_lease_hit_does_not_outlive_its_way_here(void **state) {
   (void)state;
   struct server s;
@@ -480,7 +483,7 @@ static void test_lease_hit_does_not_outlive_its_way_here(void **state) {
   send_ok(&s, &a);
   lease_hit_for(&s, VERSION, 20000, TAG_A TAG_B);
   answered(&s, &a, GORGE_HIT);
-  assert_int_equal(a.result.remaining_ms, 20000);
+  assert_int_equal(a.result.remaining_ms, 20000 - 10);
   ask(&a, GORGE_L2_LEASE);
   with_tags(&a, 2);
   send_ok(&s, &a);
@@ -1209,6 +1212,33 @@ static void test_a_slow_sample_of_the_clock_does_not_replace_a_good_one(void **s
   server_stop(&s);
 }
 
+/* What ends when a clock that lies behind by less than LAG says `ends` has ended by then: no later than in Redis, however far behind it was before. */
+static void test_no_value_outlives_its_ttl_where_the_clock_lies_behind(void **state) {
+  (void)state;
+  enum { LAG = 5, LEFT = 3000 };
+  struct server s;
+  for (uint64_t learnt = 0; learnt < LAG; learnt++) {
+    for (uint64_t used = 0; used < LAG; used++) {
+      server_start_at(&s, true, true, LAG, T0 - learnt);
+      uint64_t now_ms = T0 + 1000 - used, ends = now_ms + remaining_at(&s, now_ms);
+      assert_int_equal(ends, T0 + 55000 - LAG - learnt);
+      server_stop(&s);
+      /* a server that does not tell its time: by PTTL, of the moment when the script was sent at the earliest */
+      struct asked a;
+      server_start_at(&s, false, true, LAG, T0 - learnt);
+      ask(&a, GORGE_L2_LEASE);
+      assert_int_equal(gorge_l2_send(s.l2, &a.rq, T0 + 100 - learnt), GORGE_OK);
+      wire_addf(&s.out, "*4\r\n:2\r\n:%llu\r\n:%d\r\n", (unsigned long long)VERSION, LEFT);
+      add_envelope(&s.out, VERSION, 0, "x");
+      assert_int_equal(server_answer(&s, now_ms), GORGE_OK);
+      assert_int_equal(a.result.status, GORGE_HIT);
+      ends = now_ms + a.result.remaining_ms;
+      assert_int_equal(ends, T0 + 100 + LEFT - LAG - learnt);
+      server_stop(&s);
+    }
+  }
+}
+
 static void test_another_server_has_another_clock(void **state) {
   (void)state;
   struct server s;
@@ -1386,6 +1416,7 @@ int main(void) {
       cmocka_unit_test(test_cancel_from_inside_done),
       cmocka_unit_test(test_the_same_request_again_from_inside_done),
       cmocka_unit_test(test_a_slow_sample_of_the_clock_does_not_replace_a_good_one),
+      cmocka_unit_test(test_no_value_outlives_its_ttl_where_the_clock_lies_behind),
       cmocka_unit_test(test_another_server_has_another_clock),
       cmocka_unit_test(test_the_clock_of_a_lost_server_is_forgotten),
       cmocka_unit_test(test_odd_answers_to_time),

@@ -219,6 +219,23 @@ describe("through Redis", function()
     assert.is_true(took > 0.3 and took < 0.7, ("it ended after %.2f s"):format(took))
   end)
 
+  it("never has more of its ttl left on another node than when it was written", function()
+    local reader = b:worker(0)
+    local writer = a:worker(0)
+    for i = 1, 200 do
+      local key = "soon " .. i
+      writer:run([[assert(cache:set(..., 1, 0.4))]], key)
+      local source, ttl = reader:run([[
+        local _, _, source = cache:get(...)
+        return source, cache:peek(...).ttl
+      ]], key)
+      assert.equal("l2", source)
+      assert.is_true(ttl <= 0.4, ("%.3f s are left"):format(ttl))
+    end
+    writer:close()
+    reader:close()
+  end)
+
   it("a ttl longer than l1_ttl lives on in Redis", function()
     local c, d = node.pair(redis, { options = { l1_ttl = 0.2 } })
     c:run [[cache:set("long", 1, 3600)]]
