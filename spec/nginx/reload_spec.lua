@@ -50,8 +50,15 @@ local function use(n)
   end
 end
 
+--- Whether the master waits for the next signal: until then it may have sockets to workers that have ended.
+local function is_idle(master)
+  local status = helper.read_file(("/proc/%d/status"):format(master))
+  return #process.children(master) == 2 and status:find "State:%s+S" and status:find "SigPnd:%s+0+\n" and status:find "ShdPnd:%s+0+\n"
+end
+
 local function settled(n)
   n.nginx:wait_drained(5)
+  helper.wait_until(function() return is_idle(n.nginx.pid) end, { message = "the master does not come to rest" })
   use(n)
   -- connections of the spec that are closed, listeners of doorbells that have been found
   local before
