@@ -185,7 +185,7 @@ describe("a failover by hand", function()
     helper.wait_until(function()
       local role = old:command "ROLE" -- or nothing: a server that is made a replica closes connections
       return type(role) == "table" and role[1] == "slave"
-    end)
+    end, { timeout = 30, message = "the old master is no replica" }) -- sentinels ask it every 10 s what it is, and look on for 8 s
     a:close()
     b:close()
   end)
