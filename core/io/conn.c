@@ -81,12 +81,16 @@ static void fail_all(struct gorge_conn *c, int status, uint64_t now_ms) {
   }
 }
 
+void gorge_conn_close(struct gorge_conn *c) {
+  c->state = GORGE_CONN_CLOSED;
+  fail_all(c, GORGE_ERR_CLOSED, 0);
+}
+
 void gorge_conn_destroy(struct gorge_conn *c) {
   if (c == NULL) {
     return;
   }
-  c->state = GORGE_CONN_CLOSED;
-  fail_all(c, GORGE_ERR_CLOSED, 0);
+  gorge_conn_close(c);
   gorge_conn_tls_close(c);
   gorge_reply_fini(&c->parser);
   gorge_pending_fini(&c->sent);

@@ -76,7 +76,9 @@ struct gorge_conn;
 
 /* Returns NULL when out of memory. */
 struct gorge_conn *gorge_conn_create(const struct gorge_conn_config *config);
-/* Completes everything pending with GORGE_ERR_CLOSED. NULL is fine. */
+/* Completes everything pending with GORGE_ERR_CLOSED, and takes nothing any more. */
+void gorge_conn_close(struct gorge_conn *c);
+/* The same, and frees it. NULL is fine. */
 void gorge_conn_destroy(struct gorge_conn *c);
 
 /* --- user side --- */

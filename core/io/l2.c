@@ -111,6 +111,9 @@ void gorge_l2_destroy(struct gorge_l2 *l2) {
   if (l2 != NULL) {
     l2->closed = true;
     gorge_l2_route_close(l2);
+    for (uint32_t i = 0; i < l2->node_count; i++) { /* first: a request may have asked several of them */
+      gorge_conn_close(l2->nodes[i]->conn);
+    }
     for (uint32_t i = 0; i < l2->node_count; i++) {
       gorge_l2_node_destroy(l2->nodes[i]);
     }
@@ -177,6 +180,7 @@ static void on_asking(struct gorge_command *cmd, int status, const struct redisR
 
 static int send_lookup(struct gorge_l2_request *rq, uint64_t now_ms) {
   rq->state.step = GORGE_L2_STEP_VALUE;
+  rq->state.nonces_due = false; /* they are asked for here */
   int status = gorge_l2_submit_get(rq, now_ms);
   if (status == GORGE_OK && (rq->ntags > 0 || rq->confirm_epoch)) {
     status = gorge_l2_submit_nonces(rq, rq->tags, rq->ntags, now_ms);

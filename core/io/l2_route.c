@@ -135,7 +135,6 @@ static void begin_anew(struct gorge_l2_request *rq, uint64_t now_ms) {
   gorge_l2_drop_kept(rq);
   rq->state.eval = false;
   rq->state.ask = NULL;
-  rq->state.nonces_due = false;
   gorge_l2_proceed(rq, gorge_l2_route_begin(rq, now_ms), now_ms);
 }
 

@@ -571,6 +571,72 @@ static void test_an_explanation_finds_its_way(void **state) {
   cluster_stop(&c);
 }
 
+/* The epoch changes when the other node is asked; the first one has the value again by the time it is asked anew. */
+static uint64_t own_epochs[GORGE_PARTITIONS];
+static const char *cleared_on_the_way(struct cluster *c, int node, size_t argc, const char **argv) {
+  bool value = strcmp(argv[0], "GET") == 0;
+  uint32_t partition = gorge_partition_of(asked_key, strlen(asked_key), GORGE_PARTITIONS);
+  if (value && node == 4) {
+    own_epochs[partition] = 8;
+  }
+  if (node == 1 && own_epochs[partition] == 8 && (value || strcmp(argv[0], "MGET") == 0)) {
+    c->answer_len = value ? value_len : 0;
+    return value ? value_there : nonces_there;
+  }
+  return migrating(c, node, argc, argv);
+}
+
+static void test_a_clear_while_a_value_is_on_its_way(void **state) {
+  (void)state;
+  struct cluster c;
+  struct asked a;
+  cluster_start(&c, 3);
+  for (int i = 0; i < GORGE_PARTITIONS; i++) {
+    own_epochs[i] = 7;
+  }
+  gorge_l2_share_epoch(c.l2, own_epochs, NULL, NULL);
+  know(&c);
+  migrate(&c, key_at(&c, 1, 0));
+  value_there = tagged_value(&value_len);
+  nonces_there = "*1\r\n$16\r\naaaaaaaa12345678\r\n";
+  c.answer = cleared_on_the_way;
+  init(&a, GORGE_L2_LOOKUP, asked_key);
+  a.rq.tags = &tag_a;
+  a.rq.ntags = 1;
+  assert_int_equal(gorge_l2_send(c.l2, &a.rq, c.now_ms), GORGE_OK);
+  cluster_turn(&c);
+  ended(&a, GORGE_HIT);
+  assert_int_equal(cluster_count(&c, "1:MGET"), 2); /* once under each epoch */
+  cluster_stop(&c);
+}
+
+/* The value is here still, its tags are there already, where nobody answers. */
+static const char *silent_about_tags(struct cluster *c, int node, size_t argc, const char **argv) {
+  const char *answer = migrating(c, node, argc, argv);
+  bool value = node == 1 && strcmp(argv[0], "GET") == 0;
+  c->answer_len = value ? value_len : 0;
+  return value ? value_there : node == 4 && strcmp(argv[0], "MGET") == 0 ? "" : answer;
+}
+
+/* A request that has asked several nodes ends, whichever of them ends first. */
+static void test_the_l2_ends_while_a_value_is_on_its_way(void **state) {
+  (void)state;
+  struct cluster c;
+  struct asked a;
+  cluster_start(&c, 3);
+  know(&c);
+  migrate(&c, key_at(&c, 1, 0));
+  value_there = tagged_value(&value_len);
+  init(&a, GORGE_L2_LOOKUP, asked_key);
+  c.answer = silent_about_tags;
+  assert_int_equal(gorge_l2_send(c.l2, &a.rq, c.now_ms), GORGE_OK);
+  cluster_turn(&c);
+  assert_int_equal(cluster_count(&c, "4:MGET"), 1);
+  assert_int_equal(a.calls, 0);
+  cluster_stop(&c);
+  ended(&a, GORGE_ERR_CLOSED);
+}
+
 /* The first try of everything is TRYAGAIN, so often. */
 static int tries_left;
 static const char *try_again(struct cluster *c, int node, size_t argc, const char **argv) {
@@ -794,6 +860,8 @@ int main(void) {
       cmocka_unit_test(test_ask_holds_for_once),
       cmocka_unit_test(test_a_tagged_value_on_its_way),
       cmocka_unit_test(test_an_explanation_finds_its_way),
+      cmocka_unit_test(test_a_clear_while_a_value_is_on_its_way),
+      cmocka_unit_test(test_the_l2_ends_while_a_value_is_on_its_way),
       cmocka_unit_test(test_tryagain_is_tried_again),
       cmocka_unit_test(test_tryagain_is_not_for_ever),
       cmocka_unit_test(test_a_master_is_replaced),
