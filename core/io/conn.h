@@ -134,7 +134,10 @@ void gorge_conn_opened(struct gorge_conn *c, uint64_t now_ms);
  * (GORGE_ERR_PROTOCOL when malformed bytes were why), the backoff starts.
  */
 void gorge_conn_closed(struct gorge_conn *c, uint64_t now_ms, const char *reason);
-/* Whether there may be something to do for its driver after a submit: bytes to be sent or held back, or a transport that is wanted. */
+/*
+ * Whether there may be something to do for its driver after a submit or a release: bytes to be sent or held back, a transport that is wanted,
+ * or one that is to be closed.
+ */
 bool gorge_conn_stirred(const struct gorge_conn *c);
 /*
  * The driver has given up a transport that was not in use: no failure. The connection is not wanted until the next command, and may be had

@@ -3,7 +3,8 @@
 #include "io/conn_state.h"
 
 bool gorge_conn_stirred(const struct gorge_conn *c) {
-  return gorge_buf_len(&c->out) > 0 || gorge_buf_len(&c->held) > 0 || (c->state == GORGE_CONN_DOWN && c->wanted);
+  return c->doomed || gorge_buf_len(&c->out) > 0 || gorge_buf_len(&c->held) > 0 ||
+         (c->state == GORGE_CONN_DOWN && c->wanted);
 }
 
 void gorge_conn_release(struct gorge_conn *c) {

@@ -90,16 +90,18 @@ static struct gorge_place place_of(int port) {
   return p;
 }
 
-static void follow(const struct gorge_place *seeds, uint32_t count) {
+static void follow_all(const struct gorge_place *seeds, uint32_t count, uint32_t partitions) {
   struct gorge_conn_config config = {.connect_timeout_ms = 1000, .timeout_ms = 1000, .seed = 1};
   s.fds = support_count("/proc/self/fd");
   s.loop = ev_loop_new(EVFLAG_NOENV);
-  s.l2 = gorge_l2_create("evl2", 4, GORGE_PARTITIONS, &config);
+  s.l2 = gorge_l2_create("evl2", 4, partitions, &config);
   assert_non_null(s.l2);
   assert_int_equal(gorge_l2_follow_cluster(s.l2, seeds, count), GORGE_OK);
   s.driver = gorge_ev_l2_create(s.loop, s.l2, NULL);
   assert_non_null(s.driver);
 }
+
+static void follow(const struct gorge_place *seeds, uint32_t count) { follow_all(seeds, count, GORGE_PARTITIONS); }
 
 static int leave(void **state) {
   (void)state;
@@ -211,6 +213,39 @@ static void test_a_lost_node_leaves_the_others_alone(void **state) {
   assert_true(WAIT_UNTIL(support_cluster_is_well(&cluster)));
 }
 
+/* Turns of the loop in so many ms. */
+static unsigned turns_in(int ms) {
+  unsigned before = ev_iteration(s.loop);
+  uint64_t until_ms = gorge_clock_ms() + (uint64_t)ms;
+  ev_timer alarm;
+  bool late = false;
+  ev_now_update(s.loop);
+  ev_timer_init(&alarm, on_alarm, ms / 1000., 0.);
+  alarm.data = &late;
+  ev_timer_start(s.loop, &alarm);
+  while (gorge_clock_ms() < until_ms && !late) {
+    ev_run(s.loop, EVRUN_ONCE);
+  }
+  ev_timer_stop(s.loop, &alarm);
+  return ev_iteration(s.loop) - before;
+}
+
+/* A seed that has no partition is left alone after a while; nothing turns for it, then or before. */
+static void test_a_node_without_partitions_is_left(void **state) {
+  (void)state;
+  static struct gorge_names names;
+  assert_int_equal(gorge_names_init(&names, "evl2", 4), GORGE_OK);
+  int other = (support_cluster_owner(gorge_names_slot(&names, 0)) + 1) % CLUSTER_NODES;
+  const struct gorge_place seed = place_of(cluster.port[other]);
+  follow_all(&seed, 1, 1);
+  assert_int_equal(ask_and_wait(GORGE_L2_SET, 1), GORGE_STORED);
+  assert_int_equal(connected(), 2);
+  assert_true(turns_in(5500) < 100);
+  assert_int_equal(connected(), 1);
+  assert_int_equal(ask_and_wait(GORGE_L2_LOOKUP, 1), GORGE_HIT);
+  assert_true(turns_in(300) < 20);
+}
+
 static void test_what_is_pending_ends_with_the_driver(void **state) {
   (void)state;
   static struct asked a[40];
@@ -246,6 +281,7 @@ int main(void) {
       cmocka_unit_test_teardown(test_every_node_is_asked, leave),
       cmocka_unit_test_teardown(test_a_seed_that_is_not_there_is_no_matter, leave),
       cmocka_unit_test_teardown(test_a_slot_that_has_gone_is_found, leave),
+      cmocka_unit_test_teardown(test_a_node_without_partitions_is_left, leave),
       cmocka_unit_test_teardown(test_what_is_pending_ends_with_the_driver, leave),
       cmocka_unit_test_teardown(test_a_lost_node_leaves_the_others_alone, leave),
   };
