@@ -77,6 +77,7 @@ void gorge_io_opened(gorge_cache *cache, uint32_t node) {
     gorge_conn_opened(conn, gorge_clock_ms());
     /* Too late for a connection that has given up meanwhile: this transport is of no use. */
     kept->dropped = gorge_conn_state(conn) != GORGE_CONN_HANDSHAKE;
+    kept->told = false;
   }
 }
 
@@ -134,7 +135,14 @@ uint32_t gorge_io_pending(gorge_cache *cache, uint32_t node) {
 
 uint32_t gorge_io_parked(gorge_cache *cache) { return is_pumped(cache) ? gorge_l2_parked(cache->l2) : 0; }
 
-int gorge_io_dropped(gorge_cache *cache, uint32_t node) { return open_at(cache, node) == NULL; }
+int gorge_io_dropped(gorge_cache *cache, uint32_t node) {
+  struct gorge_remote_node *kept;
+  if (pumped(cache, node, &kept) == NULL || kept == NULL) {
+    return 1;
+  }
+  kept->told = kept->dropped; /* which is not due any more */
+  return kept->dropped;
+}
 
 int gorge_io_tick(gorge_cache *cache, uint32_t node) {
   if (!own(cache)) {

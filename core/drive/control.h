@@ -112,6 +112,11 @@ int gorge_control_watch(struct gorge_control *control, const struct gorge_contro
  */
 void gorge_control_unwatch(struct gorge_control *control, int handle);
 /*
+ * Before anything is stored in a namespace with Redis: until a holder of its subscriber role has found out whether there is contact, what is
+ * stored lives in L1 as long as it would without.
+ */
+void gorge_control_bound(const struct gorge_zone *zone, uint32_t ns, uint64_t disconnected_ttl_ms);
+/*
  * How many milliseconds ago Redis last confirmed that this host had missed nothing; UINT64_MAX: never. *held: whether that contact
  * still stands.
  */

@@ -179,9 +179,16 @@ static void beat_all(struct gorge_watch *w, uint64_t now_ms) {
   }
 }
 
+static uint64_t bound_of(uint64_t disconnected_ttl_ms) { return disconnected_ttl_ms > 0 ? disconnected_ttl_ms : 1; }
+
 /* What is stored without contact ends in time by itself. */
-static void bound_life(const struct gorge_watch *w) {
-  set_life(w, w->n.disconnected_ttl_ms > 0 ? w->n.disconnected_ttl_ms : 1);
+static void bound_life(const struct gorge_watch *w) { set_life(w, bound_of(w->n.disconnected_ttl_ms)); }
+
+void gorge_control_bound(const struct gorge_zone *zone, uint32_t ns, uint64_t disconnected_ttl_ms) {
+  /* relaxed, both: a holder that gains contact meanwhile takes the bound away again with each confirmation */
+  if (__atomic_load_n(&gorge_zone_journal(zone, ns)->contact, __ATOMIC_RELAXED) == GORGE_CONTACT_NONE) {
+    __atomic_store_n(&gorge_zone_words(zone, ns)->life_max_ms, bound_of(disconnected_ttl_ms), __ATOMIC_RELAXED);
+  }
 }
 
 static void be_away(const struct gorge_watch *w) {

@@ -220,6 +220,7 @@ static int enter(gorge_cache *c) {
   forget_process(c);
   int status = gorge_process_enter(c->zone, &c->process);
   if (status == GORGE_OK && c->has_redis) {
+    gorge_control_bound(c->zone, c->ns, c->disconnected_ttl_ms);
     status = gorge_remote_open(c);
     if (status != GORGE_OK) {
       gorge_process_leave(c->process);

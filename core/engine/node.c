@@ -76,6 +76,7 @@ static void tick(gorge_cache *c, uint32_t i, uint64_t now_ms) {
     gorge_conn_closed(conn, now_ms, gorge_conn_reason(conn));
     if (n != NULL) {
       n->dropped = true;
+      n->told = false;
     }
   }
   if (n != NULL) {
@@ -95,7 +96,7 @@ static uint64_t next_ms(const gorge_cache *c, uint32_t i) {
   const struct gorge_remote_node *n = c->nodes[i];
   bool idle = gorge_conn_pending(conn) == 0;
   enum gorge_conn_state state = gorge_conn_state(conn);
-  if (n != NULL && n->dropped) {
+  if (n != NULL && n->dropped && !n->told) {
     return 0;
   }
   uint64_t next = idle && state == GORGE_CONN_DOWN ? UINT64_MAX : gorge_conn_next_ms(conn);

@@ -255,11 +255,11 @@ static void meet(ngx_gorge_link_t *link) {
   }
 }
 
-/* Connections that the library has given up. */
+/* Connections that the library has given up, also those that had not got as far as a socket: it is due until it has told. */
 static void drop(ngx_gorge_link_t *link) {
   const ngx_gorge_link_conf_t *conf = &link->conf;
   for (ngx_gorge_node_t *node = &link->node; node != NULL; node = node->next) {
-    if (node->connection != NULL && conf->calls->dropped(conf->cache, node->number) != 0) {
+    if (conf->calls->dropped(conf->cache, node->number) != 0) {
       close_connection(node);
     }
   }

@@ -112,6 +112,7 @@ gorge_cache *peer_cache(struct peer *p, const char *zone) {
   journal->epoch = 7;
   /* In contact for as long as tests look ahead, and no thread that would find out: a look-up need not ask for the epoch as well. */
   journal->contact = GORGE_CONTACT_HELD;
+  c->words->life_max_ms = 0;
   journal->synced_ms = gorge_clock_ms() + 7200000;
   c->flags |= GORGE_CONFIG_SECOND;
   c->threads = true; /* it may ask Redis, and the thread starts with the first need of it */

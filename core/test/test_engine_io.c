@@ -94,6 +94,36 @@ static void after_a_drop_the_next_attempt_is_heard_of(void **state) {
   assert_int_equal(engine_counter(c, GORGE_COUNT_RECONNECTS), 1);
 }
 
+/* Of several nodes one may stay down: what has been told of it does not keep the driver awake. */
+static void a_node_that_was_given_up_is_told_of_once(void **state) {
+  (void)state;
+  struct gorge_config config = engine_config(NULL, NULL, 0);
+  config.cluster = "127.0.0.1 1\n127.0.0.1 2\n";
+  config.connect_timeout_ms = 30;
+  gorge_cache *d = engine_cache(&config);
+  uint64_t op;
+  uint32_t nodes[2];
+  assert_int_equal(gorge_cache_enter(d, 0), GORGE_OK);
+  d->threads = true;
+  assert_int_equal(engine_lookup(d, "k", &op), GORGE_PENDING);
+  (void)gorge_io_tick(d, 0);
+  assert_int_equal(gorge_io_stirred(d, nodes, 2), 1);
+  uint32_t first = nodes[0];
+  assert_int_equal(gorge_io_connect(d, first, host, sizeof host, &port), GORGE_OK);
+  assert_true(gorge_io_due(d) > 0);
+  assert_true(WAIT_UNTIL(gorge_io_due(d) == 0));
+  (void)gorge_io_tick(d, 1 - first);
+  assert_true(gorge_io_due(d) == 0); /* still to be told */
+  assert_int_equal(gorge_io_dropped(d, first), 1);
+  assert_int_equal(gorge_io_dropped(d, first), 1);
+  assert_int_equal(gorge_io_stirred(d, nodes, 2), 1); /* the other one is asked instead */
+  assert_int_equal(nodes[0], 1 - first);
+  assert_int_equal(gorge_io_connect(d, 1 - first, host, sizeof host, &port), GORGE_OK);
+  assert_true(gorge_io_due(d) > 0);
+  gorge_op_free(d, op);
+  gorge_cache_destroy(d);
+}
+
 /* The socket was had, but later than anybody waited for it: it must not be sat upon. */
 static void a_socket_that_opens_too_late_is_to_be_closed(void **state) {
   (void)state;
@@ -313,12 +343,40 @@ static void a_request_that_cannot_be_sent_says_nothing(void **state) {
   gorge_op_free(c, op);
 }
 
+/* Nothing is known of Redis yet, and nobody has begun to find out. */
+static void what_is_stored_before_any_contact_is_young(void **state) {
+  (void)state;
+  struct gorge_config config = engine_config(NULL, "/nonexistent/redis.sock", 0);
+  config.disconnected_ttl_ms = 700;
+  gorge_cache *d = engine_cache(&config);
+  uint64_t op;
+  assert_int_equal(gorge_cache_enter(d, 0), GORGE_OK);
+  assert_true(engine_set(d, "k", "v", NULL, &op) < 0);
+  gorge_op_free(d, op);
+  assert_string_equal(engine_l1(d, "k"), "v");
+  struct gorge_key key;
+  struct gorge_read read = {.buf = NULL};
+  gorge_key_init(d->zone, d->ns, "k", 1, &key);
+  assert_int_equal(gorge_l1_read(d->zone, &key, gorge_clock_ms(), false, &read), GORGE_SPACE);
+  assert_true(read.expires_ms <= (double)gorge_clock_ms() + 700);
+  /* Who comes when there is contact leaves it alone. */
+  gorge_zone_journal(d->zone, d->ns)->contact = GORGE_CONTACT_HELD;
+  d->words->life_max_ms = 0;
+  config.flags |= GORGE_CONFIG_SECOND;
+  gorge_cache *e = engine_cache(&config);
+  assert_int_equal(gorge_cache_enter(e, 0), GORGE_OK);
+  assert_int_equal(d->words->life_max_ms, 0);
+  gorge_cache_destroy(e);
+  gorge_cache_destroy(d);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(where_to_connect_is_told_when_somebody_wants_it),
       TEST(after_a_drop_the_next_attempt_is_heard_of),
+      TEST(a_node_that_was_given_up_is_told_of_once),
       TEST(a_socket_that_opens_too_late_is_to_be_closed),
       TEST(bytes_that_are_no_redis_end_the_connection),
       TEST(an_answer_may_come_byte_by_byte),
@@ -329,6 +387,7 @@ int main(void) {
       TEST(slow_answers_are_used_but_open_the_breaker),
       TEST(the_probe_tells_even_when_its_caller_has_gone),
       TEST(a_request_that_cannot_be_sent_says_nothing),
+      TEST(what_is_stored_before_any_contact_is_young),
   };
   return cmocka_run_group_tests_name("engine, connection and breaker", tests, NULL, NULL);
 }
