@@ -151,8 +151,7 @@ struct gorge_remote_node {
   uint64_t breaker_place;        /* see engine/breaker.c; 0: not known yet */
   uint64_t breaker_changes;      /* of the node's place when that was made up */
   uint64_t connects;             /* how often it was found connected anew */
-  bool dropped;                  /* the transport of a pump is to be closed */
-  bool told;                     /* and the pump has been told so */
+  bool dropped, told;            /* the transport of a pump is to be closed; and it has been told so */
   bool pinging;                  /* `ping` is under way */
   struct gorge_command ping;     /* keeps an idle connection of a pump alive, and finds a dead one */
   uint64_t ping_ms;              /* when the next one is due */

@@ -90,15 +90,21 @@ void gorge_l2_map_moved(struct gorge_l2 *l2, uint32_t slot, struct gorge_l2_node
   }
 }
 
-/* Whether it is one of ours; most of the ranges of a large cluster are not. */
-static bool has_partition(const struct gorge_l2 *l2, uint32_t first, uint32_t last) {
+/* The partitions in a range of slots, as bits: none in most of the ranges of a large cluster. */
+static uint64_t partitions_in(const struct gorge_l2 *l2, uint32_t first, uint32_t last) {
+  uint64_t set = 0;
   for (uint32_t p = 0; p < l2->partition_count; p++) {
-    if (l2->map.slot_of[p] >= first && l2->map.slot_of[p] <= last) {
-      return true;
-    }
+    bool in = l2->map.slot_of[p] >= first && l2->map.slot_of[p] <= last;
+    set |= (uint64_t)in << p;
   }
-  return false;
+  return set;
 }
+
+/* What an answer to CLUSTER SLOTS told. */
+struct told {
+  uint64_t partitions; /* of which it said where they are, as bits */
+  bool news;
+};
 
 static bool integer_of(const struct redisReply *reply, int64_t least, int64_t most, int64_t *value) {
   *value = reply->type == REDIS_REPLY_INTEGER ? reply->integer : -1;
@@ -109,7 +115,7 @@ static bool integer_of(const struct redisReply *reply, int64_t least, int64_t mo
  * One range: first slot, last slot, master (host, port, ...), replicas. A master without host is at that of the node that was asked.
  * Returns false when it is malformed.
  */
-static bool take_range(struct gorge_l2 *l2, const struct redisReply *range, bool *news) {
+static bool take_range(struct gorge_l2 *l2, const struct redisReply *range, struct told *told) {
   int64_t first, last, port;
   if (range->type != REDIS_REPLY_ARRAY || range->elements < 3 ||
       !integer_of(range->element[0], 0, GORGE_SLOTS - 1, &first) ||
@@ -117,7 +123,8 @@ static bool take_range(struct gorge_l2 *l2, const struct redisReply *range, bool
       range->element[2]->elements < 2 || !integer_of(range->element[2]->element[1], 0, UINT16_MAX, &port)) {
     return false;
   }
-  if (!has_partition(l2, (uint32_t)first, (uint32_t)last)) {
+  uint64_t partitions = partitions_in(l2, (uint32_t)first, (uint32_t)last);
+  if (partitions == 0) {
     return true;
   }
   const struct redisReply *host = range->element[2]->element[0];
@@ -135,7 +142,8 @@ static bool take_range(struct gorge_l2 *l2, const struct redisReply *range, bool
   struct gorge_l2_node *node = gorge_l2_map_place(l2, &place);
   if (node != NULL) { /* else its partitions stay where they were */
     node->listed = true;
-    *news = assign(l2, (uint32_t)first, (uint32_t)last, node) || *news;
+    told->news = assign(l2, (uint32_t)first, (uint32_t)last, node) || told->news;
+    told->partitions |= partitions;
   }
   return true;
 }
@@ -153,7 +161,7 @@ static void note_error(struct gorge_l2_map *map, const char *text, size_t len) {
   map->trouble = map->error;
 }
 
-static bool take_slots(struct gorge_l2 *l2, const struct redisReply *reply, bool *news) {
+static bool take_slots(struct gorge_l2 *l2, const struct redisReply *reply, struct told *told) {
   if (reply->type == REDIS_REPLY_ERROR) {
     note_error(&l2->map, reply->str, reply->len);
     return false;
@@ -164,7 +172,7 @@ static bool take_slots(struct gorge_l2 *l2, const struct redisReply *reply, bool
   }
   bool good = true;
   for (size_t i = 0; i < reply->elements; i++) {
-    good = take_range(l2, reply->element[i], news) && good;
+    good = take_range(l2, reply->element[i], told) && good;
   }
   list_nodes(l2);
   if (!good) {
@@ -177,25 +185,57 @@ static bool take_slots(struct gorge_l2 *l2, const struct redisReply *reply, bool
 
 static bool may_be_asked(const struct gorge_l2_node *node) { return node->listed || node->seed; }
 
-/* The next one is asked at once; when none has told, after a while. */
-static void failed(struct gorge_l2 *l2, uint64_t now_ms) {
-  struct gorge_l2_map *map = &l2->map;
-  uint32_t candidates = 0;
+static void forget_who_was_asked(struct gorge_l2 *l2) {
   for (uint32_t i = 0; i < l2->node_count; i++) {
-    candidates += may_be_asked(l2->nodes[i]) ? 1 : 0;
+    l2->nodes[i]->in_vain = false;
   }
+}
+
+/* None has told, or none is left that could be asked: after a while all of them are asked again. */
+static void all_in_vain(struct gorge_l2 *l2, uint64_t now_ms) {
+  forget_who_was_asked(l2);
+  l2->map.hopeless = true;
+  l2->map.next_ms = now_ms + gorge_backoff_next_ms(&l2->map.backoff);
+}
+
+/* The next one is asked at once. Returns false when there is none. */
+static bool failed(struct gorge_l2 *l2, uint64_t now_ms) {
+  struct gorge_l2_map *map = &l2->map;
+  map->asked->in_vain = true;
   map->next_ms = now_ms;
-  if (++map->failures >= candidates) {
-    map->failures = 0;
-    map->hopeless = true;
-    map->next_ms += gorge_backoff_next_ms(&map->backoff);
+  for (uint32_t i = 0; i < l2->node_count; i++) {
+    if (may_be_asked(l2->nodes[i]) && !l2->nodes[i]->in_vain) {
+      return true;
+    }
   }
+  all_in_vain(l2, now_ms);
+  return false;
+}
+
+static void known(struct gorge_l2 *l2, bool news, uint64_t now_ms) {
+  struct gorge_l2_map *map = &l2->map;
+  map->known = true;
+  map->doubted = map->hopeless = false;
+  forget_who_was_asked(l2);
+  if (news) {
+    gorge_backoff_reset(&map->backoff);
+  }
+  map->next_ms = now_ms + gorge_backoff_next_ms(&map->backoff);
+}
+
+static bool tells_all(const struct gorge_l2 *l2, const struct told *told) {
+  for (uint32_t p = 0; p < l2->partition_count; p++) {
+    if ((told->partitions >> p & 1) == 0) {
+      return false;
+    }
+  }
+  return true;
 }
 
 static void on_slots(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
   struct gorge_l2_map *map = (void *)((char *)cmd - offsetof(struct gorge_l2_map, command));
   struct gorge_l2 *l2 = map->asked->l2;
-  bool news = false;
+  struct told told = {0};
   map->asking = false;
   if (status == GORGE_ERR_CLOSED) {
     return;
@@ -204,18 +244,18 @@ static void on_slots(struct gorge_command *cmd, int status, const struct redisRe
     const char *reason = gorge_conn_reason(map->asked->conn);
     reason = *reason != '\0' ? reason : gorge_status_text(status);
     note_error(map, reason, strlen(reason));
-    failed(l2, now_ms);
-  } else if (!take_slots(l2, reply, &news)) {
-    failed(l2, now_ms);
-  } else {
-    map->known = true;
-    map->doubted = map->hopeless = false;
+    (void)failed(l2, now_ms);
+  } else if (!take_slots(l2, reply, &told)) {
+    (void)failed(l2, now_ms);
+  } else if (tells_all(l2, &told)) {
     map->trouble = NULL;
-    map->failures = 0;
-    if (news) {
-      gorge_backoff_reset(&map->backoff);
+    known(l2, told.news, now_ms);
+  } else {
+    /* A node that has left the cluster, or not joined it yet, knows of none. When all say so, there is none. */
+    map->trouble = "there are slots that no node has";
+    if (!failed(l2, now_ms)) {
+      known(l2, told.news, now_ms);
     }
-    map->next_ms = now_ms + gorge_backoff_next_ms(&map->backoff);
   }
   gorge_l2_route_mapped(l2, now_ms);
 }
@@ -235,7 +275,7 @@ static bool put(struct gorge_l2 *l2, struct gorge_l2_node *node, uint64_t now_ms
   return true;
 }
 
-/* Connected nodes first, then those that would have to connect, `last` at the end; each in turn. */
+/* Connected nodes first, then those that would have to connect, `last` at the end; each in turn, and none that was asked in vain. */
 static void ask(struct gorge_l2 *l2, const struct gorge_l2_node *last, uint64_t now_ms) {
   struct gorge_l2_map *map = &l2->map;
   map->asked_ms = now_ms;
@@ -244,15 +284,14 @@ static void ask(struct gorge_l2 *l2, const struct gorge_l2_node *last, uint64_t 
       struct gorge_l2_node *node = l2->nodes[(map->turn + i) % l2->node_count];
       bool ready = gorge_conn_state(node->conn) == GORGE_CONN_READY;
       bool its_turn = round == 0 ? ready && node != last : round == 1 ? !ready && node != last : node == last;
-      if (its_turn && may_be_asked(node) && put(l2, node, now_ms)) {
+      if (its_turn && may_be_asked(node) && !node->in_vain && put(l2, node, now_ms)) {
         map->turn = node->index + 1;
       }
     }
   }
   if (!map->asking) {
     map->trouble = map->trouble != NULL ? map->trouble : "no node can be reached";
-    map->hopeless = true;
-    map->next_ms = now_ms + gorge_backoff_next_ms(&map->backoff);
+    all_in_vain(l2, now_ms);
     gorge_l2_route_mapped(l2, now_ms);
   }
 }

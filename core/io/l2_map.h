@@ -30,7 +30,6 @@ struct gorge_l2_map {
   struct gorge_l2_node *asked;
   const struct gorge_l2_node *last; /* of whom the answer is expected least, or NULL */
   uint32_t turn;                    /* who is asked next */
-  uint32_t failures;                /* since all had been asked in vain */
   bool hopeless;                    /* all have been asked in vain since it was told last: nobody waits for it */
   uint64_t asked_ms;                /* the last time */
   uint64_t next_ms;                 /* not before */

@@ -237,7 +237,8 @@ static void give_up(struct gorge_l2_request *rq, uint64_t now_ms) {
 static struct gorge_l2_request *next_due(struct gorge_l2 *l2, uint64_t now_ms) {
   bool told = l2->map.known || l2->map.hopeless;
   for (struct gorge_l2_request *rq = l2->parked_first; rq != NULL; rq = rq->state.next) {
-    bool due = rq->state.retry_ms == UINT64_MAX ? told : now_ms >= rq->state.retry_ms;
+    bool due = rq->state.retry_ms == UINT64_MAX ? told || gorge_l2_map_node(l2, rq->state.partition) != NULL
+                                                : now_ms >= rq->state.retry_ms;
     if (due || now_ms >= rq->command[0].deadline_ms) {
       return rq;
     }

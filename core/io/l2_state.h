@@ -55,6 +55,7 @@ struct gorge_l2_node {
   uint64_t used_ms;         /* when it was sent something last */
   bool listed;              /* has partitions */
   bool seed;
+  bool in_vain; /* was asked for the map and did not tell, while others have not been asked yet */
 
   char sha[GORGE_SCRIPTS][GORGE_SCRIPT_SHA_LEN]; /* as Redis returned them; starts with NUL while unknown */
   struct gorge_l2_load load[GORGE_SCRIPTS];

@@ -215,7 +215,7 @@ static void test_a_plain_redis_is_told_of(void **state) {
   assert_int_equal(begin(&c, &a, GORGE_L2_LOOKUP, "k"), GORGE_OK);
   cluster_wait(&c, 20);
   ended(&a, GORGE_ERR_DOWN);
-  assert_string_equal(a.error, "10.0.0.1:7001: ERR This instance has cluster support disabled");
+  assert_string_equal(a.error, "10.0.0.2:7002: ERR This instance has cluster support disabled");
   cluster_stop(&c);
 }
 
@@ -283,6 +283,40 @@ static void test_a_hole_in_the_map(void **state) {
   ask(&c, &a, GORGE_L2_LOOKUP, good);
   ended(&a, GORGE_MISS);
   cluster_stop(&c);
+}
+
+/* The first seed has left the cluster, or is about to load its data, or was never part of it. */
+static const char *not_of_the_cluster;
+static const char *answer_as_stranger(struct cluster *c, int node, size_t argc, const char **argv) {
+  (void)c, (void)argc;
+  return node == 1 && strcmp(argv[0], "CLUSTER") == 0 ? not_of_the_cluster : NULL;
+}
+
+static void test_a_seed_that_knows_nothing_does_not_keep_others_from_being_asked(void **state) {
+  (void)state;
+  static const char *const answers[] = {"*0\r\n", "-LOADING Redis is loading the dataset in memory\r\n",
+                                        "-ERR This instance has cluster support disabled\r\n",
+                                        "*1\r\n*3\r\n:0\r\n:99\r\n*2\r\n$8\r\n10.0.0.1\r\n:7001\r\n"};
+  for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+    struct cluster c;
+    struct asked a;
+    struct gorge_l2_cluster told;
+    cluster_start(&c, 3);
+    not_of_the_cluster = answers[i];
+    c.answer = answer_as_stranger;
+    ask(&c, &a, GORGE_L2_LOOKUP, key_at(&c, 3, 0));
+    ended(&a, GORGE_MISS);
+    gorge_l2_cluster(c.l2, &told);
+    assert_true(told.known);
+    assert_null(told.trouble);
+    /* Nor later, when it is connected, and there is news. */
+    const char *key = key_at(&c, 2, 0);
+    c.owner[cluster_slot_of(&c, key)] = 3;
+    gorge_l2_suspect(c.l2, gorge_l2_node_of(c.l2, key, (uint32_t)strlen(key)), c.now_ms);
+    cluster_wait(&c, 200);
+    assert_int_equal(gorge_l2_node_place(c.l2, gorge_l2_node_of(c.l2, key, (uint32_t)strlen(key)))->port, 7003);
+    cluster_stop(&c);
+  }
 }
 
 /* ---- redirections ---- */
@@ -852,6 +886,7 @@ int main(void) {
       cmocka_unit_test(test_malformed_maps),
       cmocka_unit_test(test_a_master_without_host_is_where_was_asked),
       cmocka_unit_test(test_a_hole_in_the_map),
+      cmocka_unit_test(test_a_seed_that_knows_nothing_does_not_keep_others_from_being_asked),
       cmocka_unit_test(test_moved_is_followed_and_remembered),
       cmocka_unit_test(test_writes_follow_moved),
       cmocka_unit_test(test_redirections_end),
