@@ -36,7 +36,7 @@ void gorge_stats_zone(const struct gorge_zone *zone, uint32_t ns, struct gorge_s
   out->epoch = __atomic_load_n(&words->epoch, __ATOMIC_RELAXED);
   out->breaker_opens = __atomic_load_n(&breaker->opens, __ATOMIC_RELAXED);
   uint64_t fresh_until_ms = __atomic_load_n(&words->fresh_until_ms, __ATOMIC_RELAXED);
-  enum gorge_breaker_state nodes = gorge_breakers_state(gorge_zone_breakers(zone), ns);
+  enum gorge_breaker_state nodes = gorge_breakers_state(gorge_zone_breakers(zone), ns, now_ms);
   out->breaker = nodes == GORGE_BREAKER_CLOSED ? gorge_breaker_state(breaker) : nodes;
   out->queued = gorge_backlog_count(zone, ns);
   bool held;

@@ -27,18 +27,16 @@ static struct gorge_breaker_entry *find(struct gorge_breaker_table *t, uint64_t 
 }
 
 /* Whether nothing would be lost with what the entry says. */
-static bool is_free(const struct gorge_breaker_entry *e, const struct gorge_breaker_config *c, uint64_t now_ms) {
-  uint64_t failed_ms = load(&e->failed_ms), forget_ms = FORGET_MS + 2 * (uint64_t)c->timeout_ms;
-  return gorge_breaker_untouched(&e->words) || now_ms >= failed_ms + forget_ms;
+static bool is_free(const struct gorge_breaker_entry *e, uint64_t now_ms) {
+  return gorge_breaker_untouched(&e->words) || now_ms >= load(&e->forget_ms);
 }
 
 /* An entry for the server there, or NULL: all are in use. */
-static struct gorge_breaker_entry *claim(struct gorge_breaker_table *t, uint64_t place,
-                                         const struct gorge_breaker_config *c, uint64_t now_ms) {
+static struct gorge_breaker_entry *claim(struct gorge_breaker_table *t, uint64_t place, uint64_t now_ms) {
   for (int i = 0; i < GORGE_BREAKERS; i++) {
     struct gorge_breaker_entry *e = entry_at(t, place, i);
     uint64_t found = load(&e->place);
-    if (found != 0 && !is_free(e, c, now_ms)) {
+    if (found != 0 && !is_free(e, now_ms)) {
       continue;
     }
     gorge_breaker_reset(&e->words); /* first: the server that has it next begins with a closed one */
@@ -62,21 +60,21 @@ bool gorge_breakers_failure(struct gorge_breaker_table *t, uint64_t place, const
   }
   struct gorge_breaker_entry *e = find(t, place);
   if (e == NULL) {
-    e = claim(t, place, c, now_ms);
+    e = claim(t, place, now_ms);
   }
   if (e == NULL) {
     return false;
   }
-  __atomic_store_n(&e->failed_ms, now_ms, __ATOMIC_RELAXED);
+  __atomic_store_n(&e->forget_ms, now_ms + FORGET_MS + 2 * (uint64_t)c->timeout_ms, __ATOMIC_RELAXED);
   return gorge_breaker_failure(&e->words, c, now_ms);
 }
 
-enum gorge_breaker_state gorge_breakers_state(const struct gorge_breaker_table *t, uint32_t ns) {
+enum gorge_breaker_state gorge_breakers_state(const struct gorge_breaker_table *t, uint32_t ns, uint64_t now_ms) {
   enum gorge_breaker_state worst = GORGE_BREAKER_CLOSED;
   for (int i = 0; i < GORGE_BREAKERS; i++) {
     uint64_t place = load(&t->entry[i].place);
     enum gorge_breaker_state state = gorge_breaker_state(&t->entry[i].words);
-    if (place == 0 || place % GORGE_BREAKER_OWNERS != ns) {
+    if (place == 0 || place % GORGE_BREAKER_OWNERS != ns || is_free(&t->entry[i], now_ms)) {
       continue;
     }
     if (state == GORGE_BREAKER_OPEN) {

@@ -22,7 +22,7 @@ enum { GORGE_BREAKERS = 32, GORGE_BREAKER_OWNERS = 32 /* namespaces */ };
 struct gorge_breaker_entry {
   uint64_t place; /* gorge_breaker_place; 0: never used */
   struct gorge_breaker_words words;
-  uint64_t failed_ms; /* when it was last told of a failure */
+  uint64_t forget_ms; /* from then on it is nobody's, unless it is told of another failure */
 };
 
 struct gorge_breaker_table { /* zero is empty */
@@ -39,7 +39,10 @@ struct gorge_breaker_words *gorge_breakers_find(struct gorge_breaker_table *t, u
 /* As gorge_breaker_failure, for the server there. */
 bool gorge_breakers_failure(struct gorge_breaker_table *t, uint64_t place, const struct gorge_breaker_config *c,
                             uint64_t now_ms);
-/* The worst state of a namespace's: open before half-open before closed. */
-enum gorge_breaker_state gorge_breakers_state(const struct gorge_breaker_table *t, uint32_t ns);
+/*
+ * The worst state of a namespace's: open before half-open before closed. A server that nobody has heard fail for long has left, and counts no
+ * more.
+ */
+enum gorge_breaker_state gorge_breakers_state(const struct gorge_breaker_table *t, uint32_t ns, uint64_t now_ms);
 
 #endif

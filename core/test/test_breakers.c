@@ -34,13 +34,13 @@ static void test_each_server_has_its_own(void **state) {
   assert_false(gorge_breaker_allow(a, &three, T0 + 999));
   assert_true(gorge_breaker_allow(b, &three, T0 + 999));
   assert_null(gorge_breakers_find(&t, third));
-  assert_int_equal(gorge_breakers_state(&t, NS), GORGE_BREAKER_OPEN);
-  assert_int_equal(gorge_breakers_state(&t, OTHER), GORGE_BREAKER_CLOSED);
+  assert_int_equal(gorge_breakers_state(&t, NS, T0 + 1000), GORGE_BREAKER_OPEN);
+  assert_int_equal(gorge_breakers_state(&t, OTHER, T0 + 1000), GORGE_BREAKER_CLOSED);
   assert_null(gorge_breakers_find(&t, gorge_breaker_place(first, OTHER)));
   assert_true(gorge_breaker_allow(a, &three, T0 + 1000));
-  assert_int_equal(gorge_breakers_state(&t, NS), GORGE_BREAKER_HALF_OPEN);
+  assert_int_equal(gorge_breakers_state(&t, NS, T0 + 1000), GORGE_BREAKER_HALF_OPEN);
   gorge_breaker_success(a, &three, T0 + 1000);
-  assert_int_equal(gorge_breakers_state(&t, NS), GORGE_BREAKER_CLOSED);
+  assert_int_equal(gorge_breakers_state(&t, NS, T0 + 1000), GORGE_BREAKER_CLOSED);
   assert_ptr_equal(gorge_breakers_find(&t, first), a);
 }
 
@@ -80,6 +80,8 @@ static void test_a_server_that_is_no_more_makes_room_in_time(void **state) {
   for (uint64_t place = 1; place <= GORGE_BREAKERS; place++) {
     open_it(&t, at(place), T0);
   }
+  assert_int_equal(gorge_breakers_state(&t, NS, T0 + MINUTE + 1999), GORGE_BREAKER_OPEN);
+  assert_int_equal(gorge_breakers_state(&t, NS, T0 + MINUTE + 2000), GORGE_BREAKER_CLOSED); /* it has left for good */
   assert_false(gorge_breakers_failure(&t, at(100), &three, T0 + MINUTE));
   assert_null(gorge_breakers_find(&t, at(100)));
   assert_false(gorge_breakers_failure(&t, at(100), &three, T0 + MINUTE + 2000));
