@@ -87,7 +87,7 @@ static void move_life(struct gorge_entry *entry, const struct gorge_life *old, c
     ends = sooner(ends, old->ends_ms);
   }
   *life = (struct gorge_life){.whole_ms = whole, .load_ms = old->load_ms};
-  entry->expires_ms = (uint64_t)ends;
+  entry->expires_ms = ends < (double)touch->expires_ms ? (uint64_t)ends : touch->expires_ms;
   if (old->keeps_ms > 0) {
     life->keeps_ms = sooner(ends + (old->keeps_ms - old->ends_ms), latest);
   }
