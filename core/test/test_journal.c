@@ -155,13 +155,21 @@ static void nothing_old_is_left(void) {
   assert_string_equal(get(a, "replaced"), "new");
 }
 
+/* L1 may be closed for a moment, and is not filled here: what it has once it is open again, it had all the time. */
+static void the_rest_stays(gorge_cache *c) {
+  assert_true(WAIT_UNTIL(engine_l1(c, "unrelated") != NULL));
+  assert_string_equal(engine_l1(c, "unrelated"), "stays");
+  assert_null(engine_l1(c, "deleted"));
+  assert_null(engine_l1(c, "tagged"));
+}
+
 static void what_was_missed_is_read_in_the_journal(void **state) {
   (void)state;
   fill_node_a();
   uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
   unheard(change);
   nothing_old_is_left();
-  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  the_rest_stays(a);
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
   assert_int_equal(delete_key(b, "unrelated"), GORGE_OK); /* and it hears again */
   assert_true(WAIT_UNTIL(engine_l1(a, "unrelated") == NULL));
@@ -189,7 +197,7 @@ static void many_are_read_in_pages(void **state) {
   unheard(change_much);
   nothing_old_is_left();
   assert_true(WAIT_UNTIL(engine_follows(a)));
-  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  the_rest_stays(a);
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
 }
 
@@ -205,7 +213,7 @@ static void a_node_that_has_heard_nothing_yet_goes_on_from_its_beginning(void **
   uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
   unheard(change);
   nothing_old_is_left();
-  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  the_rest_stays(a);
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
 }
 
@@ -229,7 +237,7 @@ static void what_was_heard_need_not_be_in_the_journal_any_more(void **state) {
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
   assert_true(engine_counter(a, GORGE_COUNT_MESSAGES) <=
               messages + 20 * (uint64_t)engine_partitions); /* its own entry, each time it comes back */
-  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  the_rest_stays(a);
 }
 
 static void change_and_lose_the_journal(void) {
@@ -314,7 +322,7 @@ static void the_next_holder_goes_on_where_a_dead_one_stopped(void **state) {
   change(); /* before the next election, or after it: both will do */
   nothing_old_is_left();
   assert_true(WAIT_UNTIL(engine_follows(a)));
-  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  the_rest_stays(a);
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
 }
 
@@ -328,7 +336,7 @@ static void the_next_holder_goes_on_where_one_left_in_order(void **state) {
   assert_int_equal(proc_wait(&holder), 0);
   nothing_old_is_left();
   assert_true(WAIT_UNTIL(engine_follows(a)));
-  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  the_rest_stays(a);
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
 }
 
@@ -350,7 +358,7 @@ static void a_holder_that_stood_still_gives_way_and_changes_nothing(void **state
   proc_hear(&holder);
   assert_int_equal(proc_wait(&holder), 0);
   assert_true(*word >= cursor);
-  assert_string_equal(engine_l1(a, "unrelated"), "stays");
+  the_rest_stays(a);
   assert_string_equal(get(a, "replaced"), "newer");
   assert_true(engine_follows(a));
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
@@ -376,7 +384,7 @@ static void after_an_absence_l1_is_closed_until_the_journal_is_read(void **state
   assert_true(closed);
   assert_true(WAIT_UNTIL(engine_follows(c)));
   assert_null(engine_l1(c, "deleted"));
-  assert_string_equal(engine_l1(c, "unrelated"), "stays");
+  the_rest_stays(c);
   a = c;
 }
 
