@@ -270,12 +270,17 @@ int gorge_op_joinable(gorge_cache *cache, uint64_t op) {
   if (o == NULL || o->state == GORGE_OP_SYNC) {
     return o != NULL; /* SYNC: it has not begun to read */
   }
+  if (o->flight.index != UINT32_MAX && o->flight.owner && !gorge_flight_owned(cache->zone, &o->flight)) {
+    return 0; /* whoever fills now may have shown its value already */
+  }
   /*
+   * What was stored since the fetch began may be newer than what it brings, and gone from L1 again, or L1 does not answer: a caller that
+   * comes later may have seen it (I4). Who does not share waits for the flight, and has the value from L1.
    * Any change of the global word counts: the tags of the value need not be those of the fetch.
    * acquire: partner of the release in gorge_l1_invalidate_tag.
    */
   return __atomic_load_n(&cache->words->global, __ATOMIC_ACQUIRE) == o->key.global &&
-         gorge_l1_snapshot_current(cache->zone, cache->ns, &o->snapshot);
+         gorge_l1_snapshot_unchanged(cache->zone, cache->ns, &o->snapshot);
 }
 
 void gorge_op_free(gorge_cache *cache, uint64_t op) {

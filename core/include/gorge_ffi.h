@@ -394,7 +394,10 @@ int gorge_fetch_fill(gorge_cache *cache, uint64_t op, const struct gorge_store *
 int gorge_fetch_fail(gorge_cache *cache, uint64_t op, const char *err, uint32_t err_len);
 /* The loader returned something that must not be stored: waiters start anew. */
 int gorge_fetch_skip(gorge_cache *cache, uint64_t op);
-/* 1 while nothing that the fetch depends on was invalidated since it began, so that another caller may share its result. */
+/*
+ * 1 while nothing that the fetch depends on was invalidated since it began, nothing newer can have been seen on this host, and nobody has taken
+ * its fill over, so that another caller may share its result.
+ */
 int gorge_op_joinable(gorge_cache *cache, uint64_t op);
 /* Ends the caller's interest. A running fill without result is handed on; what was sent to Redis is carried out. */
 void gorge_op_free(gorge_cache *cache, uint64_t op);

@@ -105,6 +105,11 @@ void gorge_l1_snapshot(const struct gorge_zone *zone, const struct gorge_key *ke
  * it moves with every insert.
  */
 bool gorge_l1_snapshot_current(const struct gorge_zone *zone, uint32_t ns, const struct gorge_snapshot *s);
+/*
+ * Whether, besides, nothing was stored since, here or under another key of the cell: else somebody who comes now may have seen what is newer
+ * than that which a fill with this snapshot brings.
+ */
+bool gorge_l1_snapshot_unchanged(const struct gorge_zone *zone, uint32_t ns, const struct gorge_snapshot *s);
 
 /*
  * Reads without a lock. Fills out->len, kind, expires_ms, version, slot, word, global and copies the value to out->buf.

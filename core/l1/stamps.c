@@ -161,6 +161,10 @@ bool gorge_l1_snapshot_current(const struct gorge_zone *zone, uint32_t ns, const
          gorge_stamps_floor(zone, s->cell) == s->floor;
 }
 
+bool gorge_l1_snapshot_unchanged(const struct gorge_zone *zone, uint32_t ns, const struct gorge_snapshot *s) {
+  return gorge_l1_snapshot_current(zone, ns, s) && (uint32_t)gorge_stamps_changes(zone, s->cell) == s->soft;
+}
+
 void gorge_l1_invalidate_tag(struct gorge_zone *zone, uint32_t ns, const char *tag, uint32_t len) {
   uint64_t *global = &gorge_zone_words(zone, ns)->global;
   /*

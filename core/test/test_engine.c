@@ -114,6 +114,8 @@ static void a_fill_that_is_overdue_is_taken_over_and_its_late_value_refused(void
   assert_int_equal(engine_fetch(c, "k", NULL, &second), GORGE_PENDING);
   assert_int_equal(engine_await(c, second).status, GORGE_LEASE);
   assert_int_equal(engine_counter(c, GORGE_COUNT_TAKEOVERS), 1);
+  assert_int_equal(gorge_op_joinable(c, first), 0); /* the other one may be over, and its value seen, before this one */
+  assert_int_equal(gorge_op_joinable(c, second), 1);
   assert_int_equal(engine_fill(c, first, "late"), GORGE_REFUSED);
   assert_null(engine_l1(c, "k"));
   assert_int_equal(engine_counter(c, GORGE_COUNT_REFUSED_FILLS), 1);

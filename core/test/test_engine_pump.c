@@ -326,6 +326,25 @@ static void a_holder_without_a_sign_of_life_is_not_waited_for(void **state) {
 
 /* ---- while a fill is under way ---- */
 
+/* I4: no message has come, and L1 may have lost it again, or not answer; but somebody has seen the newer value. */
+static void what_was_seen_meanwhile_is_not_followed_by_what_is_older(void **state) {
+  (void)state;
+  uint64_t op = leased("k", NULL), other;
+  assert_int_equal(gorge_op_joinable(c, op), 1);
+  assert_int_equal(engine_lookup(c, "k", &other), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  assert_int_equal(peer_say_value(&peer, peer_version(2), "newer", NULL), GORGE_OK);
+  assert_int_equal(engine_status(c, other).status, GORGE_HIT);
+  gorge_op_free(c, other);
+  assert_int_equal(gorge_op_joinable(c, op), 0);
+  assert_int_equal(engine_fill(c, op, "older"), GORGE_PENDING);
+  peer_expect_script(&peer, GORGE_SCRIPT_FILL);
+  assert_int_equal(peer_say_number(&peer, 0), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_REFUSED);
+  gorge_op_free(c, op);
+  assert_string_equal(engine_l1(c, "k"), "newer");
+}
+
 static void an_epoch_that_begins_meanwhile_refuses_the_value(void **state) {
   (void)state;
   uint64_t op = leased("k", NULL), other;
@@ -514,6 +533,7 @@ int main(void) {
       TEST(the_fill_of_another_node_is_waited_for_and_counted_once),
       TEST(a_message_asks_at_once),
       TEST(a_holder_without_a_sign_of_life_is_not_waited_for),
+      TEST(what_was_seen_meanwhile_is_not_followed_by_what_is_older),
       TEST(an_epoch_that_begins_meanwhile_refuses_the_value),
       TEST(a_fill_that_was_taken_over_while_redis_stored_it_is_not_kept),
       TEST(a_fetch_after_a_write_replaces_the_lease_of_the_fill_before_it),

@@ -309,10 +309,15 @@ static void test_snapshot_of_soft_changes_is_still_current(void **state) {
   (void)state;
   const char *name = fresh_key();
   struct gorge_snapshot s = l1_snapshot(&l1, name);
+  assert_true(gorge_l1_snapshot_unchanged(l1.zone, l1.ns, &s));
   assert_int_equal(l1_put(&l1, name, "value", TTL), GORGE_STORED);
   assert_true(gorge_l1_snapshot_current(l1.zone, l1.ns, &s));
+  assert_false(gorge_l1_snapshot_unchanged(l1.zone, l1.ns, &s));
+  s = l1_snapshot(&l1, name);
+  assert_true(gorge_l1_snapshot_unchanged(l1.zone, l1.ns, &s));
   gorge_l1_bump_epoch(l1.zone, l1.ns);
   assert_false(gorge_l1_snapshot_current(l1.zone, l1.ns, &s));
+  assert_false(gorge_l1_snapshot_unchanged(l1.zone, l1.ns, &s));
 }
 
 /* A record of L0 is not valid after what it was made from was replaced or removed, by whatever means. */

@@ -34,6 +34,38 @@ describe("a host whose messages are lost", function()
     helper.wait_until(function() return a:run [[return (cache:get "k")]] == "new" end)
   end
 
+  --- A fill that began before, and a caller in the same worker who comes after the newer value was seen on this host.
+  local FILL_AND_FOLLOW = [[
+    local function fetch(load)
+      return ngx.thread.spawn(function() return cache:fetch("row", 60, load) end)
+    end
+    local first = fetch(function()
+      gate "loader"
+      return "old"
+    end)
+    gate "follower"
+    local second = fetch(function() return "loaded once more" end)
+    count "following"
+    local _, value = ngx.thread.wait(first)
+    return value, select(2, ngx.thread.wait(second))
+  ]]
+
+  it("does not go back to what is older than what it has found", function()
+    relay:stall("down", "pubsub")
+    local stalled = helper.now()
+    local batch = b:start(1, FILL_AND_FOLLOW)
+    b:wait_count "at loader"
+    assert.is_true((a:run [[return cache:set("row", "new", 60)]]))
+    helper.wait_until(function() return helper.now() > stalled + BOUND end) -- from now on L1 does not answer
+    assert.same({ "new", "l2" }, { b:run [[local value, _, source = cache:get "row" return value, source]] })
+    b:run [[open "follower"]]
+    b:wait_count "following"
+    b:run [[open "loader"]]
+    local values = batch:results()[1]
+    assert.same({ "old", "new" }, { values[1], values[2] })
+    relay:heal()
+  end)
+
   it("does not find what was deleted", function()
     unheard [[return cache:delete "k"]]
   end)
