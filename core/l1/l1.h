@@ -220,7 +220,8 @@ int gorge_l1_defer(struct gorge_zone *zone, const struct gorge_owner *owner, con
 /*
  * What a caller sets, without a version: gorge_l1_invalidate with version 0 and the insert that belongs to it, in one turn of the
  * lock. No fill that began before the call is seen after it, nor is what was there before, whatever is returned. The tags' generations are
- * those of the moment it is stored. Returns
+ * those of the moment it is stored. For namespaces without Redis: the entry's end, which was found before, is not held against a contact that was
+ * lost in between, as the epoch in a snapshot would. Returns
  *   GORGE_STORED
  *   GORGE_TOO_LARGE  as gorge_l1_insert
  *   GORGE_BUSY       the lock was not to be had in the budget of an invalidation, or room could not be made in time: the older entry
