@@ -480,7 +480,7 @@ describe("README.md", function()
     local prefix = "{6:my-app:0}:"
     local names = {}
     for _, row in ipairs(markdown.table_under(page, "Redis").rows) do
-      names[#names + 1] = row[1]:gsub("[`]", ""):gsub("L:N", "6:my-app")
+      names[#names + 1] = row[1]:gsub("[`]", ""):gsub("L:N", "6:my-app"):gsub(":p}", ":0}") -- the partition
     end
     assert.same({
       prefix .. "E:v:<key>", prefix .. "E:l:<key>", prefix .. "E:t:<tag>", prefix .. "u:<nonce>", prefix .. "e", prefix .. "c", prefix .. "j",
