@@ -18,6 +18,7 @@
 --- Rests on values that are written once. `last` is the last moment at which a value could rightly come into the cache: a loader may read it
 --- from the database until something newer has been written there; a `set` brings it until it returns. What was invalidated later than that is
 --- gone for good, for whoever has to have heard of the invalidation.
+local forward = require "spec.history.forward"
 local record = require "spec.history.record"
 local timeline = require "spec.history.timeline"
 local report = require "spec.history.report"
@@ -308,32 +309,12 @@ end
 
 --- I4: what a host has seen stays seen, while it is in contact.
 local function check_forward(self, view, reads)
-  local by_group = {}
-  for _, read in ipairs(reads) do
-    local stretch = read.result == OK and self:calm(read.host):stretch(read.start, read.finish)
-    if stretch then
-      local list = list_in(by_group, read.host * 1e6 + stretch)
-      list[#list + 1] = read
-    end
+  local function stretch(read)
+    return self:calm(read.host):stretch(read.start, read.finish)
   end
-  for _, list in pairs(by_group) do
-    table.sort(list, function(a, b) return a.finish < b.finish end)
-    local best = {} -- up to the i-th, the read that saw the newest value
-    for i, read in ipairs(list) do
-      local known = view.values[read.value]
-      best[i] = best[i - 1]
-      if known and (not best[i] or known.birth > view.values[best[i].value].birth) then
-        best[i] = read
-      end
-    end
-    for _, read in ipairs(list) do
-      local known = view.values[read.value]
-      local earlier = best[timeline.count_below(list, "finish", read.start)]
-      if known and earlier and known.made < view.values[earlier.value].birth then
-        self:violation("I4", "a read saw a value that is older than the one that an earlier read of the host had seen",
-          with(origin(view, read.value, known), earlier, read))
-      end
-    end
+  for _, found in ipairs(forward.steps_back(view, reads, stretch)) do
+    self:violation("I4", "a read saw a value that is older than the one that an earlier read of the host had seen",
+      with(origin(view, found.read.value, view.values[found.read.value]), found.earlier, found.read))
   end
 end
 

@@ -3,7 +3,7 @@
 --
 -- GORGE_SOAK_OPS       go on until so many operations were recorded, with a new cluster for each round
 -- GORGE_HISTORY_SEED   faults and load of the first round (else by the time of day); what the machine does beside them is not repeated
--- GORGE_HISTORY_VARIANT  1 to 4: that one only
+-- GORGE_HISTORY_VARIANT  1 to 5: that one only
 -- GORGE_HISTORY_SECONDS, GORGE_HISTORY_NODES, GORGE_HISTORY_VERBOSE=1 (tells of the faults as they happen)
 local helper = require "spec.helper"
 local faults = require "spec.history.faults"
@@ -26,6 +26,10 @@ local VARIANTS = {
   { "with L1 beyond the bound without contact, and failovers", { disconnected = 1, replica = true, faults = WITH_FAILOVER } },
   { "with a breaker, without clears", { disconnected = 0.5, load = { clear_share = 0 }, options = { circuit_breaker = { max_failures = 5, timeout = 0.3 } } } },
   { "on a Redis Cluster", { disconnected = 0.5, redis_cluster = true, load = { clear_share = 1 } } },
+  -- Many threads that seldom ask for the same: most of a fill's callers come while it runs.
+  { "on hosts that hear nothing", {
+    disconnected = 1, faults = { "deaf" }, fault_seconds = 2, load = { clear_share = 0, write_share = 8, threads = 80, burst = 4, pause = 0.1 },
+  } },
 }
 
 local ONLY = tonumber(os.getenv "GORGE_HISTORY_VARIANT")

@@ -8,7 +8,7 @@ struct gorge_history_op {
   double start, finish; /* finish 0: its end was not recorded */
   double clock;         /* of a read: the time that the cache went by when it began */
   double value;         /* read, loaded or written; 0: nothing that is known */
-  double before;        /* of an update: what it replaced */
+  double before;        /* of an update: what it replaced; of a fetch: 1 when what its loader returned was stored nowhere */
   uint32_t key;         /* its number; of `tags`: the number of the tag */
   uint32_t pid;
   uint8_t kind, result, source, host;

@@ -8,6 +8,7 @@
 ---    19..24  set and read, no database; half of them with a tag
 ---    25..28  updated
 --- A writer changes the database, then invalidates: delete, invalidate_tags or set. The database is shared memory: a new value is a newer one.
+local load = require "gorge.load"
 local record = require "spec.history.record"
 
 local random, floor = math.random, math.floor
@@ -128,6 +129,21 @@ local function pause_of_loader()
   return 0.4
 end
 
+local REFUSED = tonumber(require("gorge.ffi.lib").GORGE_REFUSED)
+local unstored = {} -- loader -> true: what it returned last was stored nowhere
+
+local end_store, without_lease = load.end_store, load.without_lease
+
+function load.end_store(self, call, value, status, size)
+  unstored[call.fn] = status == REFUSED and call.engine.read.version == 0 or nil
+  return end_store(self, call, value, status, size)
+end
+
+function load.without_lease(self, call)
+  unstored[call.fn] = true
+  return without_lease(self, call)
+end
+
 --- The loader of one light thread: it reads the database at its beginning, and returns later.
 function Worker:loader()
   local thread = {}
@@ -157,7 +173,9 @@ function Worker:read(thread, key)
   if fetches then
     thread.since = op.start
     opts.args[1] = key
+    unstored[thread.load] = nil
     ended(op, cache:fetch(name_of(key), _M.ttl_of(key), thread.load, key <= TAGGED and tag_name(_M.tag_of(key)) or nil, opts))
+    op.before = op.source == record.SOURCE_FN and unstored[thread.load] and 1 or 0
   else
     ended(op, cache:get(name_of(key)))
   end

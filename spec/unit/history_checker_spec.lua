@@ -107,6 +107,21 @@ describe("the history checker", function()
       assert.same({}, rules(ops))
     end)
 
+    it("does not compare what a loader returned and nothing has stored with what was stored meanwhile", function()
+      local alone = op("fetch", 1.5, 3, { value = 11, from = "fn", before = 1 })
+      local ops = { write(10, 1), op("set", 1, 2, { value = 10 }), write(11, 2.5), alone, read(10, 4) }
+      assert.same({}, rules(ops))
+      ops[6] = op("fetch", 2, 3.0005, { value = 11, from = "l0" }) -- shares it
+      assert.same({}, rules(ops))
+      ops[6] = op("fetch", 3.1, 3.2, { value = 11, from = "l0" }) -- is stored, then
+      assert.same({ "I4" }, rules(ops))
+      ops[6] = nil
+      alone.before = 0
+      assert.same({ "I4" }, rules(ops))
+      alone.before, alone.start = 1, 2.1 -- what was stored before is gone
+      assert.same({ "I4" }, rules(ops))
+    end)
+
     it("finds a value that outlived its ttl", function()
       local fill = read(10, 1, "fn")
       assert.same({ "expiry" }, rules({ write(10, 0), fill, read(10, 3.1) }, { ttl_of = { [K] = 2 } }))
