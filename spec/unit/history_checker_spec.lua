@@ -236,6 +236,15 @@ describe("the history checker", function()
       assert.same({}, rules { write(10, 1), first, second })
     end)
 
+    it("goes by the last loader of a host", function()
+      local next_one = op("load", 2.5, 2.9, { value = 10, before = 2.4 })
+      assert.same({}, rules { write(10, 1), first, second, next_one })
+      next_one.finish = 3.5
+      assert.same({ "I7" }, rules { write(10, 1), first, second, next_one })
+      next_one = op("load", 1.8, 1.9, { value = 10, before = 1.7 })
+      assert.same({ "I7" }, rules { write(10, 1), first, second, next_one })
+    end)
+
     it("allows it after a failover, which may lose a lease, until the nodes have settled", function()
       local ops = { write(10, 1), first, second }
       local failover = { from = 2.2, to = 2.6, contact = true, what = "failover" }
