@@ -81,7 +81,13 @@ describe("a host without contact to Redis", function()
     helper.wait_until(function() return n:get("/lag").body:find "^false" end, { timeout = 5 })
     assert.matches("^one l[01]$", n:get("/fetch?v=two").body)
     helper.wait_until(function() return n:get("/fetch?v=three").body == "three fn" end, { timeout = 5 })
-    assert.matches("^three l[01]$", n:get("/fetch?v=four").body)
+    -- what was loaded in the moment before the old values were forgotten is forgotten with them
+    local kept
+    helper.wait_until(function()
+      kept = n:get("/fetch?v=four").body:match "^(%a+) l[01]$"
+      return kept
+    end, { timeout = 1 })
+    assert.is_true(kept == "three" or kept == "four", kept)
     redis:up()
     helper.wait_until(function() return n:get("/lag").body == "true recent" end, { timeout = 5 })
   end)
