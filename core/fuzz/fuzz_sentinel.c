@@ -111,7 +111,8 @@ static void step(struct scene *s, struct fuzz_input *in) {
 static void redirect(const uint8_t *data, size_t size) {
   struct gorge_redirect r;
   if (gorge_redirect_parse(&r, (const char *)data, size) && r.kind <= GORGE_REDIRECT_ASK) {
-    FUZZ_CHECK(r.slot < GORGE_SLOTS && r.port > 0 && strnlen(r.host, sizeof r.host) <= GORGE_REDIRECT_HOST_MAX);
+    FUZZ_CHECK(r.slot < GORGE_SLOTS && r.place.port > 0 &&
+               strnlen(r.place.host, sizeof r.place.host) <= GORGE_PLACE_HOST_MAX);
   }
 }
 

@@ -47,6 +47,12 @@ struct gorge_l2_node *gorge_l2_map_place(struct gorge_l2 *l2, const struct gorge
   return node;
 }
 
+bool gorge_l2_map_named(const struct gorge_l2_node *node, const char *host, size_t len, int64_t port,
+                        struct gorge_place *place) {
+  const char *own = node->place.host;
+  return gorge_place_init(place, len > 0 ? host : own, len > 0 ? len : strlen(own), port);
+}
+
 struct gorge_l2_node *gorge_l2_map_node(const struct gorge_l2 *l2, uint32_t partition) {
   if (!l2->map.follows) {
     return l2->nodes[0];
@@ -129,14 +135,9 @@ static bool take_range(struct gorge_l2 *l2, const struct redisReply *range, stru
   }
   const struct redisReply *host = range->element[2]->element[0];
   struct gorge_place place;
-  bool good;
-  if (host->type == REDIS_REPLY_NIL || (host->type == REDIS_REPLY_STRING && host->len == 0)) {
-    const char *same = l2->map.asked->place.host;
-    good = gorge_place_init(&place, same, strlen(same), port);
-  } else {
-    good = host->type == REDIS_REPLY_STRING && gorge_place_init(&place, host->str, host->len, port);
-  }
-  if (!good) {
+  bool none = host->type == REDIS_REPLY_NIL;
+  if ((!none && host->type != REDIS_REPLY_STRING) ||
+      !gorge_l2_map_named(l2->map.asked, none ? "" : host->str, none ? 0 : host->len, port, &place)) {
     return false; /* "?": the node does not know itself yet */
   }
   struct gorge_l2_node *node = gorge_l2_map_place(l2, &place);

@@ -48,6 +48,9 @@ struct gorge_l2_node *gorge_l2_map_node(const struct gorge_l2 *l2, uint32_t part
 void gorge_l2_map_moved(struct gorge_l2 *l2, uint32_t slot, struct gorge_l2_node *node);
 /* The node at a place, made if there is none. NULL: out of memory, or too many of them. */
 struct gorge_l2_node *gorge_l2_map_place(struct gorge_l2 *l2, const struct gorge_place *place);
+/* The place that `node` names; without host it is at its own. Returns false when it is none. */
+bool gorge_l2_map_named(const struct gorge_l2_node *node, const char *host, size_t len, int64_t port,
+                        struct gorge_place *place);
 /* Asks if it is time to; lets go of connections to nodes that have no partition. */
 void gorge_l2_map_tick(struct gorge_l2 *l2, uint64_t now_ms);
 uint64_t gorge_l2_map_next_ms(const struct gorge_l2 *l2);

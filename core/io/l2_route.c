@@ -140,9 +140,10 @@ static void begin_anew(struct gorge_l2_request *rq, uint64_t now_ms) {
 
 /* The node that a redirection names. */
 static struct gorge_l2_node *named(struct gorge_l2_request *rq, const struct gorge_redirect *r, int index) {
-  const char *host = r->host[0] != '\0' ? r->host : rq->state.node[index]->place.host;
   struct gorge_place place;
-  return gorge_place_init(&place, host, strlen(host), r->port) ? gorge_l2_map_place(rq->l2, &place) : NULL;
+  const char *host = r->place.host;
+  bool good = gorge_l2_map_named(rq->state.node[index], host, strlen(host), r->place.port, &place);
+  return good ? gorge_l2_map_place(rq->l2, &place) : NULL;
 }
 
 static bool is_fetch(const struct gorge_l2_request *rq) {

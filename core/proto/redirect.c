@@ -41,11 +41,6 @@ static bool take_number(struct rest *rest, uint32_t most, uint32_t *number) {
   return digits > 0;
 }
 
-static bool fits_into_host(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' ||
-         c == '_' || c == ':' || c == '%';
-}
-
 /* "host:port"; an IPv6 address stands without brackets, or with them. The last colon is the port's. */
 static bool take_place(struct rest *rest, struct gorge_redirect *r) {
   const char *colon = memrchr(rest->ptr, ':', rest->len);
@@ -58,31 +53,21 @@ static bool take_place(struct rest *rest, struct gorge_redirect *r) {
     host++;
     len -= 2;
   }
-  if (len > GORGE_REDIRECT_HOST_MAX) {
-    return false;
-  }
-  for (size_t i = 0; i < len; i++) {
-    if (!fits_into_host(host[i])) {
-      return false;
-    }
-  }
-  memcpy(r->host, host, len);
-  r->host[len] = '\0';
   rest->len -= (size_t)(colon + 1 - rest->ptr);
   rest->ptr = colon + 1;
   uint32_t port;
   if (!take_number(rest, PORT_MAX, &port) || port == 0 || rest->len > 0) {
     return false;
   }
-  r->port = (uint16_t)port;
-  return true;
+  r->place.port = (uint16_t)port;
+  return len == 0 || gorge_place_init(&r->place, host, len, port);
 }
 
 bool gorge_redirect_parse(struct gorge_redirect *r, const char *ptr, size_t len) {
   struct rest rest = {ptr, len};
   r->slot = 0;
-  r->host[0] = '\0';
-  r->port = 0;
+  r->place.host[0] = '\0';
+  r->place.port = 0;
   if (is_word(rest, "TRYAGAIN")) {
     r->kind = GORGE_REDIRECT_TRYAGAIN;
     return true;

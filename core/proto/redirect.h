@@ -12,17 +12,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/place.h"
 #include "proto/slot.h"
-
-enum { GORGE_REDIRECT_HOST_MAX = 255 };
 
 enum gorge_redirect_kind { GORGE_REDIRECT_MOVED, GORGE_REDIRECT_ASK, GORGE_REDIRECT_TRYAGAIN, GORGE_REDIRECT_DOWN };
 
 struct gorge_redirect {
   enum gorge_redirect_kind kind;
-  uint32_t slot;                          /* MOVED and ASK */
-  char host[GORGE_REDIRECT_HOST_MAX + 1]; /* likewise, without brackets; "": that of the node that says so */
-  uint16_t port;                          /* likewise */
+  uint32_t slot;            /* MOVED and ASK */
+  struct gorge_place place; /* likewise; host "": that of the node that says so */
 };
 
 /* Reads an error without its '-'. Returns false when it is none of them, or malformed. */

@@ -46,8 +46,8 @@ static void test_what_nodes_say(void **state) {
     assert_true(parse(&r, cases[i].text, strlen(cases[i].text)));
     assert_int_equal(r.kind, cases[i].kind);
     assert_int_equal(r.slot, cases[i].slot);
-    assert_string_equal(r.host, cases[i].host);
-    assert_int_equal(r.port, cases[i].port);
+    assert_string_equal(r.place.host, cases[i].host);
+    assert_int_equal(r.place.port, cases[i].port);
   }
 }
 
@@ -91,7 +91,7 @@ static void test_what_is_none_of_it(void **state) {
   assert_true(parse(&r, text, 8) == false);
   memmove(text + 8, text + 9, 258); /* 255 bytes are a host */
   assert_true(parse(&r, text, strlen(text)));
-  assert_int_equal(strlen(r.host), GORGE_REDIRECT_HOST_MAX);
+  assert_int_equal(strlen(r.place.host), GORGE_PLACE_HOST_MAX);
 }
 
 static void test_any_bytes(void **state) {
@@ -109,7 +109,7 @@ static void test_any_bytes(void **state) {
       memcpy(text, "MOVED ", 6);
     }
     if (parse(&r, text, len) && r.kind <= GORGE_REDIRECT_ASK) {
-      assert_true(r.slot < GORGE_SLOTS && r.port > 0 && strlen(r.host) <= GORGE_REDIRECT_HOST_MAX);
+      assert_true(r.slot < GORGE_SLOTS && r.place.port > 0 && strlen(r.place.host) <= GORGE_PLACE_HOST_MAX);
     }
   }
 }
