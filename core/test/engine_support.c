@@ -185,6 +185,31 @@ int engine_finish(gorge_cache *c, uint64_t op, int status) {
   return status;
 }
 
+int engine_set_whole(gorge_cache *c, const char *key, const char *value, const char *tags) {
+  uint64_t op;
+  int status = engine_set(c, key, value, tags, &op);
+  return engine_finish(c, op, status);
+}
+
+int engine_delete_whole(gorge_cache *c, const char *key) {
+  uint64_t op;
+  int status = engine_delete(c, key, &op);
+  return engine_finish(c, op, status);
+}
+
+int engine_invalidate_whole(gorge_cache *c, const char *tags) {
+  uint64_t op;
+  int status = engine_invalidate(c, tags, &op);
+  return engine_finish(c, op, status);
+}
+
+bool engine_quiet(gorge_cache *a, gorge_cache *b) {
+  for (int i = 0; i < 1000 && gorge_pending(a) + gorge_pending(b) > 0; i++) {
+    engine_turn(a, b, 5);
+  }
+  return engine_flights(a) + engine_flights(b) == 0 && gorge_pending(a) + gorge_pending(b) == 0;
+}
+
 bool engine_follows(gorge_cache *c) {
   return c->process->control != NULL && gorge_control_subscribed(c->process->control, c->watch);
 }

@@ -51,6 +51,12 @@ struct answer engine_await(gorge_cache *c, uint64_t op);
 void engine_turn(gorge_cache *a, gorge_cache *b, double ms);
 /* Starts with `status`, awaits and frees; returns the final status. */
 int engine_finish(gorge_cache *c, uint64_t op, int status);
+/* The same from the beginning: the final status of a write. */
+int engine_set_whole(gorge_cache *c, const char *key, const char *value, const char *tags);
+int engine_delete_whole(gorge_cache *c, const char *key);
+int engine_invalidate_whole(gorge_cache *c, const char *tags);
+/* Turns until neither of two nodes has anything under way, for 5 s at most. Returns whether that is so, and no fill is left. */
+bool engine_quiet(gorge_cache *a, gorge_cache *b);
 /* fetch, with the loader's value if asked to run it, until the operation is over; returns the value seen. Good until the next call. */
 const char *engine_get_or_fill(gorge_cache *c, const char *key, const char *value, int *status);
 uint64_t engine_counter(gorge_cache *c, enum gorge_counter counter);

@@ -65,11 +65,7 @@ static const char *load(gorge_cache *c, const char *key, const char *value) {
   return engine_get_or_fill(c, key, value, &status);
 }
 
-static int set(gorge_cache *c, const char *key, const char *value) {
-  uint64_t op;
-  int status = engine_set(c, key, value, NULL, &op);
-  return engine_finish(c, op, status);
-}
+static int set(gorge_cache *c, const char *key, const char *value) { return engine_set_whole(c, key, value, NULL); }
 
 static const struct gorge_words *words(const gorge_cache *c) { return gorge_zone_words(c->zone, c->ns); }
 

@@ -60,11 +60,7 @@ static int begin(void **state) {
 static int end(void **state) {
   (void)state;
   char answer[64];
-  bool clean = true;
-  for (int i = 0; i < 1000 && gorge_pending(a) + gorge_pending(b) > 0; i++) {
-    engine_turn(a, b, 5);
-  }
-  clean = engine_flights(a) + engine_flights(b) == 0 && gorge_pending(a) + gorge_pending(b) == 0;
+  bool clean = engine_quiet(a, b);
   gorge_cache_destroy(a);
   gorge_cache_destroy(b);
   for (int i = 0; i < CLUSTER_NODES; i++) {
@@ -85,18 +81,6 @@ static const char *key_of(int i) {
   static char key[16];
   snprintf(key, sizeof key, "key%d", i);
   return key;
-}
-
-static int set(gorge_cache *c, const char *key, const char *value, const char *tags) {
-  uint64_t op;
-  int status = engine_set(c, key, value, tags, &op);
-  return engine_finish(c, op, status);
-}
-
-static int delete_key(gorge_cache *c, const char *key) {
-  uint64_t op;
-  int status = engine_delete(c, key, &op);
-  return engine_finish(c, op, status);
 }
 
 static bool l1_has(gorge_cache *c, const char *key) { return engine_l1(c, key) != NULL; }
@@ -150,7 +134,7 @@ static void writes_are_heard_by_the_other_host(void **state) {
     engine_get_or_fill(b, key_of(i), "v", &status);
   }
   for (int i = 0; i < KEYS / 2; i++) {
-    assert_int_equal(delete_key(a, key_of(i)), GORGE_OK);
+    assert_int_equal(engine_delete_whole(a, key_of(i)), GORGE_OK);
     assert_true(TURN_UNTIL(!l1_has(b, key_of(i))));
   }
   assert_true(l1_has(b, key_of(KEYS - 1)));
@@ -165,7 +149,7 @@ static void a_lost_node_opens_its_own_breaker_alone(void **state) {
   (void)state;
   int dead = -1, alive = -1;
   for (int i = 0; i < KEYS; i++) {
-    assert_int_equal(set(a, key_of(i), "v", NULL), GORGE_OK);
+    assert_int_equal(engine_set_whole(a, key_of(i), "v", NULL), GORGE_OK);
     dead = server_of(a, key_of(i)) == 2 ? i : dead;
     alive = server_of(a, key_of(i)) == 1 ? i : alive;
   }
@@ -173,22 +157,22 @@ static void a_lost_node_opens_its_own_breaker_alone(void **state) {
   struct gorge_node_stats stats;
   support_redis_kill(&cluster.node[2]);
   for (int i = 0; i < 6; i++) {
-    assert_true(set(a, key_of(dead), "w", NULL) < 0);
-    assert_int_equal(set(a, key_of(alive), "w", NULL), GORGE_OK);
+    assert_true(engine_set_whole(a, key_of(dead), "w", NULL) < 0);
+    assert_int_equal(engine_set_whole(a, key_of(alive), "w", NULL), GORGE_OK);
   }
   assert_int_equal(gorge_node_read(a, node, &stats), GORGE_OK);
   assert_int_not_equal(stats.breaker, GORGE_BREAKER_CLOSED);
-  assert_true(TURN_UNTIL(set(a, key_of(dead), "w", NULL) == GORGE_ERR_BREAKER));
+  assert_true(TURN_UNTIL(engine_set_whole(a, key_of(dead), "w", NULL) == GORGE_ERR_BREAKER));
   assert_true(engine_counter(a, GORGE_COUNT_BREAKER_OPENS) > 0);
   struct gorge_stats all;
   gorge_stats_read(a, &all);
   assert_int_not_equal(all.breaker, GORGE_BREAKER_CLOSED);
   assert_int_equal(all.redis_state, GORGE_CONN_READY);
   for (int i = 0; i < 20; i++) {
-    assert_int_equal(set(a, key_of(alive), "w", NULL), GORGE_OK);
+    assert_int_equal(engine_set_whole(a, key_of(alive), "w", NULL), GORGE_OK);
   }
   assert_true(support_redis_restart(&cluster.node[2]));
-  assert_true(TURN_UNTIL(set(a, key_of(dead), "back", NULL) == GORGE_OK));
+  assert_true(TURN_UNTIL(engine_set_whole(a, key_of(dead), "back", NULL) == GORGE_OK));
   assert_true(TURN_UNTIL(gorge_node_read(a, node, &stats) == GORGE_OK && stats.breaker == GORGE_BREAKER_CLOSED));
   gorge_stats_read(a, &all);
   assert_int_equal(all.breaker, GORGE_BREAKER_CLOSED);
@@ -201,7 +185,7 @@ static void a_partition_of_a_lost_node_is_found_elsewhere(void **state) {
   (void)state;
   int dead = 0;
   struct gorge_names names;
-  while (set(a, key_of(dead), "v", NULL) != GORGE_OK || server_of(a, key_of(dead)) != 2) {
+  while (engine_set_whole(a, key_of(dead), "v", NULL) != GORGE_OK || server_of(a, key_of(dead)) != 2) {
     dead++;
   }
   const char *key = key_of(dead);
@@ -209,12 +193,12 @@ static void a_partition_of_a_lost_node_is_found_elsewhere(void **state) {
   uint32_t slot = gorge_names_slot(&names, gorge_partition_of(key, strlen(key), GORGE_PARTITIONS));
   a->breaker_config.timeout_ms = 60000;
   support_redis_kill(&cluster.node[2]);
-  assert_true(TURN_UNTIL(set(a, key, "w", NULL) == GORGE_ERR_BREAKER));
+  assert_true(TURN_UNTIL(engine_set_whole(a, key, "w", NULL) == GORGE_ERR_BREAKER));
   for (int i = 0; i < 100; i++) { /* what was asked when the node was lost has been answered */
     engine_turn(a, b, 5);
   }
   assert_true(support_cluster_give(&cluster, slot, 1));
-  assert_true(TURN_UNTIL(set(a, key, "w", NULL) == GORGE_OK));
+  assert_true(TURN_UNTIL(engine_set_whole(a, key, "w", NULL) == GORGE_OK));
   assert_int_equal(server_of(a, key), 1);
   assert_true(support_redis_restart(&cluster.node[2]));
   assert_true(support_cluster_give(&cluster, slot, 2));
@@ -243,7 +227,7 @@ static void the_subscriber_goes_to_another_node(void **state) {
     assert_true(TURN_UNTIL(support_cluster_is_well(&cluster)));
   }
   assert_true(TURN_UNTIL(engine_follows(a) && engine_follows(b)));
-  assert_true(TURN_UNTIL(set(a, "k", "v", NULL) == GORGE_OK));
+  assert_true(TURN_UNTIL(engine_set_whole(a, "k", "v", NULL) == GORGE_OK));
 }
 
 static void seeds_that_will_not_do(void **state) {

@@ -83,24 +83,6 @@ static int end(void **state) {
   return 0;
 }
 
-static int set(gorge_cache *c, const char *key, const char *value, const char *tags) {
-  uint64_t op;
-  int status = engine_set(c, key, value, tags, &op);
-  return engine_finish(c, op, status);
-}
-
-static int delete_key(gorge_cache *c, const char *key) {
-  uint64_t op;
-  int status = engine_delete(c, key, &op);
-  return engine_finish(c, op, status);
-}
-
-static int invalidate(gorge_cache *c, const char *tags) {
-  uint64_t op;
-  int status = engine_invalidate(c, tags, &op);
-  return engine_finish(c, op, status);
-}
-
 static int clear(gorge_cache *c) {
   uint64_t op;
   int status = gorge_clear_start(c, &op);
@@ -145,11 +127,12 @@ static uint64_t cursor(const gorge_cache *c, uint32_t i) {
 static void writes_of_all_partitions_are_heard(void **state) {
   (void)state;
   for (int i = 0; i < ALL; i++) {
-    assert_int_equal(set(b, keys[i], "old", "t u"), GORGE_OK);
+    assert_int_equal(engine_set_whole(b, keys[i], "old", "t u"), GORGE_OK);
   }
   load_all(a, "old");
   for (int i = 0; i < ALL; i++) {
-    assert_int_equal(i % 2 == 0 ? set(b, keys[i], "new", "t u") : delete_key(b, keys[i]), GORGE_OK);
+    assert_int_equal(i % 2 == 0 ? engine_set_whole(b, keys[i], "new", "t u") : engine_delete_whole(b, keys[i]),
+                     GORGE_OK);
   }
   assert_true(WAIT_UNTIL(in_l1(a) == 0));
   load_all(a, "new");
@@ -161,11 +144,11 @@ static void writes_of_all_partitions_are_heard(void **state) {
 static void a_tag_is_forgotten_in_all_partitions(void **state) {
   (void)state;
   for (int i = 0; i < ALL; i++) {
-    assert_int_equal(set(b, keys[i], "old", "t u"), GORGE_OK);
+    assert_int_equal(engine_set_whole(b, keys[i], "old", "t u"), GORGE_OK);
   }
   load_all(a, "old");
   load_all(b, "old");
-  assert_int_equal(invalidate(b, "u"), GORGE_OK);
+  assert_int_equal(engine_invalidate_whole(b, "u"), GORGE_OK);
   assert_int_equal(in_l1(b), 0); /* at once for the sender */
   for (int i = 0; i < ALL; i++) {
     assert_string_equal(load(b, keys[i], "new"), "new"); /* in L2 as well */
@@ -178,7 +161,7 @@ static void clear_forgets_all_partitions(void **state) {
   (void)state;
   uint64_t before[ALL];
   for (int i = 0; i < ALL; i++) {
-    assert_int_equal(set(b, keys[i], "old", NULL), GORGE_OK);
+    assert_int_equal(engine_set_whole(b, keys[i], "old", NULL), GORGE_OK);
   }
   load_all(a, "old");
   for (uint32_t i = 0; i < ALL; i++) {
@@ -218,8 +201,8 @@ static void the_next_message_shows_that_one_was_lost(void **state) {
     uint64_t last = synced(a);
     assert_true(WAIT_UNTIL(synced(a) != last)); /* all heartbeats have just come back */
     commit_untold(keys[i]);
-    assert_int_equal(delete_key(b, other[(i + 1) % ALL]), GORGE_OK); /* of another partition: shows nothing */
-    assert_int_equal(delete_key(b, other[i]), GORGE_OK);
+    assert_int_equal(engine_delete_whole(b, other[(i + 1) % ALL]), GORGE_OK); /* of another partition: shows nothing */
+    assert_int_equal(engine_delete_whole(b, other[i]), GORGE_OK);
     uint64_t told = gorge_clock_ms();
     assert_true(WAIT_UNTIL(engine_l1(a, keys[i]) == NULL));
     assert_true(gorge_clock_ms() - told < 400);
@@ -257,7 +240,7 @@ static void a_partition_that_cannot_be_asked_loses_the_contact(void **state) {
 static void all_is_lost_and_found(void **state) {
   (void)state;
   for (int i = 0; i < ALL; i++) {
-    assert_int_equal(set(b, keys[i], "old", "t"), GORGE_OK);
+    assert_int_equal(engine_set_whole(b, keys[i], "old", "t"), GORGE_OK);
   }
   load_all(a, "old");
   uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
@@ -266,7 +249,7 @@ static void all_is_lost_and_found(void **state) {
   assert_true(WAIT_UNTIL(engine_follows(a) && engine_follows(b)));
   assert_int_equal(in_l1(a), 0);
   for (int i = 0; i < ALL; i++) {
-    assert_int_equal(set(b, keys[i], "new", "t"), GORGE_OK);
+    assert_int_equal(engine_set_whole(b, keys[i], "new", "t"), GORGE_OK);
   }
   assert_true(WAIT_UNTIL(cursor(a, ALL - 1) == cursor(b, ALL - 1)));
   for (int i = 0; i < ALL; i++) {
@@ -278,13 +261,13 @@ static void all_is_lost_and_found(void **state) {
 static void what_was_queued_reaches_all_partitions(void **state) {
   (void)state;
   for (int i = 0; i < ALL; i++) {
-    assert_int_equal(set(b, keys[i], "old", "t"), GORGE_OK);
+    assert_int_equal(engine_set_whole(b, keys[i], "old", "t"), GORGE_OK);
   }
   load_all(b, "old");
   assert_true(WAIT_UNTIL(engine_follows(a)));
   say("DEL {1:t:30}:c");
   say("LPUSH {1:t:30}:c x"); /* no version is to be had in it */
-  assert_true(invalidate(a, "t") < 0);
+  assert_true(engine_invalidate_whole(a, "t") < 0);
   say("DEL {1:t:30}:c");
   assert_true(WAIT_UNTIL(in_l1(b) == 0));
   load_all(b, "new");
@@ -312,7 +295,7 @@ static void what_is_asked_for_from_outside_is_for_all_partitions(void **state) {
   } asked[] = {{GORGE_FORGET_TAG, "t"}, {GORGE_FORGET_ALL, ""}};
   for (size_t k = 0; k < sizeof asked / sizeof asked[0]; k++) {
     for (int i = 0; i < ALL; i++) {
-      assert_int_equal(set(b, keys[i], "old", "t"), GORGE_OK);
+      assert_int_equal(engine_set_whole(b, keys[i], "old", "t"), GORGE_OK);
     }
     load_all(a, "old");
     load_all(b, "old");
@@ -447,7 +430,7 @@ static void a_subscription_that_hears_nothing_is_given_up(void **state) {
   assert_int_equal(__atomic_load_n(&relay.subscribers, __ATOMIC_RELAXED), 1);
   load(a, keys[3], "old");
   __atomic_store_n(&relay.deaf, 1, __ATOMIC_RELAXED);
-  assert_int_equal(delete_key(b, keys[3]), GORGE_OK);
+  assert_int_equal(engine_delete_whole(b, keys[3]), GORGE_OK);
   uint64_t committed = gorge_clock_ms();
   assert_true(WAIT_UNTIL(engine_l1(a, keys[3]) == NULL));
   assert_true(gorge_clock_ms() - committed <= BOUND_MS + 100);

@@ -39,10 +39,7 @@ static int begin(void **state) {
 static int end(void **state) {
   (void)state;
   char answer[64];
-  for (int i = 0; i < 1000 && gorge_pending(a) + gorge_pending(b) > 0; i++) {
-    engine_turn(a, b, 5);
-  }
-  bool clean = engine_flights(a) + engine_flights(b) == 0 && gorge_pending(a) + gorge_pending(b) == 0;
+  bool clean = engine_quiet(a, b);
   gorge_cache_destroy(a);
   gorge_cache_destroy(b);
   return clean && support_redis_command(&redis, "FLUSHALL", answer, sizeof answer) ? 0 : -1;
@@ -66,24 +63,6 @@ static const char *get(gorge_cache *c, const char *key, const char *loaded) {
 static bool l1_is(gorge_cache *c, const char *key, const char *value) {
   const char *seen = engine_l1(c, key);
   return value == NULL ? seen == NULL : seen != NULL && strcmp(seen, value) == 0;
-}
-
-static int set(gorge_cache *c, const char *key, const char *value, const char *tags) {
-  uint64_t op;
-  int status = engine_set(c, key, value, tags, &op);
-  return engine_finish(c, op, status);
-}
-
-static int delete_key(gorge_cache *c, const char *key) {
-  uint64_t op;
-  int status = engine_delete(c, key, &op);
-  return engine_finish(c, op, status);
-}
-
-static int invalidate(gorge_cache *c, const char *tags) {
-  uint64_t op;
-  int status = engine_invalidate(c, tags, &op);
-  return engine_finish(c, op, status);
 }
 
 static void what_one_node_fills_the_other_finds(void **state) {
@@ -144,11 +123,11 @@ static void writes_are_heard_on_the_other_node(void **state) {
   get(b, "k", "?");
   get(b, "unrelated", "stays");
   uint64_t resyncs = engine_counter(b, GORGE_COUNT_RESYNCS);
-  assert_int_equal(set(a, "k", "new", NULL), GORGE_OK);
+  assert_int_equal(engine_set_whole(a, "k", "new", NULL), GORGE_OK);
   assert_true(l1_is(a, "k", "new"));
   assert_true(TURN_UNTIL(l1_is(b, "k", NULL)));
   assert_string_equal(get(b, "k", "?"), "new");
-  assert_int_equal(delete_key(b, "k"), GORGE_OK);
+  assert_int_equal(engine_delete_whole(b, "k"), GORGE_OK);
   assert_true(l1_is(b, "k", NULL));
   assert_true(TURN_UNTIL(l1_is(a, "k", NULL)));
   assert_string_equal(get(a, "k", "newest"), "newest");
@@ -159,17 +138,17 @@ static void writes_are_heard_on_the_other_node(void **state) {
 static void tags_are_heard_on_the_other_node_whoever_named_them(void **state) {
   (void)state;
   uint64_t op;
-  assert_int_equal(set(a, "named", "v", "t1 t2"), GORGE_OK);
+  assert_int_equal(engine_set_whole(a, "named", "v", "t1 t2"), GORGE_OK);
   assert_int_equal(engine_fetch(a, "late", NULL, &op), GORGE_PENDING);
   assert_int_equal(engine_await(a, op).status, GORGE_LEASE);
   assert_int_equal(engine_finish(a, op, engine_fill_tagged(a, op, "v", "t2")), GORGE_STORED);
-  assert_int_equal(set(a, "other", "v", "t3"), GORGE_OK);
+  assert_int_equal(engine_set_whole(a, "other", "v", "t3"), GORGE_OK);
   const char *keys[] = {"named", "late", "other"};
   for (int i = 0; i < 3; i++) { /* node b names no tags: the value brings them */
     assert_string_equal(get(b, keys[i], "?"), "v");
     assert_true(l1_is(b, keys[i], "v"));
   }
-  assert_int_equal(invalidate(a, "t2"), GORGE_OK);
+  assert_int_equal(engine_invalidate_whole(a, "t2"), GORGE_OK);
   for (int i = 0; i < 2; i++) {
     assert_true(l1_is(a, keys[i], NULL));
     assert_true(TURN_UNTIL(l1_is(b, keys[i], NULL)));
@@ -187,18 +166,18 @@ static void an_invalidation_on_one_node_refuses_the_fill_of_the_other(void **sta
     assert_int_equal(engine_fetch(a, "k", how == 2 ? "tag" : NULL, &op), GORGE_PENDING);
     assert_int_equal(engine_await(a, op).status, GORGE_LEASE);
     if (how == 0) {
-      assert_int_equal(delete_key(b, "k"), GORGE_OK);
+      assert_int_equal(engine_delete_whole(b, "k"), GORGE_OK);
     } else if (how == 1) {
-      assert_int_equal(set(b, "k", "set", NULL), GORGE_OK);
+      assert_int_equal(engine_set_whole(b, "k", "set", NULL), GORGE_OK);
     } else {
-      assert_int_equal(invalidate(b, "tag"), GORGE_OK);
+      assert_int_equal(engine_invalidate_whole(b, "tag"), GORGE_OK);
     }
     int status = how == 3 ? engine_fill_tagged(a, op, "old", "tag") : engine_fill(a, op, "old");
     assert_int_equal(engine_finish(a, op, status), GORGE_REFUSED);
     assert_true(l1_is(a, "k", NULL));
     if (how == 1) {
       assert_string_equal(get(a, "k", "?"), "set");
-      assert_int_equal(delete_key(b, "k"), GORGE_OK);
+      assert_int_equal(engine_delete_whole(b, "k"), GORGE_OK);
       assert_true(TURN_UNTIL(l1_is(a, "k", NULL)));
     }
     assert_int_equal(engine_lookup(b, "k", &op), GORGE_PENDING);
@@ -264,7 +243,7 @@ static void a_cache_that_is_destroyed_leaves_the_journal_to_another(void **state
     char answer[64];
     assert_true(support_redis_command(&redis, "CLIENT KILL TYPE pubsub", answer, sizeof answer));
     assert_true(l1_is(b, "k", "v"));
-    assert_int_equal(delete_key(a, "k"), GORGE_OK);
+    assert_int_equal(engine_delete_whole(a, "k"), GORGE_OK);
     assert_true(TURN_UNTIL(l1_is(b, "k", NULL)));
     assert_true(TURN_UNTIL(engine_follows(a) && engine_follows(b)));
   }
@@ -286,20 +265,20 @@ static void redis_comes_and_goes(void **state) {
     int status;
     (void)engine_get_or_fill(a, key, value, &status);
     assert_true(status == GORGE_HIT || status == GORGE_STORED || status == GORGE_REFUSED);
-    int stored = set(b, key, value, NULL);
+    int stored = engine_set_whole(b, key, value, NULL);
     assert_true(stored <= GORGE_OK);
     if (stored == GORGE_OK &&
         !gorge_backlog_empty(b->zone, b->ns)) { /* what was missed is carried out now, and forgets */
       assert_true(TURN_UNTIL(gorge_backlog_empty(b->zone, b->ns)));
-      assert_int_equal(set(b, key, value, NULL), GORGE_OK);
+      assert_int_equal(engine_set_whole(b, key, value, NULL), GORGE_OK);
     }
     /* a Redis that has lost its memory makes L1 forget: then the value is there, else it is here */
     assert_string_equal(engine_get_or_fill(b, key, "older", &status), value);
-    assert_true(delete_key(b, key) <= GORGE_OK);
+    assert_true(engine_delete_whole(b, key) <= GORGE_OK);
     assert_true(l1_is(b, key, NULL));
   }
   assert_true(TURN_UNTIL(engine_follows(a) && engine_follows(b) && gorge_backlog_empty(b->zone, b->ns)));
-  assert_true(TURN_UNTIL(set(b, "k", "again", NULL) == GORGE_OK));
+  assert_true(TURN_UNTIL(engine_set_whole(b, "k", "again", NULL) == GORGE_OK));
   assert_true(TURN_UNTIL(!l1_is(a, "k", "v"))); /* the journal is new: what was before is not trusted */
   assert_string_equal(get(a, "k", "?"), "again");
   assert_true(engine_counter(a, GORGE_COUNT_DROPPED_WRITES) + engine_counter(b, GORGE_COUNT_DROPPED_WRITES) > 0);
@@ -313,17 +292,17 @@ static void redis_stands_still(void **state) {
   config.timeout_ms = 60;
   b = engine_cache(&config);
   assert_string_equal(get(b, "k", "old"), "old");
-  assert_int_equal(delete_key(b, "k"), GORGE_OK);
+  assert_int_equal(engine_delete_whole(b, "k"), GORGE_OK);
   kill(redis.pid, SIGSTOP);
   uint64_t op;
   assert_int_equal(engine_fetch(b, "k", NULL, &op), GORGE_PENDING);
   assert_int_equal(engine_await(b, op).status, GORGE_LEASE);
   assert_int_equal(engine_finish(b, op, engine_fill(b, op, "here")), GORGE_STORED);
   assert_true(l1_is(b, "k", "here"));
-  assert_int_equal(set(b, "k", "newer", NULL), GORGE_ERR_TIMEOUT);
+  assert_int_equal(engine_set_whole(b, "k", "newer", NULL), GORGE_ERR_TIMEOUT);
   assert_true(l1_is(b, "k", "newer"));
   kill(redis.pid, SIGCONT);
-  assert_true(TURN_UNTIL(set(b, "k", "newest", NULL) == GORGE_OK));
+  assert_true(TURN_UNTIL(engine_set_whole(b, "k", "newest", NULL) == GORGE_OK));
   assert_true(l1_is(b, "k", "newest"));
   assert_int_equal(engine_lookup(a, "k", &op), GORGE_PENDING);
   struct answer answer = engine_await(a, op);

@@ -39,10 +39,7 @@ static int begin(void **state) {
 static int end(void **state) {
   (void)state;
   char answer[64];
-  for (int i = 0; i < 1000 && gorge_pending(a) + gorge_pending(b) > 0; i++) {
-    engine_turn(a, b, 5);
-  }
-  bool clean = engine_flights(a) + engine_flights(b) == 0 && gorge_pending(a) + gorge_pending(b) == 0;
+  bool clean = engine_quiet(a, b);
   gorge_cache_destroy(a);
   gorge_cache_destroy(b);
   return clean && support_redis_command(&redis, "FLUSHALL", answer, sizeof answer) ? 0 : -1;
@@ -66,12 +63,6 @@ static int explain(gorge_cache *c, const char *key, const char *tags) {
   return at.status;
 }
 
-static int set(gorge_cache *c, const char *key, const char *value, const char *tags) {
-  uint64_t op;
-  int status = engine_set(c, key, value, tags, &op);
-  return engine_finish(c, op, status);
-}
-
 static void command(const char *text, char *answer, size_t size) {
   assert_true(support_redis_command(&redis, text, answer, size));
 }
@@ -80,7 +71,7 @@ static void a_value_its_tags_and_no_lease(void **state) {
   (void)state;
   assert_int_equal(explain(a, "k", NULL), GORGE_OK);
   assert_true(at.state == GORGE_LOOK_NONE && at.ntags == 0 && at.lease_ms == 0 && at.epoch > 0 && at.epoch == at.asked);
-  assert_int_equal(set(b, "k", "value", "one two"), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "k", "value", "one two"), GORGE_OK);
   assert_int_equal(explain(a, "k", "two three"), GORGE_OK);
   assert_int_equal(at.state, GORGE_LOOK_GOOD);
   assert_true(at.size == 5 && at.kind == GORGE_KIND_STRING && at.version > 0 && at.queued == 0);
@@ -97,7 +88,7 @@ static void a_value_its_tags_and_no_lease(void **state) {
 static void a_tag_invalidated_elsewhere_tells_its_version(void **state) {
   (void)state;
   uint64_t op;
-  assert_int_equal(set(b, "k", "value", "one two"), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "k", "value", "one two"), GORGE_OK);
   int status = engine_invalidate(b, "two", &op);
   assert_int_equal(engine_finish(b, op, status), GORGE_OK);
   assert_int_equal(explain(a, "k", NULL), GORGE_OK);
@@ -161,7 +152,7 @@ static void a_redis_that_lost_its_memory_is_left_so(void **state) {
   (void)state;
   char answer[64];
   uint64_t epoch;
-  assert_int_equal(set(b, "k", "value", NULL), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "k", "value", NULL), GORGE_OK);
   assert_int_equal(explain(a, "k", NULL), GORGE_OK);
   epoch = at.epoch;
   command("FLUSHALL", answer, sizeof answer);
@@ -173,7 +164,7 @@ static void a_redis_that_lost_its_memory_is_left_so(void **state) {
 static void what_waits_for_redis_is_not_asked_for(void **state) {
   (void)state;
   uint32_t owner = a->process->owner.id;
-  assert_int_equal(set(b, "k", "value", "tag"), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "k", "value", "tag"), GORGE_OK);
   gorge_backlog_add(a->zone, owner, a->ns, GORGE_BACKLOG_TAG, "tag", 3);
   assert_int_equal(explain(a, "k", NULL), GORGE_OK);
   if (at.queued > 0) { /* the control thread may have told Redis already */
@@ -187,7 +178,7 @@ static void nothing_of_it_is_counted(void **state) {
   (void)state;
   struct gorge_stats before, after;
   char text[256], answer[64];
-  assert_int_equal(set(b, "k", "value", "tag"), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "k", "value", "tag"), GORGE_OK);
   assert_int_equal(explain(a, "k", NULL), GORGE_OK);
   snprintf(text, sizeof text, "LPUSH {1:t:0}:%llu:v:wrong nonsense", (unsigned long long)at.epoch);
   command(text, answer, sizeof answer);

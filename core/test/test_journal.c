@@ -82,24 +82,6 @@ static void say_of_journals(int fd, const char *command, const char *rest) {
   }
 }
 
-static int set(gorge_cache *c, const char *key, const char *value, const char *tags) {
-  uint64_t op;
-  int status = engine_set(c, key, value, tags, &op);
-  return engine_finish(c, op, status);
-}
-
-static int delete_key(gorge_cache *c, const char *key) {
-  uint64_t op;
-  int status = engine_delete(c, key, &op);
-  return engine_finish(c, op, status);
-}
-
-static int invalidate(gorge_cache *c, const char *tags) {
-  uint64_t op;
-  int status = engine_invalidate(c, tags, &op);
-  return engine_finish(c, op, status);
-}
-
 static uint32_t partition_of(const char *key) { return gorge_partition_of(key, strlen(key), engine_partitions); }
 
 static const char *get(gorge_cache *c, const char *key) {
@@ -110,11 +92,11 @@ static const char *get(gorge_cache *c, const char *key) {
 
 /* What a has in L1 before it is cut off. */
 static void fill_node_a(void) {
-  assert_int_equal(set(b, "deleted", "old", NULL), GORGE_OK);
-  assert_int_equal(set(b, "replaced", "old", NULL), GORGE_OK);
-  assert_int_equal(set(b, "tagged", "old", "t1"), GORGE_OK);
-  assert_int_equal(set(b, "unrelated", "stays", "t2"), GORGE_OK);
-  assert_int_equal(delete_key(b, "last"), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "deleted", "old", NULL), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "replaced", "old", NULL), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "tagged", "old", "t1"), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "unrelated", "stays", "t2"), GORGE_OK);
+  assert_int_equal(engine_delete_whole(b, "last"), GORGE_OK);
   assert_true(WAIT_UNTIL(engine_counter(a, GORGE_COUNT_MESSAGES) >= 5)); /* else a late one removes what is read now */
   const char *keys[] = {"deleted", "replaced", "tagged", "unrelated"};
   for (int i = 0; i < 4; i++) {
@@ -143,9 +125,9 @@ static void unheard(void (*what)(void)) {
 }
 
 static void change(void) {
-  assert_int_equal(delete_key(b, "deleted"), GORGE_OK);
-  assert_int_equal(set(b, "replaced", "new", NULL), GORGE_OK);
-  assert_int_equal(invalidate(b, "t1"), GORGE_OK);
+  assert_int_equal(engine_delete_whole(b, "deleted"), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "replaced", "new", NULL), GORGE_OK);
+  assert_int_equal(engine_invalidate_whole(b, "t1"), GORGE_OK);
 }
 
 static void nothing_old_is_left(void) {
@@ -171,7 +153,7 @@ static void what_was_missed_is_read_in_the_journal(void **state) {
   nothing_old_is_left();
   the_rest_stays(a);
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
-  assert_int_equal(delete_key(b, "unrelated"), GORGE_OK); /* and it hears again */
+  assert_int_equal(engine_delete_whole(b, "unrelated"), GORGE_OK); /* and it hears again */
   assert_true(WAIT_UNTIL(engine_l1(a, "unrelated") == NULL));
 }
 
@@ -247,7 +229,7 @@ static void change_and_lose_the_journal(void) {
 
 static void change_and_trim(void) {
   change();
-  assert_int_equal(set(b, "x", "x", NULL), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "x", "x", NULL), GORGE_OK);
   say_of_journals(admin, "XTRIM", " MAXLEN 1");
 }
 
@@ -259,7 +241,7 @@ static void change_and_empty_the_journal(void) {
 static void change_and_lose_all(void) {
   change();
   say(admin, "FLUSHALL\r\n", "\r\n");
-  assert_int_equal(set(b, "replaced", "new", NULL), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "replaced", "new", NULL), GORGE_OK);
 }
 
 static void a_gap_in_the_journal_forgets_l1(void **state) {
@@ -348,7 +330,7 @@ static void a_holder_that_stood_still_gives_way_and_changes_nothing(void **state
   change();
   nothing_old_is_left();
   assert_true(WAIT_UNTIL(engine_follows(a)));
-  assert_int_equal(set(b, "replaced", "newer", NULL), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "replaced", "newer", NULL), GORGE_OK);
   assert_true(WAIT_UNTIL(engine_l1(a, "replaced") == NULL));
   assert_string_equal(get(a, "replaced"), "newer");
   const uint64_t *word = &gorge_zone_cursors(a->zone, a->ns, engine_partitions)[partition_of("replaced")];
@@ -369,9 +351,9 @@ static void after_an_absence_l1_is_closed_until_the_journal_is_read(void **state
   (void)state;
   struct gorge_config config = engine_config(engine_zone_name(), redis.path, GORGE_CONFIG_INLINE);
   gorge_cache *c = engine_cache(&config); /* of b's zone */
-  assert_int_equal(set(b, "deleted", "old", NULL), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "deleted", "old", NULL), GORGE_OK);
   assert_non_null(get(b, "deleted"));
-  assert_int_equal(set(b, "unrelated", "stays", NULL), GORGE_OK);
+  assert_int_equal(engine_set_whole(b, "unrelated", "stays", NULL), GORGE_OK);
   gorge_cache_destroy(b);
   b = a;
   change();
