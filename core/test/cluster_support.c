@@ -107,6 +107,16 @@ int support_cluster_owner(uint32_t slot) {
   return i;
 }
 
+/* A node does not give away a slot of which it has keys. */
+static bool empty_slot(const struct support_redis *r, uint32_t slot) {
+  char command[192];
+  snprintf(command, sizeof command,
+           "EVAL \"for _,k in ipairs(redis.call('CLUSTER','GETKEYSINSLOT',%u,100000)) do redis.call('DEL',k) end "
+           "return 0\" 0",
+           slot);
+  return tell(r, command);
+}
+
 bool support_cluster_give(struct support_cluster *c, uint32_t slot, int to) {
   char id[96], command[128];
   if (!support_redis_command(&c->node[to], "CLUSTER MYID", id, sizeof id) || strncmp(id, "$40\r\n", 5) != 0) {
@@ -115,7 +125,7 @@ bool support_cluster_give(struct support_cluster *c, uint32_t slot, int to) {
   snprintf(command, sizeof command, "CLUSTER SETSLOT %u NODE %.40s", slot, id + 5);
   for (int i = 0; i < CLUSTER_NODES; i++) { /* the one that gets it first */
     const struct support_redis *r = &c->node[(to + i) % CLUSTER_NODES];
-    if (r->pid > 0 && !tell(r, command)) {
+    if (r->pid > 0 && ((i > 0 && !empty_slot(r, slot)) || !tell(r, command))) {
       return false;
     }
   }

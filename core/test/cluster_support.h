@@ -23,7 +23,7 @@ void support_cluster_stop(struct support_cluster *c);
 bool support_cluster_is_well(struct support_cluster *c);
 /* The node that has the slot in the beginning. */
 int support_cluster_owner(uint32_t slot);
-/* Gives a slot, in which there must be no key, to another node, as all that run hear at once. Returns success. */
+/* Gives a slot to another node, as all that run hear at once; what the others have in it is lost. Returns success. */
 bool support_cluster_give(struct support_cluster *c, uint32_t slot, int to);
 
 #endif
