@@ -17,9 +17,28 @@ JOBS=${JOBS:-$(nproc)}
 
 logs=$BUILD/test/logs
 passed=0 failed=0 skipped=0
-failures=()
+failures=() details=() # what failed, and what its log says of it
 
 mkdir -p "$logs"
+
+# failure WHAT LOG: told again at the end.
+failure() {
+  failures+=("$1")
+  details+=("$(awk -f core/tools/what_failed.awk "$2")")
+}
+
+# The last lines of a long log are what is kept of it: they say what failed and why, in 120 lines beside the names.
+tell_failures() {
+  local i line left=120
+  [ "${#failures[@]}" -gt 0 ] || return 0
+  printf '\nfailed:\n'
+  for i in "${!failures[@]}"; do
+    printf '  %s\n' "${failures[$i]}"
+    while IFS= read -r line; do
+      [ -z "$line" ] || [ "$((left--))" -le 0 ] || printf '    | %s\n' "$line"
+    done <<< "${details[$i]}"
+  done
+}
 
 # count NAME PASSED FAILED SKIPPED STATUS LOG SECONDS: one program's result, told in one line; its log when it failed.
 count() {
@@ -37,7 +56,7 @@ count() {
   if [ -n "$why" ] && [ "$f" -eq 0 ]; then f=1; fi
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
   if [ "$f" -gt 0 ]; then
-    failures+=("$name: $f failed${why:+, $why}")
+    failure "$name: $f failed${why:+, $why}" "$log"
     echo "FAIL $name: $p passed, $f failed${why:+, $why} (${seconds}s)"
     grep -vE '^(\[ RUN      \]|\[       OK \]|\[----------\])' "$log" | tail -n 400 | sed 's/^/  | /'
   else
@@ -65,9 +84,10 @@ count_busted() {
     END { print p + 0, f + 0, s + 0 }' "$1"
 }
 
+# broken WHAT: what it is about does not build, or is not there.
 broken() {
   failed=$((failed + 1))
-  failures+=("$1")
+  failure "$1" "$logs/make.log"
   echo "FAIL $1"
 }
 
@@ -203,10 +223,7 @@ for suite in "$@"; do
   esac
 done
 
-if [ "${#failures[@]}" -gt 0 ]; then
-  printf '\nfailed:\n'
-  printf '  %s\n' "${failures[@]}"
-fi
+tell_failures
 total="$passed passed, $failed failed"
 [ "$skipped" -eq 0 ] || total="$total, $skipped skipped"
 echo "$total"
