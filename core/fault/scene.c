@@ -14,6 +14,7 @@
 #include "fault/step.h"
 #include "flight/table.h"
 #include "shm/layout.h"
+#include "test/seeds.h"
 
 const char FAULT_TARGET[] = "the key";
 static const char FLIGHT[] = "the flight";
@@ -119,15 +120,12 @@ static void make_gone(struct fault_scene *s) {
   gorge_l1_bump_epoch(s->l1.zone, 1);
 }
 
-/* Before anything is hashed with them. */
+/* All that chance chose when the zone was made. */
 static void set_seeds(struct fault_scene *s, uint64_t seed) {
   struct gorge_zone_header *h = s->l1.zone->header;
+  seeds_set(s->l1.zone, seed);
   h->boot_id = proc_random(&seed);
   h->hash_seed = proc_random(&seed);
-  gorge_l1_header(s->l1.zone)->seed = proc_random(&seed);
-  for (int i = 0; i < GORGE_NAMESPACES; i++) {
-    h->words[i].salt = (uint64_t)proc_random(&seed) << 32 | proc_random(&seed);
-  }
 }
 
 static void name_all(struct fault_scene *s) {

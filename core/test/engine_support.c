@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "test/drive_support.h"
 #include "test/engine_support.h"
+#include "test/seeds.h"
 
 static char zone_name[GORGE_NAME_MAX + 1];
 
@@ -49,6 +50,7 @@ gorge_cache *engine_cache(const struct gorge_config *config) {
   if (gorge_cache_create(config, &c, err, sizeof err) != GORGE_OK) {
     fail_msg("cache: %s", err);
   }
+  seeds_set(c->zone, 1);
   return c;
 }
 

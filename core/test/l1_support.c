@@ -12,6 +12,7 @@
 
 #include "base/hash.h"
 #include "test/l1_support.h"
+#include "test/seeds.h"
 
 static struct gorge_l1_shape wanted;
 enum { BUFFER_SIZE = 2 << 20 };
@@ -40,6 +41,7 @@ struct l1 l1_open(uint64_t size_bytes, uint32_t shards, uint32_t buckets) {
   int len = snprintf(name, sizeof name, "l1 test %d", ++number);
   wanted = (struct gorge_l1_shape){.shards = shards, .buckets = buckets};
   assert_int_equal(gorge_zone_open(name, (size_t)len, size_bytes, 0, init_wanted, &l1.zone, NULL), GORGE_OK);
+  seeds_set(l1.zone, 1);
   assert_int_equal(gorge_owner_claim(l1.zone, GORGE_THREAD_MAIN, &l1.owner), GORGE_OK);
   return l1;
 }

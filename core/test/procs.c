@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "test/procs.h"
+#include "test/seeds.h"
 
 static bool in_child;
 
@@ -116,6 +117,7 @@ struct gorge_zone *proc_zone(int (*init)(struct gorge_zone *)) {
   struct gorge_zone *zone;
   int len = snprintf(name, sizeof name, "test %d", ++number);
   must(gorge_zone_open(name, (size_t)len, GORGE_ZONE_SIZE_MIN, 0, init, &zone, NULL) == GORGE_OK, "zone");
+  seeds_set(zone, 1);
   return zone;
 }
 
