@@ -76,7 +76,8 @@ int gorge_control_wake_fd(struct gorge_control *control);
  * every 500 ms; the first time at once) and, when elected, subscribes, reads in the journal what was published
  * before, and calls the hooks (in the control thread, with its owner for use with l1):
  *   message  one message, heard or read; may come twice
- *   resync   messages were missed that the journal does not have (any more): nothing from before now can be trusted
+ *   resync   messages were missed that the journal does not have (any more): nothing from before now can be trusted. Each partition of a
+ *            namespace finds that out for itself; `first` once for all that one loss means
  * Neither may block, or call watch, unwatch or stop.
  */
 struct gorge_control_namespace {
@@ -92,7 +93,7 @@ struct gorge_control_namespace {
   uint64_t freshness_bound_ms; /* see drive/control_contact.c; not 0 */
   uint64_t disconnected_ttl_ms;
   void *ctx;
-  void (*resync)(void *ctx, const struct gorge_owner *control_owner, uint64_t now_ms);
+  void (*resync)(void *ctx, const struct gorge_owner *control_owner, bool first, uint64_t now_ms);
   void (*message)(void *ctx, const struct gorge_owner *control_owner, const struct gorge_message *m, uint64_t now_ms);
   /*
    * What somebody asks for through the mailbox (sync/mailbox.h): this host forgets it, before Redis is told (GORGE_PENDING) and

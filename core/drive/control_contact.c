@@ -87,10 +87,23 @@ static uint64_t oldest_ms(const struct gorge_watch *w) {
   return oldest;
 }
 
+void gorge_contact_missed(struct gorge_watch *w, struct gorge_follow *f, uint64_t now_ms) {
+  bool first = w->loss_ms == 0 || (f != NULL && f->loss == w->loss);
+  if (first) {
+    w->loss++;
+    w->loss_ms = now_ms;
+  }
+  if (f != NULL) {
+    f->loss = w->loss;
+  }
+  w->n.resync(w->n.ctx, &w->control->owner, first, now_ms);
+}
+
 void gorge_contact_confirm(struct gorge_follow *f, uint64_t at_ms) {
   struct gorge_watch *w = f->watch;
   f->confirmed_ms = at_ms > f->confirmed_ms ? at_ms : f->confirmed_ms; /* less: an echo that was overtaken */
   at_ms = oldest_ms(w);
+  w->loss_ms = at_ms > w->loss_ms ? 0 : w->loss_ms;
   if (at_ms == 0 || (at_ms < confirmed_ms(w) && contact_of(w) == GORGE_CONTACT_HELD)) {
     return;
   }
@@ -202,7 +215,7 @@ static void age(struct gorge_watch *w, uint64_t now_ms) {
   if (contact_of(w) != GORGE_CONTACT_LOST || next_ms < until_ms || !hold(w, now_ms)) {
     return;
   }
-  w->n.resync(w->n.ctx, &w->control->owner, now_ms);
+  gorge_contact_missed(w, NULL, now_ms);
   be_away(w);
 }
 

@@ -52,6 +52,7 @@ struct gorge_follow {
   uint64_t beat_ms;                /* the same */
   uint64_t taken_ms;               /* when the last one that Redis took was sent */
   uint64_t heard_ms;               /* when the last one that came back was sent */
+  uint64_t loss;                   /* the last of the watch's losses that it was part of */
   uint64_t unheard_ms; /* when the first one was sent that Redis took, but that did not come back since; 0: none */
 };
 
@@ -71,6 +72,7 @@ struct gorge_watch {
   struct gorge_ev_l2 *l2_link;
   uint64_t own;                   /* id of the channel of its heartbeats, anew with each subscriber */
   uint64_t beat_ms;               /* between two heartbeats of a partition */
+  uint64_t loss, loss_ms;         /* see gorge_contact_missed */
   struct gorge_l2_request replay; /* of a queued invalidation, in flight while `replaying` */
   bool replaying;
   uint64_t replay_clear; /* the clear that `replay` carries out, else 0 */
@@ -202,6 +204,11 @@ void gorge_contact_begin(struct gorge_watch *w);
 void gorge_contact_end(struct gorge_watch *w);
 /* All that Redis had committed in the partition at that moment has taken effect here. */
 void gorge_contact_confirm(struct gorge_follow *f, uint64_t at_ms);
+/*
+ * Messages may have been missed, in a partition (NULL: in any): L1 is forgotten. For people all that is found until each partition has been
+ * confirmed again is one loss, unless a partition finds it twice.
+ */
+void gorge_contact_missed(struct gorge_watch *w, struct gorge_follow *f, uint64_t now_ms);
 /* A heartbeat of this host has come back. */
 void gorge_contact_echo(struct gorge_watch *w, const struct gorge_message *m, uint64_t now_ms);
 /* Redis, or one of its partitions, cannot be reached. */

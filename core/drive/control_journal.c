@@ -93,7 +93,7 @@ static void on_journal(struct gorge_l2_request *rq, const struct gorge_l2_result
     return;
   }
   if (GORGE_CHECKS(JOURNAL) && r->status == GORGE_MISS) {
-    w->n.resync(w->n.ctx, &w->control->owner, now_ms);
+    gorge_contact_missed(w, f, now_ms);
   }
   if (!catch_up(f, r->version)) {
     f->sync = GORGE_SYNC_DUE;

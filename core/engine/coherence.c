@@ -69,11 +69,13 @@ static void learned(void *ctx, uint32_t partition, uint64_t seen, uint64_t epoch
   }
 }
 
-static void resync(void *ctx, const struct gorge_owner *owner, uint64_t now_ms) {
+static void resync(void *ctx, const struct gorge_owner *owner, bool first, uint64_t now_ms) {
   struct watch *w = ctx;
-  count(w, owner, GORGE_COUNT_RESYNCS);
   gorge_l1_bump_epoch(w->zone, w->ns);
-  tell(w, GORGE_EVENT_RESYNC, 0, NULL, 0, now_ms);
+  if (first) {
+    count(w, owner, GORGE_COUNT_RESYNCS);
+    tell(w, GORGE_EVENT_RESYNC, 0, NULL, 0, now_ms);
+  }
 }
 
 static void message(void *ctx, const struct gorge_owner *owner, const struct gorge_message *m, uint64_t now_ms) {

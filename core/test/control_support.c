@@ -115,10 +115,10 @@ int fixture_clean(void **state) {
   return WAIT_UNTIL(support_count("/proc/self/task") == fixture.tasks) ? 0 : -1;
 }
 
-static void on_resync(void *ctx, const struct gorge_owner *owner, uint64_t now_ms) {
+static void on_resync(void *ctx, const struct gorge_owner *owner, bool first, uint64_t now_ms) {
   struct seen *s = ctx;
   (void)now_ms;
-  if (gorge_owner_alive(fixture.zone, owner->id)) {
+  if (first && gorge_owner_alive(fixture.zone, owner->id)) {
     __atomic_add_fetch(&s->resyncs, 1, __ATOMIC_RELEASE);
   }
 }

@@ -135,6 +135,28 @@ static void a_journal_that_lost_its_memory_forgets_l1(void **state) {
   assert_true(WAIT_UNTIL(engine_follows(a)));
 }
 
+/* The oldest confirmation of a partition. */
+static uint64_t synced(const gorge_cache *c) {
+  return __atomic_load_n(&gorge_zone_journal(c->zone, c->ns)->synced_ms, __ATOMIC_RELAXED);
+}
+
+/* Each partition finds out for itself that its journal is another one. For people that is one loss. */
+static void a_loss_counts_once_however_many_partitions_find_it(void **state) {
+  (void)state;
+  char command[128];
+  snprintf(command, sizeof command, "EVAL \"for i = 0, %u do redis.call('DEL', '{1:t:' .. i .. '}:j') end\" 0",
+           engine_partitions - 1);
+  assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), 1); /* a host that is new has no place in the journals */
+  for (uint64_t losses = 2; losses <= 3; losses++) {
+    load(a, "k", "v");
+    say(command);
+    uint64_t lost = gorge_clock_ms();
+    assert_true(WAIT_UNTIL(synced(a) > lost));
+    assert_null(engine_l1(a, "k"));
+    assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), losses);
+  }
+}
+
 /* Redis stands still, and nobody says so: the word runs out by itself. */
 static void silence_closes_l1_in_time(void **state) {
   (void)state;
@@ -156,6 +178,7 @@ static void silence_closes_l1_in_time(void **state) {
 static void without_contact_old_entries_end_and_new_ones_are_young(void **state) {
   (void)state;
   load(a, "before", "v");
+  uint64_t resyncs = engine_counter(a, GORGE_COUNT_RESYNCS);
   support_redis_kill(&redis);
   assert_true(WAIT_UNTIL(life_max(a) == DISCONNECTED_MS));
   uint64_t lost = gorge_clock_ms();
@@ -177,6 +200,7 @@ static void without_contact_old_entries_end_and_new_ones_are_young(void **state)
   assert_true(support_redis_restart(&redis));
   assert_true(WAIT_UNTIL(engine_follows(a) && life_max(a) == 0));
   assert_true(fresh_until(a) < GORGE_FRESH_ALWAYS);
+  assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs + 1); /* it came back with nothing: still one loss */
 }
 
 static int touch(gorge_cache *c, const char *key, double ttl_ms) {
@@ -260,6 +284,7 @@ int main(void) {
       TEST(heartbeats_keep_l1_open),
       TEST(a_message_that_was_lost_is_found_within_the_bound),
       TEST(a_journal_that_lost_its_memory_forgets_l1),
+      TEST(a_loss_counts_once_however_many_partitions_find_it),
       TEST(silence_closes_l1_in_time),
       TEST(without_contact_old_entries_end_and_new_ones_are_young),
       TEST(without_contact_a_touch_keeps_nothing_for_longer),

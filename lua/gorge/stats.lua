@@ -29,7 +29,7 @@ _M.COUNTERS = {
   { "deletes", "Keys deleted on this host." },
   { "invalidated_tags", "Tags invalidated on this host." },
   { "messages", "Invalidations and fills heard through Redis." },
-  { "resyncs", "Times that L1 was emptied because the journal no longer had what was missed." },
+  { "resyncs", "Losses of contact, or of the journal, after which L1 was emptied: one each, however many partitions are concerned." },
   { "lock_takeovers", "Locks in shared memory taken from workers that died." },
   { "lock_timeouts", "Locks in shared memory not to be had in time." },
   { "worker_deaths", "Workers that died without saying so." },

@@ -9,7 +9,6 @@ local PARTITIONS = 64
 local KEYS = 200
 
 local cluster, a, b, workers, program
-local resyncs = {}
 
 --- Of the namespace of the nodes.
 local function tag_of(partition)
@@ -30,9 +29,6 @@ setup(function()
       helper.wait_until(function() return worker:run [[return cache:set("warm", 1, 60)]] end)
       workers[#workers + 1] = worker
     end
-  end
-  for _, n in ipairs { a, b } do
-    resyncs[n] = n:stats().resyncs -- a host that is new reads no journal
   end
   program = assert(gorge.new { namespace = a.namespace, zone = a.namespace .. "-program", l1_size = "4m", redis = { cluster = cluster:addresses(1) } })
 end)
@@ -297,7 +293,7 @@ describe("a cluster", function()
   it("left nothing behind that anybody has to know of", function()
     for _, n in ipairs { a, b } do
       local stats = n:stats()
-      assert.same({ 0, 0, resyncs[n] }, { stats.fills_running, stats.queued, stats.resyncs })
+      assert.same({ 0, 0, 1 }, { stats.fills_running, stats.queued, stats.resyncs }) -- a new host reads no journal: one loss, of 64 partitions
       n:assert_clean_log()
     end
   end)
