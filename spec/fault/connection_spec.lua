@@ -113,6 +113,23 @@ describe("a connection to Redis", function()
     end)
   end
 
+  it("may go silent and be given up: no read of it stays behind, which would keep an old worker", function()
+    local n = node.start {
+      workers = 1,
+      options = { redis = { host = "127.0.0.1", port = relay.port, timeout = TIMEOUT, connect_timeout = CONNECT_TIMEOUT } },
+    }
+    fetch(n, helper.unique_name "before", "silent")
+    relay:black_hole "down"
+    helper.wait_until(function()
+      fetch(n, helper.unique_name "silent", "silent")
+      return n:stats().redis_error == "connecting took too long"
+    end, { message = "no other connection is tried" })
+    local since = helper.now()
+    n.nginx:quit()
+    local took = helper.now() - since
+    assert.is_true(took < 10, ("the worker took %.1f s to end"):format(took))
+  end)
+
   it("may answer late: the answer is nobody else's", function()
     relay:delay(TIMEOUT * 0.7) -- there and back: more than the timeout
     for i = 1, 5 do

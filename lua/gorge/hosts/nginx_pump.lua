@@ -88,7 +88,7 @@ local function idle_and_exiting(engine, pump)
   return engine.closed or (exiting() and C.gorge_io_pending(engine.handle, pump.node) == 0)
 end
 
----Reads until the connection is given up, and closes the socket then: nobody else may while a read is under way.
+---Reads until the connection is lost, and closes the socket then: nobody else may while a read is under way.
 local function read(engine, pump, link)
   local sock = link.sock
   while not link.stop do
@@ -142,9 +142,6 @@ local function write(engine, pump, link)
     end
   end
   link.stop = true
-  if not link.closed then
-    link.sock:send("PING\r\n") -- its answer ends the reader; one that gets none ends by its timeout, and nobody waits for it
-  end
 end
 
 ---@return boolean connected
@@ -177,13 +174,11 @@ local function serve(engine, pump)
   C.gorge_io_opened(engine.handle, pump.node)
   local reader = ngx.thread.spawn(read, engine, pump, link)
   write(engine, pump, link)
-  if exiting() and not link.closed then
-    pump.wake:wait(LOOK_AROUND)
-    -- A silent Redis would keep the old worker until the read times out.
-    if not link.closed and ngx.thread.kill(reader) then
-      link.closed = true
-      link.sock:close()
-    end
+  -- Nothing that still comes is for anybody. From a Redis that is silent nothing comes: the read would keep the socket, and a worker that is
+  -- to end, until its timeout.
+  if not link.closed and ngx.thread.kill(reader) then
+    link.closed = true
+    link.sock:close()
   end
 end
 
