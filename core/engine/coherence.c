@@ -150,12 +150,12 @@ static void queue(const struct watch *w, const struct gorge_owner *owner, const 
 static void forget(void *ctx, const struct gorge_owner *owner, const struct gorge_mail *mail, int status,
                    uint64_t version, uint64_t now_ms) {
   struct watch *w = ctx;
-  gorge_coherence_forget(w->zone, owner, w->ns, mail->what, mail->name, mail->len, version);
   if (status < 0) {
-    queue(w, owner, mail, now_ms);
+    queue(w, owner, mail, now_ms); /* before this host forgets: see write.c */
   } else if (status == GORGE_PENDING) {
     count(w, owner, gorge_coherence_counter(mail->what));
   }
+  gorge_coherence_forget(w->zone, owner, w->ns, mail->what, mail->name, mail->len, version);
 }
 
 /* The context of the hooks for a cache; NULL: out of memory. */

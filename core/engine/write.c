@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * set, delete, invalidate_tags. Each makes this host forget before it is sent and again after the reply, before the caller
- * returns: in between a neighbour may have read the new stamp but the old value in Redis. A value is shown once Redis has
- * given it a version: shown before, it could be followed by an older one.
+ * set, delete, invalidate_tags, clear. Each makes this host forget before it is sent and again after the reply, before the caller
+ * returns: in between a neighbour may have read the new stamp but the old value in Redis. What Redis was not told is queued before
+ * the host forgets for the second time: from then on a neighbour either finds it queued, and does not ask, or began too early for L1.
+ * A value is shown once Redis has given it a version: shown before, it could be followed by an older one.
  */
 #include <string.h>
 
@@ -74,6 +75,16 @@ static void forget_tags_here(struct gorge_op *op) {
   }
 }
 
+/* What a write takes away from this host; a set does so where it shows its value. */
+static void forget_here(struct gorge_op *op, uint64_t version) {
+  switch (op->verb) {
+    case GORGE_L2_DELETE: gorge_write_forget(op, version); break;
+    case GORGE_L2_INVALIDATE_TAGS: forget_tags_here(op); break;
+    case GORGE_L2_CLEAR: gorge_l1_bump_epoch(op->cache->zone, op->cache->ns); break;
+    default: break;
+  }
+}
+
 void gorge_write_explain(struct gorge_op *op, int status, const char *said) {
   if (said == NULL && status == GORGE_ERR_DOWN && op->cache->l2 != NULL) {
     said = gorge_remote_reason(op);
@@ -81,6 +92,19 @@ void gorge_write_explain(struct gorge_op *op, int status, const char *said) {
   if (said != NULL) {
     gorge_op_error(op, said, strlen(said));
   }
+}
+
+/* Redis was not told, or may not have done it. */
+static void missed(struct gorge_op *op, int status, const char *said, uint64_t now_ms) {
+  gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
+  gorge_write_explain(op, status, said);
+  gorge_missed_write(op);
+  if (op->verb == GORGE_L2_SET) {
+    keep_here(op, now_ms);
+  } else {
+    forget_here(op, 0);
+  }
+  gorge_op_end(op, status);
 }
 
 void gorge_write_ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_ms) {
@@ -95,13 +119,7 @@ void gorge_write_ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_
     status = gorge_remote_send(op, verb, now_ms);
   }
   if (status != GORGE_OK) {
-    gorge_count(c, GORGE_COUNT_DROPPED_WRITES);
-    gorge_write_explain(op, status, NULL);
-    gorge_missed_write(op);
-    if (verb == GORGE_L2_SET) {
-      keep_here(op, now_ms);
-    }
-    gorge_op_end(op, status);
+    missed(op, status, NULL, now_ms);
   }
 }
 
@@ -127,7 +145,7 @@ static void tell(const struct gorge_op *op, enum gorge_event_kind kind, const ch
 void gorge_write_delete(struct gorge_op *op, uint64_t now_ms) {
   gorge_count(op->cache, GORGE_COUNT_DELETES);
   op->verb = GORGE_L2_DELETE;
-  gorge_write_forget(op, 0);
+  forget_here(op, 0);
   tell(op, GORGE_EVENT_KEY, op->key.ptr, op->key.len, now_ms);
   gorge_write_ask(op, GORGE_L2_DELETE, now_ms);
 }
@@ -138,7 +156,7 @@ void gorge_write_invalidate(struct gorge_op *op, uint64_t now_ms) {
     tell(op, GORGE_EVENT_TAG, op->tags[i].ptr, op->tags[i].len, now_ms);
   }
   op->verb = GORGE_L2_INVALIDATE_TAGS;
-  forget_tags_here(op);
+  forget_here(op, 0);
   gorge_write_ask(op, GORGE_L2_INVALIDATE_TAGS, now_ms);
 }
 
@@ -146,7 +164,7 @@ void gorge_write_clear(struct gorge_op *op, uint64_t now_ms) {
   gorge_count(op->cache, GORGE_COUNT_CLEARS);
   op->verb = GORGE_L2_CLEAR;
   op->since = gorge_backlog_clear_due(op->cache->zone, op->cache->ns); /* what it makes up for when Redis takes it */
-  gorge_l1_bump_epoch(op->cache->zone, op->cache->ns);
+  forget_here(op, 0);
   tell(op, GORGE_EVENT_CLEAR, NULL, 0, now_ms);
   gorge_write_ask(op, GORGE_L2_CLEAR, now_ms);
 }
@@ -162,30 +180,17 @@ void gorge_write_show(struct gorge_op *op, uint64_t version, uint64_t now_ms) {
   insert(op, version, now_ms);
 }
 
-static void set_reply(struct gorge_op *op, bool stored, uint64_t version, uint64_t now_ms) {
-  if (!stored) {
-    keep_here(op, now_ms);
+void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
+  int done = GORGE_OK;
+  if (r->status < 0) {
+    missed(op, r->status, r->error, now_ms);
     return;
   }
-  gorge_write_show(op, version, now_ms);
-}
-
-void gorge_write_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
-  bool stored = r->status >= 0;
-  int done = GORGE_OK;
   switch (op->verb) {
     case GORGE_L2_TOUCH: done = gorge_touch_reply(op, r, now_ms); break;
-    case GORGE_L2_SET: set_reply(op, stored, r->version, now_ms); break;
-    case GORGE_L2_CLEAR: gorge_l1_bump_epoch(op->cache->zone, op->cache->ns); break; /* its names are others by now */
-    case GORGE_L2_DELETE: gorge_write_forget(op, stored ? r->version : 0); break;
-    default: forget_tags_here(op); break;
+    case GORGE_L2_SET: gorge_write_show(op, r->version, now_ms); break;
+    default: forget_here(op, r->version); break; /* the names of a clear are others by now */
   }
-  if (stored) {
-    gorge_missed_none(op);
-  } else {
-    gorge_missed_write(op);
-    gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
-    gorge_write_explain(op, r->status, r->error);
-  }
-  gorge_op_end(op, stored ? done : r->status);
+  gorge_missed_none(op);
+  gorge_op_end(op, done);
 }

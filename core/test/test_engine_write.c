@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Writes against a Redis made of bytes: what a reader of this host may see before, between and after the answers. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "backlog/backlog.h"
 #include "base/clock.h"
 #include "proto/scripts.h"
 #include "test/engine_support.h"
@@ -245,6 +247,98 @@ static void what_a_neighbour_reads_under_a_tag_meanwhile_does_not_stay(void **st
   assert_int_equal(peer_say(&peer, "$-1\r\n*1\r\n$-1\r\n"), GORGE_OK);
 }
 
+/* ---- a write that Redis was not told of, and another worker of the host, which reads all the time ---- */
+
+static const struct gorge_tag read_tag = {"tag", 3};
+
+struct neighbour {
+  struct gorge_owner owner;
+  bool stop;
+  uint32_t kept; /* how often L1 took what it had read */
+};
+
+static bool is_queued(uint32_t owner) {
+  return gorge_backlog_holds(c->zone, owner, c->ns, GORGE_BACKLOG_KEY, "k", 1) ||
+         gorge_backlog_holds(c->zone, owner, c->ns, GORGE_BACKLOG_TAG, "tag", 3);
+}
+
+/* As a look-up does: Redis still has the old value, and is asked unless something waits for it. */
+static void *read_old(void *arg) {
+  struct neighbour *n = arg;
+  const struct gorge_entry old = {.value = "old",
+                                  .value_len = 3,
+                                  .kind = GORGE_KIND_STRING,
+                                  .version = peer_version(1),
+                                  .ntags = 1,
+                                  .tags = &read_tag,
+                                  .expires_ms = gorge_clock_ms() + 60000};
+  while (!__atomic_load_n(&n->stop, __ATOMIC_ACQUIRE)) {
+    struct gorge_key key;
+    struct gorge_snapshot snapshot;
+    struct gorge_read read = {.buf = NULL};
+    gorge_key_init(c->zone, c->ns, "k", 1, &key);
+    gorge_l1_snapshot(c->zone, &key, &read_tag, 1, &snapshot);
+    if (!is_queued(n->owner.id) &&
+        gorge_l1_insert(c->zone, &n->owner, &key, &old, &snapshot, gorge_clock_ms(), &read) == GORGE_STORED) {
+      __atomic_add_fetch(&n->kept, 1, __ATOMIC_RELEASE);
+    }
+  }
+  return NULL;
+}
+
+/* A write of one kind, which fails at once when there is no connection, else by what Redis says. */
+static int fail_to_write(int kind, bool connected) {
+  uint64_t op;
+  int status = kind == 0   ? engine_delete(c, "k", &op)
+               : kind == 1 ? engine_invalidate(c, "tag", &op)
+               : kind == 2 ? engine_set(c, "k", "new", "tag", &op)
+                           : gorge_clear_start(c, &op);
+  if (connected) {
+    struct peer_command command = peer_take(&peer);
+    assert_true(command.script >= 0);
+    assert_int_equal(peer_say(&peer, "-BUSY a script is running\r\n"), GORGE_OK);
+  }
+  return engine_finish(c, op, status);
+}
+
+/*
+ * From the moment at which the write is queued nobody asks Redis, and nobody who asked before brings the old value into L1. The lock of the
+ * queue is taken, so that this moment lasts.
+ */
+static void what_a_neighbour_reads_before_a_write_is_queued_does_not_stay(void **state) {
+  (void)state;
+  uint64_t size;
+  struct gorge_lock *lock = gorge_zone_region(c->zone, GORGE_REGION_BACKLOG, &size);
+  struct gorge_owner holder;
+  struct neighbour n = {.stop = false};
+  assert_int_equal(gorge_owner_claim(c->zone, GORGE_THREAD_MAIN, &holder), GORGE_OK);
+  assert_int_equal(gorge_owner_claim(c->zone, GORGE_THREAD_MAIN, &n.owner), GORGE_OK);
+  for (int round = 0; round < 8; round++) {
+    pthread_t thread;
+    uint64_t due = gorge_backlog_clear_due(c->zone, c->ns);
+    gorge_backlog_cleared(c->zone, c->ns, due);
+    assert_int_equal(gorge_lock_acquire(c->zone, lock, holder.id, 5000, NULL, NULL), GORGE_OK);
+    n.stop = false;
+    n.kept = 0;
+    assert_int_equal(pthread_create(&thread, NULL, read_old, &n), 0);
+    while (__atomic_load_n(&n.kept, __ATOMIC_ACQUIRE) == 0) {
+    }
+    if (round == 4) {
+      gorge_io_closed(c, 0, "lost");
+    }
+    assert_true(fail_to_write(round % 4, round < 4) < 0);
+    const char *seen = engine_l1(c, "k");
+    assert_true(seen == NULL || (round % 4 == 2 && strcmp(seen, "new") == 0));
+    __atomic_store_n(&n.stop, true, __ATOMIC_RELEASE);
+    pthread_join(thread, NULL);
+    seen = engine_l1(c, "k");
+    assert_true(seen == NULL || (round % 4 == 2 && strcmp(seen, "new") == 0));
+    gorge_lock_release(lock, holder.id);
+  }
+  gorge_owner_release(c->zone, &n.owner);
+  gorge_owner_release(c->zone, &holder);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void) {
@@ -257,6 +351,7 @@ int main(void) {
       TEST(a_write_without_an_answer_holds_on_this_host),
       TEST(a_tag_is_invalidated_before_and_after_redis_is_told),
       TEST(what_a_neighbour_reads_under_a_tag_meanwhile_does_not_stay),
+      TEST(what_a_neighbour_reads_before_a_write_is_queued_does_not_stay),
   };
   return cmocka_run_group_tests_name("engine, writes", tests, NULL, NULL);
 }
