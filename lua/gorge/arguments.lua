@@ -12,6 +12,15 @@ local MAX_TTL = 10 * 365 * 86400
 
 local _M = {}
 
+---A method that was called with a dot instead of a colon, or of something that is no cache.
+---@param level integer as in error(), counted from the caller of this function
+function _M.cache(self, level)
+  if type(self) ~= "table" or not self.view then
+    error("gorge: methods are called with a colon, as in cache:fetch(key, ...): the first argument must be the cache, got "
+      .. text.describe(self), level)
+  end
+end
+
 ---@param level integer as in error(), counted from the caller of this function
 function _M.key_type(key, level)
   if type(key) ~= "string" then

@@ -99,6 +99,7 @@ end
 ---@return table<string, any>|string errs by key; a key with neither value nor error: there is no such thing
 ---@return table<string, string>|nil sources by key: "l0", "l1", "l2" or "fn"; none with an error
 function Cache:fetch_many(keys, ttl, fn, tags, opts)
+  check.cache(self, 3)
   return many.fetch_many(self, keys, ttl, fn, tags, opts)
 end
 
@@ -134,6 +135,7 @@ end
 ---@param key string
 ---@return gorge.Peek|nil info nil: L1 does not have it
 function Cache:peek(key)
+  check.cache(self, 3)
   check.key_type(key, 3)
   local engine = self.engine
   if not engine or check.key_problem(key) then
@@ -167,6 +169,7 @@ end
 ---@return gorge.Explanation|nil explanation
 ---@return string|nil err the key will not do, or the cache is closed
 function Cache:explain(key, opts)
+  check.cache(self, 3)
   return explain.explain(self, key, opts)
 end
 
@@ -180,6 +183,7 @@ end
 ---@return boolean|nil ok true when all of it is done
 ---@return string|nil err this host has the value, but other nodes may lag: Redis could not be told
 function Cache:set(key, value, ttl, tags)
+  check.cache(self, 3)
   return write.set(self, key, value, ttl, tags)
 end
 
@@ -197,6 +201,7 @@ end
 ---@return T|nil value what is stored now
 ---@return any err what `fn` returned or raised, or why nothing could be changed
 function Cache:update(key, ttl, fn, tags)
+  check.cache(self, 3)
   return update.update(self, key, ttl, fn, tags)
 end
 
@@ -206,6 +211,7 @@ end
 ---@return boolean|nil ok false: there is no such key
 ---@return string|nil err done on this host, but not in Redis
 function Cache:touch(key, ttl)
+  check.cache(self, 3)
   return write.touch(self, key, ttl)
 end
 
@@ -214,6 +220,7 @@ end
 ---@return boolean|nil ok
 ---@return string|nil err this host has forgotten it, but other nodes may lag
 function Cache:delete(key)
+  check.cache(self, 3)
   return write.delete(self, key)
 end
 
@@ -222,6 +229,7 @@ end
 ---@return boolean|nil ok
 ---@return string|nil err
 function Cache:invalidate_tags(...)
+  check.cache(self, 3)
   return write.invalidate_tags(self, ...)
 end
 
@@ -229,6 +237,7 @@ end
 ---@return boolean|nil ok
 ---@return string|nil err this host has forgotten it, but other nodes may lag
 function Cache:clear()
+  check.cache(self, 3)
   return write.clear(self)
 end
 
@@ -236,6 +245,7 @@ end
 ---@return table|nil stats see the README for its fields; nil once closed
 ---@return string|nil err
 function Cache:stats()
+  check.cache(self, 3)
   if not self.engine then
     return nil, "closed"
   end
@@ -246,6 +256,7 @@ end
 ---@return string|nil text nil once closed
 ---@return string|nil err
 function Cache:prometheus()
+  check.cache(self, 3)
   if not self.engine then
     return nil, "closed"
   end
@@ -266,6 +277,7 @@ CLOSED.__index = CLOSED
 ---The shared memory stays: other workers go on.
 ---@return boolean ok
 function Cache:close()
+  check.cache(self, 3)
   local host = self.host
   local engine = self.engine
   setmetatable(self, CLOSED)

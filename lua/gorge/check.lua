@@ -144,31 +144,46 @@ local function edit_distance(a, b)
   return row[#b]
 end
 
----@return string problem names the key; suggests the closest option that at most 2 edits reach
+---@return string|nil name the option that other libraries call `key`
+local function by_other_name(key, rules)
+  for name, rule in next, rules do
+    for _, other in ipairs(type(rule) == "table" and rule.known_as or {}) do
+      if other == key then
+        return name
+      end
+    end
+  end
+end
+
+---@return string|nil name the closest option that at most 2 edits reach
+local function by_spelling(key, rules, refused)
+  local closest, closest_distance
+  for _, names in ipairs { rules, refused } do
+    for name in next, names do
+      local distance = edit_distance(key, name)
+      if distance <= 2 and distance < #name and (not closest or distance < closest_distance
+          or (distance == closest_distance and name < closest)) then
+        closest, closest_distance = name, distance
+      end
+    end
+  end
+  return closest
+end
+
+---@return string problem names the key; suggests the option that other libraries call so, or the closest one
 function _M.unknown_option(key, prefix, rules, refused)
   if type(key) ~= "string" then
     return "unknown option [" .. describe(key) .. "]" .. (prefix ~= "" and " in " .. prefix:sub(1, -2) or "")
   end
   local problem = "unknown option '" .. prefix .. text.printable(key) .. "'"
-  local closest, closest_distance
-  if #key <= MAX_SUGGEST then
-    for _, names in ipairs { rules, refused } do
-      for name in next, names do
-        local distance = edit_distance(key, name)
-        if distance <= 2 and distance < #name and (not closest or distance < closest_distance
-            or (distance == closest_distance and name < closest)) then
-          closest, closest_distance = name, distance
-        end
-      end
-    end
-  end
+  local closest = by_other_name(key, rules) or (#key <= MAX_SUGGEST and by_spelling(key, rules, refused))
   return closest and problem .. ", did you mean '" .. prefix .. closest .. "'?" or problem
 end
 
 ---Checks one table of options.
 ---@param opts table
 ---@param prefix string "" or such as "redis."
----@param rules table<string, { check: function, default: any, ms: boolean? }>
+---@param rules table<string, { check: function, default: any, ms: boolean?, known_as: string[]? }> known_as: names in other libraries, to be suggested only
 ---@param refused table<string, true> options of the API that this version does not have
 ---@return table|nil out a new table, nil when something is wrong
 ---@return string|nil problem

@@ -63,7 +63,7 @@ local spare_calls = spare.list()
 ---@field deadline_ms number
 
 ---Waits for the result of another coroutine of this worker.
----@return string state "value" (with value, err, source), "again" or "timeout"
+---@return string state "value" (with value, err, source), "again", "timeout" or "stuck"
 local function follow(self, call, flight)
   local follower = flights.take_part(call, flight, self.host.waiter())
   local begun_ms = C.gorge_now_ms()
@@ -89,19 +89,23 @@ local function follow(self, call, flight)
   return follower.state, follower.value, follower.err, follower.source
 end
 
-local function timed_out(call)
+---@param state string|nil "stuck": nobody has waited, since it would have been for ever
+local function timed_out(call, state)
   call.failed = true
-  return nil, "gorge: key " .. text.quote(call.key) .. ": waited " .. call.wait_ms / 1000 .. " s for somebody else's fill"
+  local why = state == "stuck" and "another coroutine of this program is loading it, and cannot go on while this one waits"
+    or "waited " .. call.wait_ms / 1000 .. " s for somebody else's fill"
+  return nil, "gorge: key " .. text.quote(call.key) .. ": " .. why
 end
 
 ---A wait for somebody else's fill was in vain: what `on_lock_timeout` says, unless that is to run fn.
+---@param state string|nil as for timed_out
 ---@return boolean done
 ---@return any value
 ---@return any err
 ---@return string|nil source
-local function give_up_waiting(self, call)
+local function give_up_waiting(self, call, state)
   if call.on_timeout == "error" then
-    return true, timed_out(call)
+    return true, timed_out(call, state)
   elseif call.on_timeout == "stale" then
     local found, value, source = stale.find(self, call)
     return found, value, nil, source
@@ -123,7 +127,7 @@ local function join(self, call, flight)
     return true
   end
   local done
-  done, value, err, source = give_up_waiting(self, call)
+  done, value, err, source = give_up_waiting(self, call, state)
   if done then
     return false, value, err, source
   end

@@ -93,13 +93,18 @@ function _M.can_share(cache, call, flight)
   return flight.tags == call.tags and call.engine == cache.engine and (flight.op == 0 or call.engine:joinable(flight.op))
 end
 
----Takes part in another coroutine's fill: its end is written into what is returned (state, value, err, source), and the waiter is signalled.
+---Takes part in another coroutine's fill: its end is written into what is returned (state, value, err, source), and who waits is signalled. Where a wait
+---blocks, the leader, which has yielded to somebody else's scheduler, could never go on: "stuck" is the state then, at once.
 ---@param call gorge.Call
 ---@param flight gorge.Flight
----@param waiter { signal: fun(self: table) }
+---@param waiter gorge.Waiter
+---@param told { signal: fun(self: table) }|nil what is signalled, if not the waiter
 ---@return table follower
-function _M.take_part(call, flight, waiter)
-  local follower = { waiter = waiter }
+function _M.take_part(call, flight, waiter, told)
+  if waiter.blocks then
+    return { state = "stuck" }
+  end
+  local follower = { waiter = told or waiter }
   flight.n = flight.n + 1
   flight.followers = flight.followers or {}
   flight.followers[flight.n] = follower

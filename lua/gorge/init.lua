@@ -18,15 +18,46 @@ local _M = { _VERSION = require "gorge.version" }
 
 local handles = setmetatable({}, { __mode = "k" }) -- of this process
 
+---Handles of one namespace in one zone share L1: with two Redises each would find there, and tell its Redis of, what belongs to the other.
+---@param parsed gorge.ParsedOptions
+---@return string|nil problem
+local function other_redis(parsed)
+  local ours = parsed.redis and parsed.redis.display or "no Redis"
+  for attempt = 1, 2 do
+    local theirs
+    for handle in pairs(handles) do
+      local other = handle.options
+      local redis = other.redis and other.redis.display or "no Redis"
+      if handle.engine and other.zone == parsed.zone and other.namespace == parsed.namespace and redis ~= ours then
+        theirs = redis
+      end
+    end
+    if not theirs then
+      return nil
+    elseif attempt == 2 then
+      return ("gorge: namespace '%s' in zone '%s' is used with %s in this process, it cannot be used with %s, too: name another namespace")
+        :format(parsed.namespace, parsed.zone, theirs, ours)
+    end
+    collectgarbage() -- a handle that nobody has any more speaks against nothing
+  end
+end
+
 ---Makes a cache, or another handle of one that exists (caches that name the same zone share its memory). Does not wait for Redis: a Redis that is down is a
 ---state to recover from. Call it in `init_by_lua*`, so that all workers share one zone; a plain program calls it anywhere.
 ---
 ---Raises on an unknown option, a wrong type or a value out of range, naming the option. Never yields.
 ---@param opts gorge.Options|nil
 ---@return gorge.Cache<any>|nil cache
----@return string|nil err the zone exists with another size, or the system has no memory to share
+---@return string|nil err the zone exists with another size, the namespace is used with another Redis, or the system has no memory to share
 function _M.new(opts)
+  if opts == _M then
+    error("gorge: call it with a dot: gorge.new { ... }", 2)
+  end
   local parsed = options.parse(opts, 2)
+  local problem = other_redis(parsed)
+  if problem then
+    return nil, problem
+  end
   local host = hosts.choose(parsed.host)
   local engine, err = host.engine(parsed)
   if not engine then

@@ -18,6 +18,7 @@ local PENDING = tonumber(C.GORGE_PENDING)
 local TOO_LARGE = tonumber(C.GORGE_TOO_LARGE)
 local ERR_ARGUMENT = tonumber(C.GORGE_ERR_ARGUMENT)
 local MAX_TTL_MS = 10 * 365 * 86400 * 1000
+local SOURCES = { l0 = true, l1 = true, l2 = true, fn = true, stale = true } -- the third value of fetch and get
 local OVERRIDES = { ttl = true, tags = true, stale_ttl = true, no_store = true }
 
 local _M = {}
@@ -117,6 +118,7 @@ local function read_overrides(overrides)
     overrides = { ttl = overrides }
   elseif type(overrides) ~= "table" then
     return "the third value that fn returns must be a ttl or a table, got " .. text.describe(overrides)
+      .. (SOURCES[overrides] and ": return only value and error of another fetch" or "")
   end
   for name in pairs(overrides) do
     if not OVERRIDES[name] then

@@ -127,7 +127,7 @@ function Many:begin(key, items, loads)
       return
     end
     item.waiter = self.waiter
-    item.follower, item.elsewhere = flights.take_part(call, flight, item), true
+    item.follower, item.elsewhere = flights.take_part(call, flight, self.waiter, item), true
     items[#items + 1] = item
     return
   end
@@ -198,7 +198,7 @@ function Many:conclude_follower(item, loads)
   elseif follower.state == "again" then
     self.again[#self.again + 1] = key
   elseif call.on_timeout == "error" then
-    local _, err = fetch.timed_out(call)
+    local _, err = fetch.timed_out(call, follower.state)
     self:answer(key, nil, err)
   elseif not self:answer_stale(item) then
     loads[#loads + 1] = item
@@ -281,6 +281,8 @@ local function run_loader(call, keys)
     return {}, {}, errs
   elseif type(values) ~= "table" then
     return {}, {}, "gorge: fn must return a table of values by key, got " .. text.describe(values)
+  elseif values[1] ~= nil then -- else all of them would be "no such thing", and be remembered as that
+    return {}, {}, "gorge: fn must return a table of values by key, got an array"
   elseif overrides ~= nil and type(overrides) ~= "table" and type(overrides) ~= "number" then
     return {}, {}, "gorge: the third value that fn returns must be a ttl or a table by key, got " .. text.describe(overrides)
   elseif errs ~= nil and type(errs) ~= "table" then

@@ -32,6 +32,23 @@ describe("gorge.new", function()
       "'redis.keepalive_interval' is not supported by this version")
   end)
 
+  it("is called with a dot, and says so", function()
+    assert.error_matches(function() return gorge:new { namespace = "x" } end, "gorge: call it with a dot: gorge.new")
+  end)
+
+  it("refuses a namespace that this process uses with another Redis", function()
+    local options = { namespace = "one-redis", l1_size = "2m" }
+    local first = new(options)
+    local second, err = gorge.new { namespace = "one-redis", l1_size = "2m", redis = "redis://127.0.0.1:1/3" }
+    assert.is_nil(second)
+    assert.equal("gorge: namespace 'one-redis' in zone 'one-redis' is used with no Redis in this process, it cannot be used with redis://127.0.0.1:1/3, too:"
+      .. " name another namespace", err)
+    assert.is_truthy(gorge.new { namespace = "one-redis", l1_size = "2m" })
+    assert.is_truthy(gorge.new { namespace = "one-redis", zone = "its-own", l1_size = "2m", redis = "redis://127.0.0.1:1/3" })
+    first:close() -- the third one is nobody's already
+    assert.is_truthy(gorge.new { namespace = "one-redis", l1_size = "2m", redis = "redis://127.0.0.1:1/3" })
+  end)
+
   it("shares one zone between caches and keeps their namespaces apart", function()
     local a = new { namespace = "ns-a", zone = "shared-zone" }
     local b = new { namespace = "ns-b", zone = "shared-zone" }
@@ -192,6 +209,24 @@ describe("fetch", function()
     cache:set("k", 1)
     cache:get("k")
     raises("option 'clone' must be", function() cache:fetch("k", 60, print, nil, { clone = 1 }) end)
+    for _, name in ipairs {
+      "fetch", "fetch_many", "get", "peek", "explain", "set", "update", "touch", "delete", "invalidate_tags", "clear", "stats", "prometheus", "close",
+    } do
+      raises("methods are called with a colon, .*, got \"k\"$", function() cache[name]("k", 60, print) end)
+      raises("methods are called with a colon, .*, got a table$", function() cache[name]({}, "k", 60, print) end)
+      raises("methods are called with a colon, .*, got nil$", function() cache[name]() end)
+    end
+  end)
+
+  it("says what is wrong with a loader that returns all that another fetch does", function()
+    local cache = new()
+    local function inner() return cache:fetch("inner", 60, returns(1)) end
+    assert.same({ nil, "gorge: key \"outer\": the third value that fn returns must be a ttl or a table, got \"fn\":"
+      .. " return only value and error of another fetch" }, { cache:fetch("outer", 60, inner) })
+    assert.equal(1, (cache:fetch("outer", 60, function()
+      local value, err = inner()
+      return value, err
+    end)))
   end)
 
   it("refuses an empty key and one that is too long", function()
@@ -442,6 +477,21 @@ describe("gorge.run", function()
     assert.equal("after", (cache:get("k")))
   end)
 
+  it("a coroutine that yields by itself lets others run and goes on", function()
+    local order = {}
+    local function step(name)
+      for i = 1, 3 do
+        order[#order + 1] = name .. i
+        coroutine.yield "to nobody"
+      end
+    end
+    gorge.run(function()
+      gorge.spawn(step, "b")
+      step "a"
+    end)
+    assert.same({ "a1", "b1", "a2", "b2", "a3", "b3" }, order)
+  end)
+
   it("returns what fn returns and raises what it raises", function()
     assert.same({ 1, nil, 3 }, { gorge.run(function(...) gorge.sleep(0) return ... end, 1, nil, 3) })
     assert.error_matches(function() gorge.run(function() gorge.sleep(0.001) error "inside" end) end, "inside")
@@ -466,5 +516,72 @@ describe("gorge.run", function()
     assert.is_nil(nothing)
     assert.equal("own", second)
     assert.matches("waited 0.05 s", err)
+  end)
+end)
+
+describe("a coroutine of somebody else's scheduler, whose fn has yielded there,", function()
+  local function loading(cache, key, options)
+    local co = coroutine.wrap(function() return cache:fetch(key, 60, function() return coroutine.yield() end, nil, options) end)
+    co()
+    return co
+  end
+
+  it("is not waited for: that would block it, too", function()
+    local cache = new { wait_timeout = 20 }
+    local since = helper.now()
+    local finish = loading(cache, "k")
+    assert.same({ "own", nil, "fn" }, { cache:fetch("k", 60, returns "own") })
+    assert.same({ nil, "gorge: key \"k\": another coroutine of this program is loading it, and cannot go on while this one waits" },
+      { cache:fetch("k", 60, error, nil, { on_lock_timeout = "error" }) })
+    assert.same({ { k = "own", other = "own" }, {}, { k = "fn", other = "fn" } },
+      { cache:fetch_many({ "k", "other" }, 60, function(keys)
+        local values = {}
+        for _, key in ipairs(keys) do
+          values[key] = "own"
+        end
+        return values
+      end) })
+    assert.same({ "theirs", nil, "fn" }, { finish "theirs" })
+    assert.equal("theirs", (cache:get "k")) -- with the lease: that is stored
+    assert.is_true(helper.now() - since < 10)
+  end)
+
+  it("gives who asks a value past its end, if on_lock_timeout says so", function()
+    local cache = new { wait_timeout = 20, stale_if_error = 60, on_lock_timeout = "stale" }
+    cache:set("k", "old", 0.001)
+    helper.wait_until(function() return cache:peek("k").stale end)
+    local finish = loading(cache, "k")
+    assert.same({ "old", nil, "stale" }, { cache:fetch("k", 60, error) })
+    finish "new"
+    assert.equal("new", (cache:get "k"))
+  end)
+
+  it("is not waited for inside a coroutine of a coroutine of gorge.run either", function()
+    local cache = new { wait_timeout = 20 }
+    local since = helper.now()
+    gorge.run(function()
+      gorge.spawn(function() cache:fetch("k", 60, function() gorge.sleep(0.02) return "slow" end) end)
+      gorge.sleep(0.001)
+      assert.equal("own", coroutine.wrap(function() return (cache:fetch("k", 60, returns "own")) end)())
+    end)
+    assert.is_true(helper.now() - since < 10)
+  end)
+end)
+
+describe("require", function()
+  local function problem(env)
+    env.LUA_PATH = env.LUA_PATH or helper.paths.lua_path
+    local _, output = helper.luajit([[print(select(2, pcall(require, "gorge")))]], { env = env })
+    return output
+  end
+
+  it("says what is missing", function()
+    assert.matches("^gorge: cannot load libgorge %(the environment variable GORGE_LIBRARY names the file%): /nowhere.so: ",
+      problem { GORGE_LIBRARY = "/nowhere.so" })
+    assert.matches("^gorge: libm.so.6 is not libgorge: ", problem { GORGE_LIBRARY = "libm.so.6" })
+    assert.matches("^gorge: cannot load libgorge %(looked for gorge/libgorge on package.cpath; the environment variable", problem { GORGE_LIBRARY = "" })
+    local sources = helper.paths.root .. "/lua/?.lua;" .. helper.paths.root .. "/lua/?/init.lua"
+    assert.matches("^gorge: the module gorge.ffi.cdef, which the build makes, is not on package.path; in a checkout it is in build/lua",
+      problem { LUA_PATH = sources })
   end)
 end)

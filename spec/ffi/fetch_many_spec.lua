@@ -150,6 +150,9 @@ describe("fetch_many", function()
     assert.is_true(cache:peek("all 1").ttl <= 3 and cache:peek("all 2").ttl <= 3)
     _, errs = cache:fetch_many({ "x" }, 60, function() return { x = 1 }, nil, "soon" end)
     assert.same({ x = 'gorge: the third value that fn returns must be a ttl or a table by key, got "soon"' }, errs)
+    _, errs = cache:fetch_many({ "y", "z" }, 60, function() return { 1, 2 } end) -- not "no such thing"
+    local array = "gorge: fn must return a table of values by key, got an array"
+    assert.same({ y = array, z = array }, errs)
   end)
 
   it("puts the tags on all values, negative ones too", function()

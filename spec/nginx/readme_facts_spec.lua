@@ -561,6 +561,7 @@ describe("README.md, failures", function()
     local _
     _ = new { namespace = "my-app", l1_size = "64m" }
     returned(gorge.new { namespace = "my-app", l1_size = "128m" })
+    returned(gorge.new { namespace = "my-app", redis = "redis://10.0.0.5:6379/0" })
     alone:close()
     returned(alone:get "k")
     assert.is_nil(alone:peek "k")

@@ -11,10 +11,12 @@
 local bit = require "bit"
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
+local check = require "gorge.arguments"
 local table_new = require "table.new"
 
 local band, bor, bxor, rshift, tobit = bit.band, bit.bor, bit.bxor, bit.rshift, bit.tobit
 local min = math.min
+local type = type
 local now_ms, note_uses = C.gorge_now_ms, C.gorge_note_uses
 local USES_MAX = 0ULL + C.GORGE_USES_MAX
 local L0_HITS = tonumber(C.GORGE_COUNT_L0_HITS)
@@ -64,13 +66,16 @@ function _M.new(capacity, engine)
   }
 end
 
----A look into L0: four loads from shared memory and the clock. JIT-compiled into whoever calls.
+---A look into L0: four loads from shared memory and the clock. JIT-compiled into whoever calls, which must be the method that the user has called.
 ---@param cache gorge.Cache
 ---@param key any
 ---@return boolean hit
 ---@return any value
 function _M.look(cache, key)
-  local view = cache.view
+  local view = type(cache) == "table" and cache.view
+  if not view then
+    check.cache(cache, 4)
+  end
   local records = view.records
   if records == nil then
     return false

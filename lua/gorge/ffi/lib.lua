@@ -2,7 +2,12 @@
 -- Finds libgorge, loads it, and refuses one that does not match the declarations it was loaded with.
 
 local ffi = require "ffi"
-require "gorge.ffi.cdef"
+local declared, problem = pcall(require, "gorge.ffi.cdef")
+if not declared then
+  local missing = problem:find("module 'gorge.ffi.cdef' not found", 1, true)
+  error(missing and "gorge: the module gorge.ffi.cdef, which the build makes, is not on package.path; in a checkout it is in build/lua"
+    or problem, 0)
+end
 
 local ABI_VERSION = tonumber(ffi.C.GORGE_ABI_VERSION)
 
@@ -41,13 +46,17 @@ local function load()
     end
     problems[#problems + 1] = tostring(lib)
   end
-  error("gorge: cannot load libgorge (looked for gorge/libgorge on package.cpath; the environment variable GORGE_LIBRARY"
-    .. " can name the file): " .. table.concat(problems, "; "), 0)
+  local named = os.getenv "GORGE_LIBRARY"
+  error("gorge: cannot load libgorge (" .. (named and named ~= "" and "the environment variable GORGE_LIBRARY names the file"
+    or "looked for gorge/libgorge on package.cpath; the environment variable GORGE_LIBRARY can name the file")
+    .. "): " .. table.concat(problems, "; "), 0)
 end
 
 local function check(lib, path)
-  local version = lib.gorge_abi_version()
-  if version ~= ABI_VERSION then
+  local found, version = pcall(function() return lib.gorge_abi_version() end)
+  if not found then
+    error(("gorge: %s is not libgorge: %s"):format(path, version), 0)
+  elseif version ~= ABI_VERSION then
     error(("gorge: %s has ABI version %d, these Lua modules were made for %d"):format(path, version, ABI_VERSION), 0)
   end
   for i, name in ipairs(STRUCTS) do

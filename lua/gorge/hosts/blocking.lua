@@ -6,7 +6,7 @@ local Engine = require "gorge.ffi.engine"
 
 local _M = { name = "blocking" }
 
-local waiter = {}
+local waiter = { blocks = true }
 waiter.__index = waiter
 
 function waiter:wait(seconds)

@@ -24,6 +24,7 @@ local _M = {}
 ---@field log fun(level: string, message: string, fields: table|nil)
 
 ---@class gorge.Waiter
+---@field blocks boolean|nil no other coroutine of this process runs while it waits
 ---@field wait fun(self: gorge.Waiter, seconds: number): boolean false when the time is over
 ---@field signal fun(self: gorge.Waiter)
 ---@field release fun(self: gorge.Waiter) the caller waits no more and keeps no reference

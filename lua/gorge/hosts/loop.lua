@@ -30,7 +30,7 @@ function waiter:wait(seconds)
   self.deadline_ms = C.gorge_now_ms() + seconds * 1000
   self.woken = nil
   self.home.sleeping[self] = true
-  coroutine.yield(scheduler)
+  coroutine.yield(self.home)
   local woken = self.woken
   self.co = nil
   return woken
@@ -64,13 +64,15 @@ end
 ---@param co thread
 local function resume(s, co, ...)
   s.current = co
-  local ok, err = coroutine.resume(co, ...)
+  local ok, result = coroutine.resume(co, ...)
   s.current = nil
   if coroutine.status(co) == "dead" then
     s.alive = s.alive - 1
     if not ok and not s.failed then
-      s.failed = { err = err }
+      s.failed = { err = result }
     end
+  elseif result ~= s then -- not a wait of ours but a yield of its own: it lets others run
+    s.ready[#s.ready + 1] = co
   end
 end
 
