@@ -86,20 +86,50 @@ static void say(const char *command) {
   assert_int_not_equal(answer[0], '-');
 }
 
+/*
+ * When L1 had the value for the last time, as far as it was looked at: that is not later than it may have it, however long this process had
+ * to wait for a processor between two looks.
+ */
+static uint64_t had_until(gorge_cache *c, const char *key, uint64_t limit_ms, void (*meanwhile)(const char *key)) {
+  uint64_t had = 0, look = gorge_clock_ms();
+  while (engine_l1(c, key) != NULL && look < limit_ms) {
+    had = look;
+    if (meanwhile != NULL) {
+      meanwhile(key);
+    }
+    engine_turn(c, NULL, 5);
+    look = gorge_clock_ms();
+  }
+  assert_null(engine_l1(c, key));
+  return had;
+}
+
+/* A heartbeat that comes late, since the machine has other things to do, closes L1 until it is there. Nothing else does. */
 static void heartbeats_keep_l1_open(void **state) {
   (void)state;
-  uint64_t first = fresh_until(a), now = gorge_clock_ms();
-  assert_in_range(first, now, now + BOUND_MS);
+  enum { HEARTBEATS = 10 };
+  uint64_t before = fresh_until(a), limit = gorge_clock_ms() + 20 * BOUND_MS;
+  int heard = 0, looks = 0, closed = 0;
   load(a, "k", "v");
-  uint64_t until = now + 3 * BOUND_MS;
-  while (gorge_clock_ms() < until) {
-    assert_string_equal(engine_l1(a, "k"), "v");
+  for (; heard < HEARTBEATS && gorge_clock_ms() < limit; looks++) {
+    uint64_t until = fresh_until(a);
+    const char *value = engine_l1(a, "k");
+    if (value == NULL) {
+      assert_true(gorge_clock_ms() >= until);
+      closed++;
+    } else {
+      assert_string_equal(value, "v");
+    }
     engine_turn(a, b, 5);
-    assert_true(fresh_until(a) <= gorge_clock_ms() + BOUND_MS);
+    uint64_t now = fresh_until(a);
+    assert_true(now <= gorge_clock_ms() + BOUND_MS);
+    heard += now > before;
+    before = now;
   }
-  assert_true(fresh_until(a) > first + BOUND_MS);
-  assert_int_equal(stats(a).subscribed, 1);
-  assert_in_range((uint64_t)stats(a).lag_ms, 0, BOUND_MS);
+  assert_int_equal(heard, HEARTBEATS);
+  assert_true(closed <= looks / 2);
+  assert_true(WAIT_UNTIL(engine_l1(a, "k") != NULL));
+  assert_true(WAIT_UNTIL(stats(a).subscribed == 1 && stats(a).lag_ms >= 0 && stats(a).lag_ms <= BOUND_MS));
 }
 
 static uint32_t partition_of(const char *key) { return gorge_partition_of(key, strlen(key), engine_partitions); }
@@ -119,9 +149,11 @@ static void a_message_that_was_lost_is_found_within_the_bound(void **state) {
            engine_partitions > 1 ? head : "string.char(1,1) .. struct.pack('>I8', v)", partition, partition);
   say(command);
   uint64_t committed = gorge_clock_ms();
-  assert_true(WAIT_UNTIL(engine_l1(a, "lost") == NULL));
-  assert_true(gorge_clock_ms() - committed <= BOUND_MS + 100);
+  assert_true(had_until(a, "lost", committed + 5000, NULL) <= committed + BOUND_MS);
+  assert_true(
+      WAIT_UNTIL(engine_l1(a, "stays") != NULL)); /* at once, unless L1 is closed because the heartbeat was late */
   assert_string_equal(engine_l1(a, "stays"), "v");
+  assert_null(engine_l1(a, "lost"));
   assert_int_equal(engine_counter(a, GORGE_COUNT_RESYNCS), resyncs);
 }
 
@@ -161,13 +193,13 @@ static void a_loss_counts_once_however_many_partitions_find_it(void **state) {
 static void silence_closes_l1_in_time(void **state) {
   (void)state;
   load(a, "k", "v");
-  uint64_t until = fresh_until(a);
   kill(redis.pid, SIGSTOP);
   bool open_too_long = false;
   uint64_t limit = gorge_clock_ms() + 20000;
   while (life_max(a) == 0 && gorge_clock_ms() < limit) { /* until the loss is noticed */
-    until = fresh_until(a) < GORGE_FRESH_ALWAYS && life_max(a) == 0 ? fresh_until(a) : until;
-    open_too_long = open_too_long || (gorge_clock_ms() > until + 50 && life_max(a) == 0 && engine_l1(a, "k") != NULL);
+    uint64_t until = fresh_until(a), look = gorge_clock_ms();
+    bool open = engine_l1(a, "k") != NULL;
+    open_too_long = open_too_long || (open && look >= until && fresh_until(a) == until && life_max(a) == 0);
     engine_turn(a, NULL, 2);
   }
   kill(redis.pid, SIGCONT);
@@ -188,11 +220,7 @@ static void without_contact_old_entries_end_and_new_ones_are_young(void **state)
   assert_int_equal(gorge_peek(a, "since", 5, &read), GORGE_SPACE);
   assert_true(read.expires_ms <= (double)(gorge_clock_ms() + DISCONNECTED_MS));
   assert_int_equal(stats(a).subscribed, 0);
-  while (engine_l1(a, "before") != NULL && gorge_clock_ms() < lost + 2 * DISCONNECTED_MS) {
-    engine_turn(a, NULL, 10);
-  }
-  assert_null(engine_l1(a, "before"));
-  assert_true(gorge_clock_ms() <= lost + DISCONNECTED_MS + 200);
+  assert_true(had_until(a, "before", lost + 2 * DISCONNECTED_MS, NULL) <= lost + DISCONNECTED_MS);
   assert_true(WAIT_UNTIL(fresh_until(a) == GORGE_FRESH_ALWAYS));
   assert_string_equal(load(a, "later", "newer"), "newer");
   assert_string_equal(engine_l1(a, "later"), "newer"); /* L1 goes on */
@@ -209,17 +237,7 @@ static int touch(gorge_cache *c, const char *key, double ttl_ms) {
   return engine_finish(c, op, status);
 }
 
-/* Touches it again and again; until when L1 had it. */
-static uint64_t gone_although_touched(gorge_cache *c, const char *key) {
-  uint64_t limit = gorge_clock_ms() + 2 * DISCONNECTED_MS;
-  assert_non_null(engine_l1(c, key));
-  while (engine_l1(c, key) != NULL && gorge_clock_ms() < limit) {
-    (void)touch(c, key, 60000);
-    engine_turn(c, NULL, 10);
-  }
-  assert_null(engine_l1(c, key));
-  return gorge_clock_ms();
-}
+static void touch_for_long(const char *key) { (void)touch(a, key, 60000); }
 
 /* Who touches a value cannot know what others have done meanwhile. */
 static void without_contact_a_touch_keeps_nothing_for_longer(void **state) {
@@ -228,10 +246,11 @@ static void without_contact_a_touch_keeps_nothing_for_longer(void **state) {
   support_redis_kill(&redis);
   assert_true(WAIT_UNTIL(life_max(a) == DISCONNECTED_MS));
   uint64_t from = gorge_clock_ms();
-  assert_true(gone_although_touched(a, "before") <= from + DISCONNECTED_MS + 200);
+  assert_true(had_until(a, "before", from + 2 * DISCONNECTED_MS, touch_for_long) <= from + DISCONNECTED_MS);
   load(a, "since", "v");
   from = gorge_clock_ms();
-  assert_true(gone_although_touched(a, "since") <= from + DISCONNECTED_MS + 200);
+  assert_non_null(engine_l1(a, "since"));
+  assert_true(had_until(a, "since", from + 2 * DISCONNECTED_MS, touch_for_long) <= from + DISCONNECTED_MS);
   assert_true(support_redis_restart(&redis));
   assert_true(WAIT_UNTIL(engine_follows(a) && life_max(a) == 0));
 }
