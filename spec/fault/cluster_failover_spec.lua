@@ -91,7 +91,7 @@ end
 local function assert_only_lost_connections_logged(nodes)
   for _, n in ipairs(nodes) do
     for _, line in ipairs(n.nginx:log_lines()) do
-      assert.matches("recv%(%) failed", line) -- nginx itself, of the connection to a server that was killed
+      assert.is_true(node.tells_of_lost_connection(line), line)
     end
   end
 end
@@ -104,7 +104,7 @@ describe("a master of a cluster", function()
     local old = cluster.servers[1]
     local key = key_on(cluster, a, old)
     local load = begin(a, b, program)
-    helper.sleep(0.5)
+    load:wait_confirmed(15)
     hold_and(cluster, load, old, function()
       cluster:kill(old)
       local ok, err = a:run([[return cache:delete(...)]], key)
@@ -112,12 +112,11 @@ describe("a master of a cluster", function()
       assert.matches("^gorge: delete: done on this host, but not in Redis: ", err)
     end)
     cluster:wait_replaced(old)
-    helper.sleep(1)
+    load:wait_confirmed(20)
     old:up()
     cluster:wait_well()
-    helper.sleep(0.5)
-    local writes, _, stats = load:finish(STALE, SLOW)
-    assert.is_true(#writes.log > 50, #writes.log .. " confirmed writes")
+    load:wait_confirmed(15)
+    local _, _, stats = load:finish(STALE, SLOW)
     assert.is_true(stats.l2_hits > 0)
     assert_healed { a, b }
     assert.is_true(a:stats().replayed > 0)
@@ -129,15 +128,14 @@ describe("a master of a cluster", function()
     local cluster, a, b, program = start { password = "sesame" }
     local old = cluster.servers[2]
     local load = begin(a, b, program)
-    helper.sleep(0.5)
+    load:wait_confirmed(15)
     hold_and(cluster, load, old, function() cluster:pause(old) end)
     cluster:wait_replaced(old)
-    helper.sleep(1.5)
+    load:wait_confirmed(20)
     old:resume()
     cluster:wait_well()
-    helper.sleep(0.5)
-    local writes = load:finish(STALE, SLOW)
-    assert.is_true(#writes.log > 50, #writes.log .. " confirmed writes")
+    load:wait_confirmed(15)
+    load:finish(STALE, SLOW)
     assert_healed { a, b }
     assert_only_lost_connections_logged { a, b }
   end)
@@ -164,7 +162,7 @@ describe("a master of a cluster", function()
     local load = begin(a, b, program)
     for _ = 1, 2 do
       for _, master in ipairs(cluster:masters()) do
-        helper.sleep(0.3)
+        load:wait_confirmed(15) -- one that is on its way at that moment may fail
         cluster:fail_over(cluster:replica_of(master))
       end
       cluster:wait_well()
@@ -175,11 +173,15 @@ describe("a master of a cluster", function()
     assert_healed { a, b }
     assert.equal(resyncs, a:stats().resyncs + b:stats().resyncs) -- the journals were there all the time
     assert.is_true(a:stats().cluster_changes > 0)
-    local said = 0
-    for _, line in ipairs(a.nginx:log_lines { warn = true }) do
-      said = said + (line:find("of its partitions are at other nodes of the cluster now", 1, true) and 1 or 0)
+    local function said()
+      local count = 0
+      for _, line in ipairs(a.nginx:log_lines { warn = true }) do
+        count = count + (line:find("of its partitions are at other nodes of the cluster now", 1, true) and 1 or 0)
+      end
+      return count
     end
-    assert.is_true(said >= 1 and said <= 2, said .. " lines") -- one a minute and worker
+    helper.wait_until(function() return said() >= 1 end, { message = "nothing was logged" })
+    assert.is_true(said() <= 2, said() .. " lines") -- one a minute and worker
   end)
 
   it("that has no replica takes its partitions with it, and no others", function()
@@ -218,7 +220,7 @@ describe("the circuit breaker of a node of a cluster", function()
     local name = helper.unique_name "breaker"
     local cache = assert(gorge.new {
       namespace = name, l1_size = "4m", redis = { cluster = cluster:addresses(), timeout = 0.2, connect_timeout = 0.3 },
-      circuit_breaker = { max_failures = 3, timeout = 0.5 },
+      circuit_breaker = { max_failures = 3, timeout = 2 },
       on_event = function(event, fields) told[#told + 1] = { event, fields.node } end,
       logger = function(level, text) logged[#logged + 1] = level .. " " .. text end,
     })
@@ -240,25 +242,25 @@ describe("the circuit breaker of a node of a cluster", function()
     end, { message = "it does not open" })
     assert.equal("open", cache:stats().breaker) -- the worst of all
     assert.equal("closed", breaker("127.0.0.1:" .. cluster.servers[1].port))
-    local since = helper.now()
     local ok, err = cache:set(lost, 1, 60)
     assert.same({ nil, "gorge: set: done on this host, but not in Redis: circuit breaker open" }, { ok, err })
-    assert.is_true(helper.now() - since < 0.15)
     assert.is_true((cache:set(kept, 2, 60))) -- others are asked
     dead:resume()
     helper.wait_until(function() return (cache:set(lost, 2, 60)) end, { message = "it does not close" })
     assert.equal("closed", breaker(place))
+    local about = ("gorge: namespace '%s': the circuit breaker of the node %s is "):format(name, place)
     helper.wait_until(function()
       cache:set(kept, 3, 60)
       local seen = {}
       for _, event in ipairs(told) do
         seen[event[1] .. " " .. tostring(event[2])] = true
       end
-      return seen["breaker_open " .. place] and seen["breaker_closed " .. place]
-    end, { timeout = 5, message = "no event tells of it" })
-    local text = table.concat(logged, "\n")
-    assert.matches(("warn gorge: namespace '%s': the circuit breaker of the node %s is open"):format(name, place), text, 1, true)
-    assert.matches(("info gorge: namespace '%s': the circuit breaker of the node %s is closed again"):format(name, place), text, 1, true)
+      for _, line in ipairs(logged) do
+        seen[line] = true
+      end
+      return seen["breaker_open " .. place] and seen["breaker_closed " .. place] and seen["warn " .. about .. "open"]
+        and seen["info " .. about .. "closed again"]
+    end, { timeout = 5, message = function() return "no event or no line tells of it:\n" .. table.concat(logged, "\n") end })
     cache:close()
   end)
 end)

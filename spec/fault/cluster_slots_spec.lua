@@ -11,6 +11,7 @@ local FRESH, DISCONNECTED = 1, 2
 local STALE = DISCONNECTED + 0.75
 local SLOW = 2.5
 local ROWS = 24
+local MOVING = 6 -- rows whose slots are moved, with all else that is in their partitions
 
 describe("slots that move under load", function()
   it("cost no fetch and no change", function()
@@ -19,34 +20,39 @@ describe("slots that move under load", function()
     local a, b = node.pair(cluster.servers[1], { options = options })
     options.namespace, options.zone, options.l1_size = a.namespace, a.namespace .. "-program", "4m"
     local resyncs = { [a] = a:stats().resyncs, [b] = b:stats().resyncs } -- a host that is new reads no journal
-    local load = versions.begin { nodes = { a, b }, program = options, rows = ROWS, changes = { "delete", "tag", "set", "update" }, pause = 0.01 }
-    helper.sleep(1)
+    local load = versions.begin { nodes = { a, b }, program = options, rows = ROWS, changes = { "delete", "tag", "set", "update" }, pause = 0.01, reads = 120 }
+    load:wait_confirmed(30)
     local before = {}
     for _, kind in ipairs { "MOVED", "ASK", "TRYAGAIN" } do
       before[kind] = cluster:errors(kind)
     end
+    local function told(kind) return cluster:errors(kind) > before[kind] end
     local masters = cluster:masters()
     local moved = 0
-    for row = 1, 6 do -- the slots of rows, with all else that is in their partitions
+    for row = 1, MOVING do
       local partition = cluster.servers[1]:command("CLUSTER", "KEYSLOT", "row " .. row) % 64
       local slot = cluster:slot(a.namespace, partition)
+      helper.wait_until(function() return cluster:master_of(slot):command("CLUSTER", "COUNTKEYSINSLOT", slot) > 100 / MOVING / 2 end)
       local from, to = cluster:master_of(slot), masters[row % 3 + 1]
       if from == to then
         to = masters[(row + 1) % 3 + 1]
       end
-      moved = moved + cluster:move_slot(slot, to, { batch = 2, pause = 0.03, half_way = function() helper.sleep(0.3) end })
-      helper.sleep(0.2)
+      moved = moved + cluster:move_slot(slot, to, { batch = 2, pause = 0.03, half_way = function()
+        helper.sleep(0.3) -- not for long: all that concerns a tag has to wait, and fails after redis.timeout
+        helper.wait_until(function() return row < MOVING or (told "ASK" and told "TRYAGAIN") end, { message = "a slot at two nodes troubles nobody" })
+      end })
+      load:wait_confirmed(15)
       moved = moved + cluster:move_slot(slot, from, { batch = 5 })
     end
     cluster:wait_well()
-    helper.sleep(0.5)
+    load:wait_confirmed(80)
     local writes, reads = load:finish(STALE, SLOW)
     assert.is_true(moved > 100, moved .. " keys were moved")
-    assert.is_true(#writes.log > 200 and reads > 1000, ("%d confirmed writes, %d reads"):format(#writes.log, reads))
+    assert.is_true(#writes.log >= 200 and reads > 1000, ("%d confirmed writes, %d reads"):format(#writes.log, reads))
     -- one write in four concerns a tag, which is in the partition that is on its way, too
     assert.is_true(writes.failed < writes.last / 4, ("%d of %d writes failed"):format(writes.failed, writes.last))
-    for kind, count in pairs(before) do
-      assert.is_true(cluster:errors(kind) > count, "nobody was told " .. kind)
+    for kind in pairs(before) do
+      assert.is_true(told(kind), "nobody was told " .. kind)
     end
     assert.is_true(a:stats().redirects > 0 and a:stats().cluster_changes > 0)
     -- all is where it was: nothing was taken for lost, nobody's journal was

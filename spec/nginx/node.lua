@@ -247,12 +247,19 @@ function Node:worker_pids()
   return self.nginx:worker_pids()
 end
 
---- Asserts that nothing went wrong that nginx or the cache logs. That a Redis which was killed has reset a connection is told by nginx whatever
---- `lua_socket_log_errors` says, and is nothing that went wrong.
+--- Whether nginx itself tells that a Redis which was killed has reset a connection, when it next read from it or wrote to it. It does so whatever
+--- `lua_socket_log_errors` says, and it is nothing that went wrong.
+---@param line string of the error log
+---@return boolean
+function _M.tells_of_lost_connection(line)
+  return line:find "recv%(%) failed %(104: .-context: ngx%.timer" ~= nil or line:find "send%(%) failed %(%d+: .-context: ngx%.timer" ~= nil
+end
+
+--- Asserts that nothing went wrong that nginx or the cache logs.
 function Node:assert_clean_log()
   local lines = {}
   for _, line in ipairs(self.nginx:log_lines()) do
-    if not line:find "recv%(%) failed %(104: .-context: ngx%.timer" then
+    if not _M.tells_of_lost_connection(line) then
       lines[#lines + 1] = line
     end
   end

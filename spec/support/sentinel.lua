@@ -24,7 +24,8 @@ local function lines(list)
 end
 
 local function start_sentinel(name, master_port, opts)
-  local self = setmetatable({ dir = process.temp_dir(), port = net.free_port(), password = opts.sentinel_password }, Sentinel)
+  local self = setmetatable({ dir = process.temp_dir(), name = name, port = net.free_port(), password = opts.sentinel_password,
+    master_password = opts.password }, Sentinel)
   self.tls_port = opts.tls and net.free_port() or nil
   self.config = lines {
     "bind 127.0.0.1", "port " .. self.port, "dir " .. self.dir, "logfile " .. self.dir .. "/redis.log", "daemonize no",
@@ -76,11 +77,15 @@ function Sentinel:resume()
   self.process:kill(process.SIGCONT)
 end
 
---- Forgets what it has learned, and begins with another master.
+--- Forgets what it has learned, and begins with a master that its companions have left, without ever hearing of it: they may not publish here, and the
+--- master, which has to have a password, does not let it in to hear them there.
 ---@param master_port integer
-function Sentinel:reborn(master_port)
+function Sentinel:cut_off(master_port)
   self:kill()
-  process.write_file(self.dir .. "/sentinel.conf", (self.config:gsub("(sentinel monitor %S+ %S+) %d+", "%1 " .. master_port)))
+  process.write_file(self.dir .. "/sentinel.conf", (self.config:gsub("(sentinel monitor %S+ %S+) %d+", "%1 " .. master_port)) .. lines {
+    ("sentinel auth-pass %s not-%s"):format(self.name, self.master_password),
+    ("user default on %s ~* &* +@all -publish"):format(self.password and ">" .. self.password or "nopass"),
+  })
   self:up()
 end
 
