@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { BUDGET_US = 5000, WORD = 8, NS_BIT = 16, WHAT_BIT = 24, FLAGS_BIT = 32 };
+enum { BUDGET_US = 5000, WORD = 8, NS_BIT = 16, WHAT_BIT = 24, FLAGS_BIT = 32, WHERE_BIT = 40 };
 
 /* SENT: it has been handed out, so that the same invalidation made anew must be queued anew. */
 enum { DONE = 1, SENT = 2, PAD = 4 };
@@ -32,6 +32,7 @@ static uint32_t len_of(uint64_t head) { return (uint32_t)head & 0xffff; }
 static uint32_t ns_of(uint64_t head) { return (uint32_t)(head >> NS_BIT) & 0xff; }
 static uint32_t what_of(uint64_t head) { return (uint32_t)(head >> WHAT_BIT) & 0xff; }
 static uint64_t flags_of(uint64_t head) { return head >> FLAGS_BIT & 0xff; }
+static uint32_t where_of(uint64_t head) { return (uint32_t)(head >> WHERE_BIT) & 0xff; }
 
 static uint64_t words_for(uint32_t len) { return 1 + ((uint64_t)len + WORD - 1) / WORD; }
 
@@ -88,7 +89,8 @@ static bool find(const struct ring *r, uint64_t *at, uint32_t ns, enum gorge_bac
 }
 
 /* Writes the record. Returns false when there is no room. */
-static bool append(const struct ring *r, uint32_t ns, enum gorge_backlog_what what, const char *name, uint32_t len) {
+static bool append(const struct ring *r, uint32_t ns, uint32_t where, enum gorge_backlog_what what, const char *name,
+                   uint32_t len) {
   uint64_t at = head_at(r), n = words_for(len), left = r->words - at % r->words;
   uint64_t pad = left < n ? left : 0;
   if (at + pad + n - tail_at(r) > r->words) {
@@ -103,19 +105,20 @@ static bool append(const struct ring *r, uint32_t ns, enum gorge_backlog_what wh
   to[n - 1] = 0;
   memcpy(to + 1, name, len);
   /* relaxed: see record_at */
-  __atomic_store_n(&to[0], len | (uint64_t)ns << NS_BIT | (uint64_t)what << WHAT_BIT, __ATOMIC_RELAXED);
+  __atomic_store_n(&to[0], len | (uint64_t)ns << NS_BIT | (uint64_t)what << WHAT_BIT | (uint64_t)where << WHERE_BIT,
+                   __ATOMIC_RELAXED);
   /* release: the record is whole; partner: the acquire of the next holder of the lock, and gorge_backlog_empty */
   __atomic_store_n(&r->shared->head, at + n, __ATOMIC_RELEASE);
   return true;
 }
 
-void gorge_backlog_add(struct gorge_zone *zone, uint32_t owner, uint32_t ns, enum gorge_backlog_what what,
-                       const char *name, uint32_t len) {
+void gorge_backlog_add(struct gorge_zone *zone, uint32_t owner, uint32_t ns, uint32_t where,
+                       enum gorge_backlog_what what, const char *name, uint32_t len) {
   struct ring r = ring_of(zone);
   bool added = false;
   if (len >= 1 && len <= GORGE_KEY_MAX && enter(zone, &r, owner)) {
     uint64_t at = tail_at(&r);
-    added = find(&r, &at, ns, what, name, len, SENT) || append(&r, ns, what, name, len);
+    added = find(&r, &at, ns, what, name, len, SENT) || append(&r, ns, where, what, name, len);
     leave(&r, owner);
   }
   if (!added) {
@@ -197,7 +200,12 @@ static void give_up(const struct gorge_zone *zone, const struct ring *r) {
   }
 }
 
-bool gorge_backlog_next(struct gorge_zone *zone, uint32_t owner, uint32_t ns, struct gorge_backlog_record *out) {
+static bool is_open(const struct gorge_backlog_open *open, uint32_t where) {
+  return where < 64 ? (open->partitions >> where & 1) != 0 : open->everywhere;
+}
+
+bool gorge_backlog_next(struct gorge_zone *zone, uint32_t owner, uint32_t ns, const struct gorge_backlog_open *open,
+                        struct gorge_backlog_record *out) {
   struct ring r = ring_of(zone);
   if (gorge_backlog_empty(zone, ns) || !enter(zone, &r, owner)) {
     return false;
@@ -211,11 +219,12 @@ bool gorge_backlog_next(struct gorge_zone *zone, uint32_t owner, uint32_t ns, st
       break;
     }
     uint64_t head = record_at(&r, at);
-    found = (flags_of(head) & (DONE | PAD)) == 0 && ns_of(head) == ns;
+    found = (flags_of(head) & (DONE | PAD)) == 0 && ns_of(head) == ns && is_open(open, where_of(head));
     if (found) {
       mark(&r, at, SENT);
       out->at = at;
       out->what = (enum gorge_backlog_what)what_of(head);
+      out->where = where_of(head);
       out->len = len_of(head);
       memcpy(out->name, &r.word[at % r.words + 1], out->len);
     }

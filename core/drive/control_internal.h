@@ -35,6 +35,7 @@ enum gorge_sync_state {
 };
 
 struct gorge_lookout; /* control_sentinel.c */
+struct gorge_replay;  /* control_replay.c */
 struct gorge_watch;
 
 /* How this thread follows one partition of a namespace. All of it: thread. */
@@ -70,14 +71,11 @@ struct gorge_watch {
   ev_timer subscriber_timer;
   struct gorge_l2 *l2; /* renews leases, reads the journal; made at the first need */
   struct gorge_ev_l2 *l2_link;
-  uint64_t own;                   /* id of the channel of its heartbeats, anew with each subscriber */
-  uint64_t beat_ms;               /* between two heartbeats of a partition */
-  uint64_t loss, loss_ms;         /* see gorge_contact_missed */
-  struct gorge_l2_request replay; /* of a queued invalidation, in flight while `replaying` */
-  bool replaying;
-  uint64_t replay_clear; /* the clear that `replay` carries out, else 0 */
-  struct gorge_l2_tag replay_tag;
-  struct gorge_backlog_record replay_record;
+  uint64_t own;           /* id of the channel of its heartbeats, anew with each subscriber */
+  uint64_t beat_ms;       /* between two heartbeats of a partition */
+  uint64_t loss, loss_ms; /* see gorge_contact_missed */
+  struct gorge_replay
+      *replays[GORGE_PARTITIONS + 1]; /* queued invalidations under way: of each partition, of all; or NULL */
   ev_timer beat_timer;
   struct gorge_lookout *lookout;        /* asks the sentinels while the role is held */
   struct gorge_l2_request mail_request; /* of the mailbox, in flight while `mailing` */
@@ -225,8 +223,9 @@ void gorge_lookout_end(struct gorge_watch *w);
 /* The master may be another one: connections that lead to the old one are left, and others made at once. */
 void gorge_lookout_follow(struct gorge_watch *w);
 
-/* Carries out what waits for Redis, control_replay.c. Called now and then while the role is held. */
+/* Carries out what waits for Redis, control_replay.c. Called now and then while the role is held / a partition has been caught up with. */
 void gorge_replay_tick(struct gorge_watch *w, uint64_t now_ms);
+void gorge_replay_partition(struct gorge_follow *f, uint64_t now_ms);
 
 /* Carries out what is in the zone's mailbox, control_mail.c. Called at wake-ups and at every election. */
 void gorge_control_mail(struct gorge_control *c);

@@ -106,6 +106,8 @@ static void on_journal(struct gorge_l2_request *rq, const struct gorge_l2_result
     set_tried(w);
     gorge_watch_set_subscribed(w, true); /* last: who sees it may rely on what was done */
     gorge_replay_tick(w, now_ms);
+  } else {
+    gorge_replay_partition(f, now_ms);
   }
 }
 

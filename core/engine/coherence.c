@@ -8,6 +8,7 @@
 
 #include "backlog/backlog.h"
 #include "engine/engine.h"
+#include "engine/missed.h"
 #include "shm/events.h"
 
 /* The context of the hooks: the zone; which namespace the watch knows. One per zone, namespace and number of partitions, for the life of the process. */
@@ -140,8 +141,8 @@ static void queue(const struct watch *w, const struct gorge_owner *owner, const 
   if (mail->what == GORGE_FORGET_ALL) {
     gorge_backlog_add_clear(w->zone, w->ns);
   } else {
-    gorge_backlog_add(w->zone, owner->id, w->ns, mail->what == GORGE_FORGET_KEY ? GORGE_BACKLOG_KEY : GORGE_BACKLOG_TAG,
-                      mail->name, mail->len);
+    gorge_missed_add(w->zone, owner->id, w->ns, w->partitions,
+                     mail->what == GORGE_FORGET_KEY ? GORGE_BACKLOG_KEY : GORGE_BACKLOG_TAG, mail->name, mail->len);
   }
   gorge_events_add(w->zone, gorge_coherence_event(mail->what), GORGE_EVENT_QUEUED, w->ns, 0, mail->name, mail->len,
                    now_ms);

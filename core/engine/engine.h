@@ -475,15 +475,6 @@ void gorge_explain_ask(struct gorge_op *op, uint64_t now_ms);
 /* The op is no longer its request's: it has ended, or goes on without a caller. */
 void gorge_op_unguard(struct gorge_op *op);
 
-/* --- missed.c --- */
-/* Redis did not take the op's write: it will be told, as an invalidation. */
-void gorge_missed_write(const struct gorge_op *op);
-/* Redis took it: what was missed before of the same key or tags is made up for. */
-void gorge_missed_none(const struct gorge_op *op);
-/* Whether Redis has not been told yet that the op's key, or one of these tags, was invalidated here: what it holds is not to be used. */
-bool gorge_missed_key(const struct gorge_op *op);
-bool gorge_missed_tags(const gorge_cache *c, uint32_t ntags, const struct gorge_l2_tag *tags);
-
 /* --- coherence.c: hooks of the control thread --- */
 void gorge_coherence_watch(gorge_cache *c, struct gorge_control *control);
 /* The process's connection names keys by the epoch that all of the host share. Returns false when out of memory. */

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "drive/ev_l2.h"
 #include "engine/engine.h"
+#include "engine/missed.h"
 
 /* Ends the op with what is to be told. */
 static void tell(struct gorge_op *op, struct gorge_l2_look *look) {

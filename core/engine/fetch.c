@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "engine/engine.h"
+#include "engine/missed.h"
 #include "resil/histogram.h"
 
 enum { LOOKUPS_MAX = 3 };

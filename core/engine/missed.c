@@ -4,33 +4,44 @@
  * subscriber role carries them out as invalidations. Until then Redis is not asked for what they concern: it could still answer with what
  * this host has forgotten.
  */
-#include "backlog/backlog.h"
+#include "engine/missed.h"
 #include "base/broken.h"
 #include "base/clock.h"
-#include "engine/engine.h"
+#include "proto/slot.h"
 #include "shm/events.h"
 
 /* Calls `what` for each key or tag that the write concerns. */
-typedef void for_each(struct gorge_zone *zone, uint32_t owner, uint32_t ns, enum gorge_backlog_what what,
-                      const char *name, uint32_t len);
+typedef void for_each(const gorge_cache *c, enum gorge_backlog_what what, const char *name, uint32_t len);
 
 static void concerned(const struct gorge_op *op, for_each *call) {
   const gorge_cache *c = op->cache;
-  uint32_t owner = c->process->owner.id;
   if (op->verb == GORGE_L2_SET || op->verb == GORGE_L2_DELETE) {
-    call(c->zone, owner, c->ns, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
+    call(c, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
   } else if (op->verb == GORGE_L2_INVALIDATE_TAGS) {
     for (uint32_t i = 0; i < op->ntags; i++) {
-      call(c->zone, owner, c->ns, GORGE_BACKLOG_TAG, op->tags[i].ptr, op->tags[i].len);
+      call(c, GORGE_BACKLOG_TAG, op->tags[i].ptr, op->tags[i].len);
     }
   } /* update and, but for the case below, touch: when they fail, the value in Redis is as good as it was */
 }
 
-static void tell(struct gorge_zone *zone, uint32_t owner, uint32_t ns, enum gorge_backlog_what what, const char *name,
-                 uint32_t len) {
-  (void)owner;
-  gorge_events_add(zone, what == GORGE_BACKLOG_KEY ? GORGE_EVENT_KEY : GORGE_EVENT_TAG, GORGE_EVENT_QUEUED, ns, 0, name,
-                   len, gorge_clock_ms());
+void gorge_missed_add(struct gorge_zone *zone, uint32_t owner, uint32_t ns, uint32_t partitions,
+                      enum gorge_backlog_what what, const char *name, uint32_t len) {
+  bool everywhere = what == GORGE_BACKLOG_TAG && partitions > 1;
+  uint32_t where = everywhere ? GORGE_BACKLOG_EVERYWHERE : gorge_partition_of(name, len, partitions);
+  gorge_backlog_add(zone, owner, ns, where, what, name, len);
+}
+
+static void add(const gorge_cache *c, enum gorge_backlog_what what, const char *name, uint32_t len) {
+  gorge_missed_add(c->zone, c->process->owner.id, c->ns, c->partitions, what, name, len);
+}
+
+static void cancel(const gorge_cache *c, enum gorge_backlog_what what, const char *name, uint32_t len) {
+  gorge_backlog_cancel(c->zone, c->process->owner.id, c->ns, what, name, len);
+}
+
+static void tell(const gorge_cache *c, enum gorge_backlog_what what, const char *name, uint32_t len) {
+  gorge_events_add(c->zone, what == GORGE_BACKLOG_KEY ? GORGE_EVENT_KEY : GORGE_EVENT_TAG, GORGE_EVENT_QUEUED, c->ns, 0,
+                   name, len, gorge_clock_ms());
 }
 
 void gorge_missed_write(const struct gorge_op *op) {
@@ -44,9 +55,9 @@ void gorge_missed_write(const struct gorge_op *op) {
   }
   if (op->verb == GORGE_L2_TOUCH && op->shorter) {
     /* Redis and the other hosts would have the value beyond its end, and this host have it again from there. Ending it early is allowed. */
-    gorge_backlog_add(c->zone, c->process->owner.id, c->ns, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
+    add(c, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
   }
-  concerned(op, gorge_backlog_add);
+  concerned(op, add);
   concerned(op, tell);
 }
 
@@ -54,7 +65,7 @@ void gorge_missed_none(const struct gorge_op *op) {
   if (op->verb == GORGE_L2_CLEAR && op->since != 0) {
     gorge_backlog_cleared(op->cache->zone, op->cache->ns, op->since);
   }
-  concerned(op, gorge_backlog_cancel);
+  concerned(op, cancel);
 }
 
 bool gorge_missed_key(const struct gorge_op *op) {

@@ -11,6 +11,7 @@
 
 #include "base/hash.h"
 #include "engine/engine.h"
+#include "engine/missed.h"
 
 enum {
   ASK_AGAIN_MS = 10000, /* so long an attempt whose answer is missing is asked for again */

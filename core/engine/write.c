@@ -9,6 +9,7 @@
 
 #include "backlog/backlog.h"
 #include "engine/engine.h"
+#include "engine/missed.h"
 #include "shm/events.h"
 
 /* An invalidation without version, and the snapshot of an insert that belongs to it. */

@@ -29,14 +29,14 @@
  *  SET      new version, stores, kills a lease, publishes: STORED. DELETE: new version, drops value and lease, publishes: OK.
  *  INVALIDATE_TAGS  a new nonce per tag, publishes: OK. All three go into the journal. With several partitions: first new nonces in all but
  *           the home one, that of the first tag's name, of which nobody is told; when all have answered the home one's, with journal
- *           and message. One that fails fails the whole; what was done is forgotten for nothing then.
+ *           and message. One that fails fails the whole, once all have answered, and nobody is told.
  *  TOUCH    gives the value another ttl, and its tags enough of it: OK; MISS when there is none. result.before is the version it had,
  *           result.version the one it has: another one, which goes into the journal, when its life became shorter. The request's tags
  *           are a guess, which saves a round.
  *  UPDATE   as SET, if the value's version is still `since` (0: there is no value) and its tags are alive: STORED; else REFUSED. `token` names the operation
  *           for lease_ms: sent again with the same one, it is not carried out again, and STORED with the version of then.
  *  CLEAR    a new epoch: nothing that was stored is found any more. OK, result.version is the epoch; it goes into the journal. With several
- *           partitions: in each of them; result.version is the highest. One that fails fails the whole.
+ *           partitions: in each of them; result.version is the highest. One that fails fails the whole, once all have answered.
  *  JOURNAL  what was told of in `partition` from version `since` on, its own entry included: OK after `message` has been called for each, or
  *           MISS when that entry is gone, so that anything may have been missed. result.version: the cursor from now on.
  *  HEARTBEAT  publishes `value` on the channel of the host `since` alone, with the version of the last entry in the journal of

@@ -23,7 +23,7 @@
 #include "shm/zone.h"
 
 enum {
-  GORGE_LAYOUT_VERSION = 8, /* to be raised with every change of what stands in shared memory, L1 included */
+  GORGE_LAYOUT_VERSION = 9, /* to be raised with every change of what stands in shared memory, L1 included */
   GORGE_LINE = 64,
   GORGE_NAME_WORDS = (GORGE_NAME_MAX + 7) / 8,
   GORGE_HEADER_REGION_WORDS = 24

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -18,11 +19,13 @@
 
 #include <cmocka.h>
 
+#include "backlog/backlog.h"
 #include "base/clock.h"
 #include "proto/slot.h"
 #include "sync/mailbox.h"
 #include "test/drive_support.h"
 #include "test/engine_support.h"
+#include "test/procs.h"
 
 enum { ALL = GORGE_PARTITIONS, BOUND_MS = 800, DISCONNECTED_MS = 60000 };
 
@@ -273,6 +276,99 @@ static void what_was_queued_reaches_all_partitions(void **state) {
   load_all(b, "new");
 }
 
+static void queue_key(gorge_cache *c, const char *key) {
+  gorge_backlog_add(c->zone, c->process->owner.id, c->ns, partition_of(key), GORGE_BACKLOG_KEY, key,
+                    (uint32_t)strlen(key));
+}
+
+static bool is_queued(gorge_cache *c, const char *key) {
+  return gorge_backlog_holds(c->zone, c->process->owner.id, c->ns, GORGE_BACKLOG_KEY, key, (uint32_t)strlen(key));
+}
+
+/* Redis: nothing is stored under the key in its partition. */
+static bool is_gone(const char *key) {
+  char command[256], answer[256];
+  snprintf(command, sizeof command, "EVAL \"return #redis.call('KEYS', '{1:t:%u}:*:v:%s')\" 0", partition_of(key), key);
+  assert_true(support_redis_command(&redis, command, answer, sizeof answer));
+  return strncmp(answer, ":0", 2) == 0;
+}
+
+/* Its node is down, say: what is queued for others does not wait for it, nor what is for all of them. */
+static void a_partition_that_cannot_be_asked_holds_up_no_other(void **state) {
+  (void)state;
+  for (int i = 0; i < ALL; i++) {
+    assert_int_equal(engine_set_whole(b, keys[i], "old", "t"), GORGE_OK);
+    assert_int_equal(engine_set_whole(b, other[i], "old", NULL), GORGE_OK);
+  }
+  load_all(b, "old");
+  say("RENAME {1:t:9}:j {1:t:9}:kept");
+  say("SET {1:t:9}:j odd");
+  say("RENAME {1:t:9}:c {1:t:9}:count");
+  say("LPUSH {1:t:9}:c odd");
+  assert_true(WAIT_UNTIL(contact(a) == GORGE_CONTACT_LOST));
+  assert_true(engine_delete_whole(a, keys[9]) < 0);
+  queue_key(a, other[9]);
+  assert_true(engine_invalidate_whole(a, "t") < 0);
+  uint32_t waiting = gorge_backlog_count(a->zone, a->ns);
+  assert_int_equal(waiting, 3);
+  uint64_t queued = gorge_clock_ms();
+  for (uint32_t i = 10; i < 20; i++) {
+    queue_key(a, keys[i]);
+    queue_key(a, other[i]);
+  }
+  assert_true(WAIT_UNTIL(gorge_backlog_count(a->zone, a->ns) == waiting));
+  assert_true(gorge_clock_ms() - queued <
+              1000); /* an election and what a loaded machine adds; keys[9] waits for as long as it is left odd */
+  for (uint32_t i = 10; i < 20; i++) {
+    assert_true(WAIT_UNTIL(engine_l1(b, keys[i]) == NULL));
+    assert_true(is_gone(keys[i]) && is_gone(other[i]));
+  }
+  assert_true(is_queued(a, keys[9]) && is_queued(a, other[9]));
+  assert_false(is_gone(other[9]));
+  say("RENAME {1:t:9}:count {1:t:9}:c");
+  say("RENAME {1:t:9}:kept {1:t:9}:j");
+  assert_true(WAIT_UNTIL(gorge_backlog_empty(a->zone, a->ns)));
+  assert_true(WAIT_UNTIL(in_l1(b) == 0));
+  assert_true(is_gone(keys[9]) && is_gone(other[9]));
+}
+
+static int follow(struct proc *self, void *arg) {
+  (void)arg;
+  CHILD_CHECK(gorge_cache_enter(a, 1) == GORGE_OK);
+  CHILD_CHECK(WAIT_UNTIL(engine_follows(a)));
+  proc_say(self, 1);
+  proc_hear(self); /* killed in here */
+  return 0;
+}
+
+/* A worker dies with one under way to each partition: the next holder of the role does not know which ones Redis has carried out. */
+static void what_a_dead_holder_had_under_way_is_carried_out(void **state) {
+  (void)state;
+  struct gorge_config config = engine_config(NULL, redis.path, GORGE_CONFIG_INLINE);
+  gorge_cache_destroy(a);
+  a = engine_cache(&config);
+  struct proc holder = proc_start(follow, NULL);
+  assert_int_equal(proc_hear(&holder), 1);
+  assert_int_equal(gorge_cache_enter(a, 1), GORGE_OK);
+  for (int i = 0; i < ALL; i++) {
+    assert_int_equal(engine_set_whole(b, keys[i], "old", NULL), GORGE_OK);
+    assert_int_equal(engine_set_whole(b, other[i], "old", NULL), GORGE_OK);
+  }
+  kill(redis.pid, SIGSTOP);
+  for (int i = 0; i < ALL; i++) {
+    queue_key(a, keys[i]);
+    queue_key(a, other[i]);
+  }
+  usleep(700 * 1000); /* an election: then they are in the socket */
+  proc_kill(&holder);
+  kill(redis.pid, SIGCONT);
+  assert_true(WAIT_UNTIL(engine_follows(a)));
+  assert_true(WAIT_UNTIL(gorge_backlog_empty(a->zone, a->ns)));
+  for (int i = 0; i < ALL; i++) {
+    assert_true(is_gone(keys[i]) && is_gone(other[i]));
+  }
+}
+
 /* What somebody asks for through the zone of b. */
 static void ask_by_mail(enum gorge_forget_what what, const char *name) {
   uint64_t ticket, now = gorge_clock_ms();
@@ -494,6 +590,8 @@ int main(void) {
       node_test(a_partition_that_cannot_be_asked_loses_the_contact),
       node_test(all_is_lost_and_found),
       node_test(what_was_queued_reaches_all_partitions),
+      node_test(a_partition_that_cannot_be_asked_holds_up_no_other),
+      node_test(what_a_dead_holder_had_under_way_is_carried_out),
       node_test(what_is_asked_for_from_outside_is_for_all_partitions),
       node_test(a_subscription_that_hears_nothing_is_given_up),
       cmocka_unit_test(a_number_of_partitions_that_there_is_not),

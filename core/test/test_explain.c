@@ -165,7 +165,7 @@ static void what_waits_for_redis_is_not_asked_for(void **state) {
   (void)state;
   uint32_t owner = a->process->owner.id;
   assert_int_equal(engine_set_whole(b, "k", "value", "tag"), GORGE_OK);
-  gorge_backlog_add(a->zone, owner, a->ns, GORGE_BACKLOG_TAG, "tag", 3);
+  gorge_backlog_add(a->zone, owner, a->ns, 0, GORGE_BACKLOG_TAG, "tag", 3);
   assert_int_equal(explain(a, "k", NULL), GORGE_OK);
   if (at.queued > 0) { /* the control thread may have told Redis already */
     assert_true((at.tags[0].flags & GORGE_TAG_QUEUED) != 0 || at.state == GORGE_LOOK_TAG);
@@ -235,7 +235,7 @@ static void where_redis_is_not_to_be_asked(void **state) {
   assert_int_equal(gorge_breaker_state(away->breaker), GORGE_BREAKER_OPEN);
   away->breaker_config.max_failures = 0;
   assert_int_equal(gorge_cache_enter(away, 1), GORGE_OK);
-  gorge_backlog_add(away->zone, away->process->owner.id, away->ns, GORGE_BACKLOG_KEY, "k", 1);
+  gorge_backlog_add(away->zone, away->process->owner.id, away->ns, 0, GORGE_BACKLOG_KEY, "k", 1);
   assert_int_equal(explain(away, "k", NULL), GORGE_REFUSED);
   assert_int_equal(gorge_explain_start(away, text, 1, NULL, 0, NULL), GORGE_REFUSED);
   assert_int_equal(gorge_explain_start(away, "other", 5, NULL, 0, NULL), GORGE_OK);

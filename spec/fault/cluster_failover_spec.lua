@@ -209,6 +209,74 @@ describe("a master of a cluster", function()
     cluster:wait_well()
     assert_healed { a, b }
   end)
+
+  --- Keys of partitions that a node has, or has not.
+  local function keys_on(cluster, n, server, has)
+    local list, seen = {}, {}
+    for i = 1, 400 do
+      local key = "key" .. i
+      local partition = cluster:running()[1]:command("CLUSTER", "KEYSLOT", key) % 64
+      if not seen[partition] and (cluster:master_of(cluster:slot(n.namespace, partition)) == server) == has then
+        seen[partition] = true
+        list[#list + 1] = key
+      end
+    end
+    return list
+  end
+
+  it("that has no replica does not keep the other partitions from forgetting a tag", function()
+    local cluster, a, b = start({ replicas = 0, config = "cluster-require-full-coverage no" }, { disconnected_ttl = 1 })
+    local dead = cluster.servers[2]
+    local kept = keys_on(cluster, a, dead, false)
+    for _, key in ipairs(kept) do
+      assert.is_true((a:run([[return cache:set(..., "old", 60, "t")]], key)))
+    end
+    cluster:kill(dead)
+    helper.wait_until(function() return not a:run [[return (cache:invalidate_tags "u")]] end)
+    assert.is_nil((a:run [[return cache:invalidate_tags "t"]]))
+    for _, key in ipairs(kept) do
+      assert.same({ "value of " .. key }, { (b:run([[return cache:fetch(..., 60, load)]], key)) }) -- none is found in Redis
+    end
+    dead:up()
+    cluster:wait_well()
+    assert_healed { a, b }
+  end)
+
+  it("that has no replica does not hold up what is queued for the others", function()
+    local cluster, a, b = start({ replicas = 0, config = "cluster-require-full-coverage no" }, { disconnected_ttl = 1 })
+    local dead, slow = cluster.servers[3], cluster.servers[1]
+    local lost, kept = keys_on(cluster, a, dead, true), keys_on(cluster, a, slow, true)
+    for _, key in ipairs(kept) do
+      assert.is_true((a:run([[return cache:set(..., "old", 60)]], key)))
+    end
+    cluster:kill(dead)
+    for _, key in ipairs(lost) do
+      assert.is_nil((a:run([[return cache:delete(...)]], key)))
+    end
+    slow:pause()
+    assert.equal(0, a:run([[
+      local threads, told = {}, 0
+      for key in (...):gmatch "%S+" do
+        threads[#threads + 1] = ngx.thread.spawn(function() return cache:delete(key) end)
+      end
+      for _, thread in ipairs(threads) do
+        local _, ok = ngx.thread.wait(thread)
+        told = told + (ok and 1 or 0)
+      end
+      return told]], table.concat(kept, " ")))
+    assert.equal(#lost + #kept, a:stats().queued)
+    slow:resume()
+    local since = helper.now()
+    helper.wait_until(function() return a:stats().queued == #lost end, { message = "they wait for the node that is down" })
+    local took = helper.now() - since
+    assert.is_true(took < 2, took .. " s") -- until its journals are read again: an election (0.5 s), a connection, and what a loaded machine adds
+    for _, key in ipairs(kept) do
+      assert.same({}, slow:command("KEYS", "*:v:" .. key))
+    end
+    dead:up()
+    cluster:wait_well()
+    assert_healed { a, b }
+  end)
 end)
 
 describe("the circuit breaker of a node of a cluster", function()
