@@ -154,7 +154,7 @@ struct gorge_remote_node {
   bool dropped, told;            /* the transport of a pump is to be closed; and it has been told so */
   bool pinging;                  /* `ping` is under way */
   struct gorge_command ping;     /* keeps an idle connection of a pump alive, and finds a dead one */
-  uint64_t ping_ms;              /* when the next one is due */
+  uint64_t ping_ms, late_ms;     /* when the next one is due; when something was first found late, 0: nothing is */
 };
 
 struct gorge_cache {

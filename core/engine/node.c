@@ -7,6 +7,8 @@
 #include "drive/ev_l2.h"
 #include "engine/engine.h"
 
+enum { SECOND_LOOK_MS = 2 };
+
 struct gorge_remote_node *gorge_remote_node(gorge_cache *c, uint32_t node) {
   if (node == 0) {
     return &c->node;
@@ -69,10 +71,28 @@ static void ping(struct gorge_remote_node *n, struct gorge_conn *conn, uint64_t 
   }
 }
 
+/*
+ * What is late is given up at the second look, when the event loop has been asked once more: a process that stood still looks at the clock
+ * before it has read what came meanwhile.
+ */
+static bool may_still_come(struct gorge_remote_node *n, const struct gorge_conn *conn, uint64_t now_ms) {
+  enum gorge_conn_state state = gorge_conn_state(conn);
+  uint64_t due_ms = gorge_conn_next_ms(conn);
+  bool open = state == GORGE_CONN_HANDSHAKE || state == GORGE_CONN_READY;
+  bool late = open && due_ms <= now_ms && due_ms != 0; /* 0: it has been given up already */
+  bool seen = n->late_ms != 0 && now_ms >= n->late_ms + SECOND_LOOK_MS;
+  if (!late || seen) {
+    n->late_ms = 0;
+    return false;
+  }
+  n->late_ms = n->late_ms != 0 ? n->late_ms : now_ms;
+  return true;
+}
+
 static void tick(gorge_cache *c, uint32_t i, uint64_t now_ms) {
   struct gorge_conn *conn = gorge_l2_node_conn(c->l2, i);
   struct gorge_remote_node *n = gorge_remote_node(c, i);
-  if (gorge_conn_tick(conn, now_ms)) {
+  if ((n == NULL || !may_still_come(n, conn, now_ms)) && gorge_conn_tick(conn, now_ms)) {
     gorge_conn_closed(conn, now_ms, gorge_conn_reason(conn));
     if (n != NULL) {
       n->dropped = true;
@@ -100,6 +120,9 @@ static uint64_t next_ms(const gorge_cache *c, uint32_t i) {
     return 0;
   }
   uint64_t next = idle && state == GORGE_CONN_DOWN ? UINT64_MAX : gorge_conn_next_ms(conn);
+  if (n != NULL && n->late_ms != 0 && next != 0 && next < n->late_ms + SECOND_LOOK_MS) {
+    next = n->late_ms + SECOND_LOOK_MS;
+  }
   return idle && state == GORGE_CONN_READY && n != NULL && n->ping_ms < next ? n->ping_ms : next;
 }
 

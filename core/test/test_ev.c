@@ -136,6 +136,27 @@ static void test_a_later_command_with_an_earlier_deadline_ends_first(void **stat
   assert_int_equal(a.status, GORGE_PENDING);
 }
 
+static void test_what_came_while_the_process_stood_still_is_not_late(void **state) {
+  (void)state;
+  static struct asked a;
+  const char *word = "PING";
+  size_t len = 4;
+  listen_on_path(8);
+  link_to(at_path(f.path), 5000, 5000);
+  gorge_conn_want(f.conn);
+  kick();
+  assert_true(RUN_UNTIL(shaken(), 5000));
+  a = (struct asked){.command.done = on_done, .command.deadline_ms = gorge_clock_ms() + 20, .status = GORGE_PENDING};
+  assert_int_equal(gorge_conn_submit(f.conn, &a.command, 1, &word, &len, gorge_clock_ms()), GORGE_OK);
+  kick();
+  assert_int_equal(send(f.peer, "+PONG\r\n", 7, MSG_NOSIGNAL), 7);
+  while (gorge_clock_ms() < a.command.deadline_ms + 10) {
+    usleep(1000);
+  }
+  assert_true(RUN_UNTIL(a.status != GORGE_PENDING, 5000));
+  assert_int_equal(a.status, GORGE_OK);
+}
+
 static void test_a_connected_link_with_nothing_to_do_sleeps(void **state) {
   (void)state;
   static struct asked a;
@@ -248,6 +269,7 @@ int main(void) {
       TEST(test_a_large_reply_leaves_room_for_others),
       TEST(test_a_command_without_answer_ends_at_its_deadline),
       TEST(test_a_later_command_with_an_earlier_deadline_ends_first),
+      TEST(test_what_came_while_the_process_stood_still_is_not_late),
       TEST(test_a_connected_link_with_nothing_to_do_sleeps),
       TEST(test_garbage_closes_the_connection),
       TEST(test_a_closed_connection_comes_back_when_it_is_needed),

@@ -216,7 +216,7 @@ for suite in "$@"; do
     model) run_model ;;
     lua) run_lua ;;
     # What the module does itself: waits, wake-ups, deadlines, connections, the end of workers.
-    module) run_module spec/module/*_spec.lua spec/nginx/{abandon,every_phase,fetch_many,stampede}_spec.lua spec/fault/redis_outage_spec.lua ;;
+    module) run_module spec/module/*_spec.lua spec/nginx/{abandon,every_phase,fetch_many,stampede,stood_still}_spec.lua spec/fault/redis_outage_spec.lua ;;
     # shellcheck disable=SC2086
     all-module) run_module ${SPECS:-spec/module/*_spec.lua spec/nginx/*_spec.lua spec/fault/*_spec.lua spec/redis/tls_spec.lua} ;;
     *) echo "test.sh: no such suite: $suite" >&2; exit 2 ;;
