@@ -4,7 +4,8 @@
  *
  *   MOVED        the map is corrected, the request begins anew at the node that has the slot
  *   ASK          this command goes to the other node, behind ASKING, for this once
- *   TRYAGAIN     a slot is being moved, and of the names of a command some have arrived and some have not: after a while, again
+ *   TRYAGAIN     a slot is being moved, and of the names of a command some are missing where it was asked. So it is until the slot has arrived
+ *                for every script with a name that does not exist at all, such as that of a lease: after a while, again
  *   CLUSTERDOWN  the request fails; the map is asked for
  *   no map yet   the request waits for it
  *
