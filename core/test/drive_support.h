@@ -7,10 +7,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Waits until the condition holds, at most 5 s; evaluates to whether it does. */
+/* Waits until the condition holds, at most 20 s; evaluates to whether it does. */
 #define WAIT_UNTIL(condition)                            \
   ({                                                     \
-    uint64_t until_us_ = support_now_us() + 5000000;     \
+    uint64_t until_us_ = support_now_us() + 20000000;    \
     while (!(condition) && support_now_us() < until_us_) \
       support_nap();                                     \
     (condition);                                         \

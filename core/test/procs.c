@@ -68,7 +68,7 @@ uint64_t proc_hear(const struct proc *p) {
   struct pollfd fd = {.fd = p->in, .events = POLLIN};
   int ready;
   do {
-    ready = poll(&fd, 1, 10 * 1000);
+    ready = poll(&fd, 1, 30 * 1000);
   } while (ready < 0 && errno == EINTR);
   must(ready == 1, "wait for a word");
   must(read(fd.fd, &word, sizeof word) == (ssize_t)sizeof word, "read from a pipe");
@@ -147,7 +147,7 @@ uint64_t proc_own_us(void) {
 bool proc_await(const uint64_t *word, uint64_t value) {
   uint64_t start = gorge_clock_us();
   while (__atomic_load_n(word, __ATOMIC_ACQUIRE) < value) {
-    if (gorge_clock_us() - start > 10 * 1000 * 1000) {
+    if (gorge_clock_us() - start > 30 * 1000 * 1000) {
       return false;
     }
     usleep(100);

@@ -11,7 +11,7 @@
 
 #include "shm/zone.h"
 
-enum { PROC_LIMIT_S = 20 }; /* a child that is still there then is ended by SIGALRM */
+enum { PROC_LIMIT_S = 100 }; /* a child that is still there then is ended by SIGALRM */
 
 struct proc {
   pid_t pid;
@@ -38,7 +38,7 @@ void *proc_shared(size_t size);
 /* A zone that nobody else has, of the smallest size. */
 struct gorge_zone *proc_zone(int (*init)(struct gorge_zone *));
 
-/* Spins until *word is at least `value`, at most ten seconds; returns whether it became so. */
+/* Spins until *word is at least `value`, at most thirty seconds; returns whether it became so. */
 bool proc_await(const uint64_t *word, uint64_t value);
 
 /*

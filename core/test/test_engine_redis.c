@@ -47,7 +47,7 @@ static int end(void **state) {
 
 #define TURN_UNTIL(condition)                            \
   ({                                                     \
-    uint64_t until_ms_ = gorge_clock_ms() + 5000;        \
+    uint64_t until_ms_ = gorge_clock_ms() + 20000;       \
     while (!(condition) && gorge_clock_ms() < until_ms_) \
       engine_turn(a, b, 2);                              \
     (condition);                                         \

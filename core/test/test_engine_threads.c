@@ -392,7 +392,7 @@ static void all_agree(void) {
     }
     assert_int_equal(status, GORGE_OK);
     for (int c = 0; c < CACHES; c++) {
-      uint64_t until_ms = gorge_clock_ms() + 5000;
+      uint64_t until_ms = gorge_clock_ms() + 20000;
       const char *seen;
       do {
         seen = get_or_fill(c, k->name, value);

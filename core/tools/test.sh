@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.." || exit 2
 
 BUILD=${BUILD:-build}
 MAKE=${MAKE:-make}
-C_TIMEOUT=${C_TIMEOUT:-120}
+C_TIMEOUT=${C_TIMEOUT:-300}
 SPEC_TIMEOUT=${SPEC_TIMEOUT:-300}
 FUZZ_SECONDS=${FUZZ_SECONDS:-4}
 JOBS=${JOBS:-$(nproc)}
