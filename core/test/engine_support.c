@@ -168,8 +168,23 @@ void engine_turn(gorge_cache *a, gorge_cache *b, double ms) {
   }
 }
 
+uint64_t engine_had_until(gorge_cache *c, const char *key, uint64_t limit_ms,
+                          void (*meanwhile)(gorge_cache *c, const char *key)) {
+  uint64_t had_ms = 0, look_ms = gorge_clock_ms();
+  while (engine_l1(c, key) != NULL) {
+    assert_true(look_ms < limit_ms);
+    had_ms = look_ms;
+    if (meanwhile != NULL) {
+      meanwhile(c, key);
+    }
+    engine_turn(c, NULL, 5);
+    look_ms = gorge_clock_ms();
+  }
+  return had_ms;
+}
+
 struct answer engine_await(gorge_cache *c, uint64_t op) {
-  uint64_t until_ms = gorge_clock_ms() + 5000;
+  uint64_t until_ms = gorge_clock_ms() + 20000;
   struct answer a = engine_status(c, op);
   while (a.status == GORGE_PENDING && gorge_clock_ms() < until_ms) {
     engine_turn(c, NULL, gorge_op_wait_ms(c, op));
@@ -206,7 +221,7 @@ int engine_invalidate_whole(gorge_cache *c, const char *tags) {
 }
 
 bool engine_quiet(gorge_cache *a, gorge_cache *b) {
-  for (int i = 0; i < 1000 && gorge_pending(a) + gorge_pending(b) > 0; i++) {
+  for (int i = 0; i < 4000 && gorge_pending(a) + gorge_pending(b) > 0; i++) {
     engine_turn(a, b, 5);
   }
   return engine_flights(a) + engine_flights(b) == 0 && gorge_pending(a) + gorge_pending(b) == 0;

@@ -43,9 +43,15 @@ uint32_t engine_pack(const char *tags, char *out, uint32_t size);
 
 /* Looks into L1. Returns the value as text, or NULL. Good until the next call. */
 const char *engine_l1(gorge_cache *c, const char *key);
+/*
+ * Turns and does `meanwhile` (NULL: nothing) until L1 has the value no more; fails the test when it has it at `limit_ms`. Returns the last
+ * moment before a look that found it: that is not later than L1 may have it, however long this process had to wait between two looks.
+ */
+uint64_t engine_had_until(gorge_cache *c, const char *key, uint64_t limit_ms,
+                          void (*meanwhile)(gorge_cache *c, const char *key));
 /* How the operation stands now. */
 struct answer engine_status(gorge_cache *c, uint64_t op);
-/* Turns loop and caches until the operation is decided, at most 5 s. */
+/* Turns loop and caches until the operation is decided, at most 20 s. */
 struct answer engine_await(gorge_cache *c, uint64_t op);
 /* One turn of the loop and of up to four caches (NULL: none), waiting at most ms. */
 void engine_turn(gorge_cache *a, gorge_cache *b, double ms);
@@ -55,7 +61,7 @@ int engine_finish(gorge_cache *c, uint64_t op, int status);
 int engine_set_whole(gorge_cache *c, const char *key, const char *value, const char *tags);
 int engine_delete_whole(gorge_cache *c, const char *key);
 int engine_invalidate_whole(gorge_cache *c, const char *tags);
-/* Turns until neither of two nodes has anything under way, for 5 s at most. Returns whether that is so, and no fill is left. */
+/* Turns until neither of two nodes has anything under way, for 20 s at most. Returns whether that is so, and no fill is left. */
 bool engine_quiet(gorge_cache *a, gorge_cache *b);
 /* fetch, with the loader's value if asked to run it, until the operation is over; returns the value seen. Good until the next call. */
 const char *engine_get_or_fill(gorge_cache *c, const char *key, const char *value, int *status);

@@ -86,24 +86,6 @@ static void say(const char *command) {
   assert_int_not_equal(answer[0], '-');
 }
 
-/*
- * When L1 had the value for the last time, as far as it was looked at: that is not later than it may have it, however long this process had
- * to wait for a processor between two looks.
- */
-static uint64_t had_until(gorge_cache *c, const char *key, uint64_t limit_ms, void (*meanwhile)(const char *key)) {
-  uint64_t had = 0, look = gorge_clock_ms();
-  while (engine_l1(c, key) != NULL && look < limit_ms) {
-    had = look;
-    if (meanwhile != NULL) {
-      meanwhile(key);
-    }
-    engine_turn(c, NULL, 5);
-    look = gorge_clock_ms();
-  }
-  assert_null(engine_l1(c, key));
-  return had;
-}
-
 /* A heartbeat that comes late, since the machine has other things to do, closes L1 until it is there. Nothing else does. */
 static void heartbeats_keep_l1_open(void **state) {
   (void)state;
@@ -153,7 +135,7 @@ static void a_message_that_was_lost_is_found_within_the_bound(void **state) {
            engine_partitions > 1 ? head : "string.char(1,1) .. struct.pack('>I8', v)", partition, partition);
   say(command);
   uint64_t committed = gorge_clock_ms();
-  assert_true(had_until(a, "lost", committed + 5000, NULL) <= committed + BOUND_MS);
+  assert_true(engine_had_until(a, "lost", committed + 5000, NULL) <= committed + BOUND_MS);
   assert_true(
       WAIT_UNTIL(engine_l1(a, "stays") != NULL)); /* at once, unless L1 is closed because the heartbeat was late */
   assert_string_equal(engine_l1(a, "stays"), "v");
@@ -224,7 +206,7 @@ static void without_contact_old_entries_end_and_new_ones_are_young(void **state)
   assert_int_equal(gorge_peek(a, "since", 5, &read), GORGE_SPACE);
   assert_true(read.expires_ms <= (double)(gorge_clock_ms() + DISCONNECTED_MS));
   assert_int_equal(stats(a).subscribed, 0);
-  assert_true(had_until(a, "before", lost + 2 * DISCONNECTED_MS, NULL) <= lost + DISCONNECTED_MS);
+  assert_true(engine_had_until(a, "before", lost + 2 * DISCONNECTED_MS, NULL) <= lost + DISCONNECTED_MS);
   assert_true(WAIT_UNTIL(fresh_until(a) == GORGE_FRESH_ALWAYS));
   assert_string_equal(load(a, "later", "newer"), "newer");
   assert_string_equal(engine_l1(a, "later"), "newer"); /* L1 goes on */
@@ -241,7 +223,7 @@ static int touch(gorge_cache *c, const char *key, double ttl_ms) {
   return engine_finish(c, op, status);
 }
 
-static void touch_for_long(const char *key) { (void)touch(a, key, 60000); }
+static void touch_for_long(gorge_cache *c, const char *key) { (void)touch(c, key, 60000); }
 
 /* Who touches a value cannot know what others have done meanwhile. */
 static void without_contact_a_touch_keeps_nothing_for_longer(void **state) {
@@ -250,11 +232,11 @@ static void without_contact_a_touch_keeps_nothing_for_longer(void **state) {
   support_redis_kill(&redis);
   assert_true(WAIT_UNTIL(life_max(a) == DISCONNECTED_MS));
   uint64_t from = gorge_clock_ms();
-  assert_true(had_until(a, "before", from + 2 * DISCONNECTED_MS, touch_for_long) <= from + DISCONNECTED_MS);
+  assert_true(engine_had_until(a, "before", from + 2 * DISCONNECTED_MS, touch_for_long) <= from + DISCONNECTED_MS);
   load(a, "since", "v");
   from = gorge_clock_ms();
   assert_non_null(engine_l1(a, "since"));
-  assert_true(had_until(a, "since", from + 2 * DISCONNECTED_MS, touch_for_long) <= from + DISCONNECTED_MS);
+  assert_true(engine_had_until(a, "since", from + 2 * DISCONNECTED_MS, touch_for_long) <= from + DISCONNECTED_MS);
   assert_true(support_redis_restart(&redis));
   assert_true(WAIT_UNTIL(engine_follows(a) && life_max(a) == 0));
 }
