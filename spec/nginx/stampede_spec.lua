@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- Many callers, one cold key: the loader runs once, and whoever waits is answered as soon as it has ended.
--- Runs alone: it says how soon.
 local helper = require "spec.helper"
 local node = require "spec.nginx.node"
 
--- A fallback poll that comes too late for what is promised here: waiters must be woken.
-local OPTIONS = { lock_sleep = 5 }
+-- Whoever is not woken looks by itself long after what is waited for here, and gives up long after that.
+local OPTIONS = { lock_sleep = 60, wait_timeout = 120 }
+local AT_ONCE = 5 -- seconds, of a machine that may be busy: how many milliseconds they are on one that is not is for the bench
 
 local FETCH = [[
   count "callers"
@@ -42,13 +42,12 @@ local function storm(nodes, callers, loader)
   return results, ended, key
 end
 
--- The client of the spec shares its processors with the servers: what the target says is for the bench.
 local function assert_prompt(results, ended)
   local last = 0
   for _, result in ipairs(results) do
     last = math.max(last, result[4])
   end
-  assert.is_true(last - ended < 0.3, ("the last caller was answered %.3f s after the loader's end"):format(last - ended))
+  assert.is_true(last - ended < AT_ONCE, ("the last caller was answered %.3f s after the loader's end"):format(last - ended))
 end
 
 local function assert_over(nodes)
@@ -126,26 +125,42 @@ describe("a stampede of 1,000", function()
   end)
 end)
 
+describe("a waiter that is alone in its worker", function()
+  it("is woken by the worker whose loader ends", function()
+    local n = node.start { options = OPTIONS }
+    local batches, both = {}, nil
+    repeat -- whoever comes to the other worker first
+      batches[#batches + 1] = n:start(1, [[count("caller " .. ngx.worker.id())]] .. FETCH:format "load_at_gate", "k")
+      helper.wait_until(function() return n:counted "caller 0" + n:counted "caller 1" == #batches end)
+      both = n:counted "caller 0" > 0 and n:counted "caller 1" > 0
+    until both
+    n:wait_count "at loader"
+    helper.wait_until(function() return n:stats().waits == 1 end)
+    n:run 'open "loader"'
+    local alone = batches[#batches]:results(10)[1]
+    assert.same({ "value of k", nil }, { alone[1], alone[2] or alone.err })
+    assert.equal(1, n:counted "loads")
+    assert.is_true(alone[4] - n:counted "loaded" < AT_ONCE)
+  end)
+end)
+
 describe("a loader that fails in one node", function()
   it("lets another node go on at once, although nobody else waits beside it", function()
     local a, b = node.pair(helper.redis(), { options = OPTIONS })
-    local slow, rounds = 0, 6
-    for round = 1, rounds do
+    for round = 1, 6 do
       local key = "key " .. round
       local failing = a:start(1, FETCH:format "fail_at_gate", key)
       a:wait_count("at loader", round)
       local waits = b:stats().waits
       local waiting = b:start(1, FETCH:format "load", key)
-      -- a second look at Redis would come after lock_sleep
       helper.wait_until(function() return b:run [[return cache:stats().waits]] > waits end)
       a:run 'open "loader"'
       assert.equal("the database is down", failing:results()[1][2])
       local result = waiting:results()[1]
       assert.same({ "value of " .. key, nil, "fn" }, { result[1], result[2], result[3] })
-      slow = slow + (result[4] - a:counted "loaded" > 0.1 and 1 or 0)
+      assert.is_true(result[4] - a:counted "loaded" < AT_ONCE, "it waited for something else")
       a:run [[counts:delete "open loader"]]
     end
-    assert.is_true(slow <= 1, slow .. " of " .. rounds .. " waited for something else")
   end)
 end)
 
