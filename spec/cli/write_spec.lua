@@ -119,6 +119,7 @@ describe("with Redis,", function()
     assert.equal(0, gorge.run({ "delete", zone, "key:1" }).status)
     helper.wait_until(function() return #a:worker_pids() == 2 end)
     a.nginx:reload()
+    a.nginx:wait_drained() -- an old worker would take the miss and go
     a:run [[cache:get "a miss, to begin with"]]
     assert.equal(0, gorge.run({ "delete", zone, "key:2" }).status)
     gone "key:1"

@@ -121,8 +121,18 @@ describe("gorge.new", function()
       it("lets old and new workers of a reload meet", function()
         local n = start()
         n:run [[cache:set("k", "kept", 60)]]
+        -- The zone lives as long as somebody has it, and nginx gives its new workers 0.1 s before it tells the old ones to go.
+        local stays = n:start(1, [[gate "stay"]])
+        n:wait_count "at stay"
         n.nginx:reload()
-        n.nginx:wait_drained(5)
+        helper.wait_until(function()
+          local worker = n:worker(0)
+          worker:close()
+          return not n.nginx.old_workers[worker.pid]
+        end)
+        n:run [[open "stay"]]
+        stays:results()
+        n.nginx:wait_drained()
         for id = 0, 1 do
           assert.equal("kept", n:worker(id):run [[return cache:get "k"]])
         end
