@@ -394,5 +394,5 @@ uint32_t gorge_poll(gorge_cache *cache, uint64_t *ops, uint32_t max) {
 }
 
 uint32_t gorge_pending(gorge_cache *cache) {
-  return cache->generation == gorge_process_generation() ? cache->op_count : 0;
+  return cache->generation == gorge_process_generation() ? cache->op_count - cache->lost_count : 0;
 }

@@ -95,10 +95,21 @@ bool gorge_remote_refused(struct gorge_op *op, uint64_t now_ms) {
   return w != NULL && gorge_breaker_refuses(w, &c->breaker_config, now_ms);
 }
 
-bool gorge_remote_room(const struct gorge_op *op) {
+/* The connection to whom the op concerns; NULL: not known. */
+static struct gorge_conn *conn_of(const struct gorge_op *op) {
   gorge_cache *c = op->cache;
   uint32_t node = c->l2 == NULL ? NOBODY : gorge_is_cluster(c) ? node_of(op) : 0;
-  return node >= EVERYBODY || !gorge_conn_busy(gorge_l2_node_conn(c->l2, node));
+  return node >= EVERYBODY ? NULL : gorge_l2_node_conn(c->l2, node);
+}
+
+bool gorge_remote_room(const struct gorge_op *op) {
+  struct gorge_conn *conn = conn_of(op);
+  return conn == NULL || !gorge_conn_busy(conn);
+}
+
+bool gorge_remote_ready(const struct gorge_op *op) {
+  const struct gorge_conn *conn = conn_of(op);
+  return conn != NULL && gorge_conn_state(conn) == GORGE_CONN_READY;
 }
 
 static void succeeded(gorge_cache *c, uint32_t node, uint64_t now_ms) {

@@ -174,7 +174,7 @@ static void forget_process(gorge_cache *c) {
   c->nodes[0] = &c->node;
   c->slots = NULL;
   c->free_slots = NULL;
-  c->slot_count = c->op_count = c->free_count = 0;
+  c->slot_count = c->op_count = c->lost_count = c->free_count = 0;
   c->waiting = NULL;
   c->queue_first = c->queue_last = NULL;
   c->noted_first = c->noted_last = NULL;

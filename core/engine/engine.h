@@ -44,7 +44,7 @@ enum gorge_op_state {
   GORGE_OP_COMMIT,  /* update: that one takes its place if it is still the one that was read */
   GORGE_OP_EXPLAIN, /* Redis tells what it holds */
   GORGE_OP_ORIGIN,  /* a run of a loader, from the wait for its permit to its end */
-  GORGE_OP_RELEASE, /* nobody waits for it any more: a lease is being given back */
+  GORGE_OP_RELEASE, /* nobody waits for it any more: a lease is being given back, or (lost) is to be once there is a connection */
   GORGE_OP_DONE
 };
 
@@ -106,6 +106,7 @@ struct gorge_op {
   bool late_tags;         /* the tags came from the loader: their nonces from before it are not known */
   bool elsewhere;         /* L1 must not keep the value: one of its late tags may have been invalidated */
   bool unrun;             /* the loader was not run, since `origin` refused it */
+  bool lost;              /* RELEASE: an op of its own, since the one that asked for the lease has gone on */
   bool unleased;          /* runs after a wait that ended without a lease: nothing may be stored */
   bool queued, permitted; /* ORIGIN: waits for a permit, has one */
   uint32_t lease_ms;      /* ORIGIN: longest wait for the permit, and longest run that does not count as a failure */
@@ -203,6 +204,7 @@ struct gorge_cache {
 
   struct gorge_op **slots;
   uint32_t slot_count, op_count;
+  uint32_t lost_count; /* of them those that nobody waits for: see gorge_op, lost */
   uint32_t *free_slots;
   uint32_t free_count;
   uint64_t next_serial;
@@ -353,6 +355,8 @@ void gorge_remote_follow(gorge_cache *c);
 bool gorge_remote_reachable(const gorge_cache *c);
 /* Whether there is room, on the connection that the op would go through, for a command that can wait. */
 bool gorge_remote_room(const struct gorge_op *op);
+/* Whether there is a connection to whom the op concerns. */
+bool gorge_remote_ready(const struct gorge_op *op);
 /* Whether Redis may be asked now what the op asks (reachable, breaker). To be called before gorge_remote_send, where that begins something. */
 bool gorge_remote_allowed(struct gorge_op *op, uint64_t now_ms);
 /* Whether a breaker refuses the op, which has a key; unlike gorge_remote_allowed it makes nobody the one that tries. */
@@ -406,8 +410,17 @@ int gorge_op_take_store(struct gorge_op *op, const struct gorge_store *store);
  * not from Redis.
  */
 void gorge_op_not_kept(struct gorge_op *op, uint64_t version);
-/* Gives a lease in Redis back; the op ends when Redis has answered. Returns false when there is nothing to give back. */
+/*
+ * Gives a lease in Redis back; the op ends when Redis has answered. Returns false when there is nothing to give back, or no connection: then an
+ * op of its own does it later.
+ */
 bool gorge_fill_release(struct gorge_op *op, uint64_t now_ms);
+/* The answer about its lease is lost: it may have been granted all the same. An op of its own gives it back. */
+void gorge_fill_lost(const struct gorge_op *op, uint64_t now_ms);
+/* Of such an op: whether there is a connection now. */
+void gorge_fill_look_lost(struct gorge_op *op, uint64_t now_ms);
+/* What became of the release. */
+void gorge_fill_released(struct gorge_op *op, int status, uint64_t now_ms);
 
 /* --- write.c --- */
 /* Each applies to this host and, with Redis, sends; the op ends at once when there is no Redis to ask. */

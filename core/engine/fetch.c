@@ -310,6 +310,9 @@ static void park(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t 
 }
 
 void gorge_fetch_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint64_t now_ms) {
+  if (op->state == GORGE_OP_LEASE && (r->status == GORGE_ERR_TIMEOUT || r->status == GORGE_ERR_DOWN)) {
+    gorge_fill_lost(op, now_ms); /* it may have been granted all the same */
+  }
   if (op->detached) {
     if (op->state == GORGE_OP_LEASE && r->status == GORGE_LEASE && gorge_fill_release(op, now_ms)) {
       return;
@@ -379,6 +382,10 @@ void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms) {
   }
   if (op->state == GORGE_OP_SYNC) {
     gorge_fetch_enter(op, now_ms);
+    return;
+  }
+  if (op->state == GORGE_OP_RELEASE) {
+    gorge_fill_look_lost(op, now_ms);
     return;
   }
   if (op->state == GORGE_OP_COMMIT) {

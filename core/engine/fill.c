@@ -7,6 +7,8 @@
 #include "proto/envelope.h"
 #include "resil/histogram.h"
 
+enum { LOST_MAX = 1024 }; /* leases at a time that wait for a connection to be given back */
+
 void gorge_fill_finish_flight(struct gorge_op *op, int outcome, uint64_t now_ms) {
   gorge_cache *c = op->cache;
   if (op->lease_id != 0) {
@@ -23,12 +25,63 @@ void gorge_fill_finish_flight(struct gorge_op *op, int outcome, uint64_t now_ms)
   op->flight.index = UINT32_MAX;
 }
 
+/*
+ * Nodes wait for a lease until it is overdue. So one that Redis may have granted without our hearing of it, or may hold still when there is no
+ * connection to give it back by, is given back by an op of its own, which waits for a connection for as long as the lease can live.
+ */
+void gorge_fill_lost(const struct gorge_op *op, uint64_t now_ms) {
+  gorge_cache *c = op->cache;
+  struct gorge_op *lost;
+  if (op->l2_token == 0 || c->lost_count == LOST_MAX ||
+      gorge_op_create(c, op->key.ptr, op->key.len, NULL, 0, &lost) != GORGE_OK) {
+    return; /* it ends by itself */
+  }
+  c->lost_count++;
+  lost->lost = lost->detached = true;
+  lost->state = GORGE_OP_RELEASE;
+  lost->l2_token = op->l2_token;
+  lost->deadline_ms = now_ms + op->lease_ms;
+  gorge_op_list(lost);
+}
+
 bool gorge_fill_release(struct gorge_op *op, uint64_t now_ms) {
-  if (op->l2_token == 0 || op->cache->l2 == NULL || gorge_remote_send(op, GORGE_L2_RELEASE, now_ms) != GORGE_OK) {
+  if (op->l2_token == 0 || op->cache->l2 == NULL) {
+    return false;
+  }
+  if (!gorge_remote_ready(op)) {
+    gorge_fill_lost(op, now_ms);
+    return false;
+  }
+  if (gorge_remote_send(op, GORGE_L2_RELEASE, now_ms) != GORGE_OK) {
     return false;
   }
   op->state = GORGE_OP_RELEASE;
   return true;
+}
+
+void gorge_fill_look_lost(struct gorge_op *op, uint64_t now_ms) {
+  if (now_ms >= op->deadline_ms) {
+    gorge_op_end(op, GORGE_OK);
+  } else if (gorge_remote_ready(op)) {
+    gorge_op_unlist(op);
+    if (gorge_remote_send(op, GORGE_L2_RELEASE, now_ms) != GORGE_OK) {
+      gorge_op_end(op, GORGE_OK);
+    }
+  }
+}
+
+void gorge_fill_released(struct gorge_op *op, int status, uint64_t now_ms) {
+  if (status == GORGE_ERR_DOWN && op->lost) {
+    gorge_op_list(op);
+    return;
+  }
+  if (status == GORGE_ERR_DOWN) {
+    gorge_fill_lost(op, now_ms);
+  }
+  op->state = GORGE_OP_DONE; /* the caller knows already how it ended */
+  if (op->detached) {
+    gorge_op_destroy(op);
+  }
 }
 
 void gorge_op_not_kept(struct gorge_op *op, uint64_t version) {
@@ -96,7 +149,8 @@ void gorge_fill_reply(struct gorge_op *op, const struct gorge_l2_result *r, uint
     conclude(op, GORGE_REFUSED, false, now_ms);
   } else {
     gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
-    publish(op, 0, r->status == GORGE_ERR_REDIS || r->status == GORGE_ERR_TIMEOUT, now_ms);
+    bool leased = r->status == GORGE_ERR_REDIS || r->status == GORGE_ERR_TIMEOUT || r->status == GORGE_ERR_DOWN;
+    publish(op, 0, leased, now_ms);
   }
 }
 
@@ -180,7 +234,7 @@ void gorge_fill_store(struct gorge_op *op, const struct gorge_store *store, uint
     int status = gorge_remote_send(op, GORGE_L2_FILL, now_ms);
     if (status != GORGE_OK) {
       gorge_count(op->cache, GORGE_COUNT_DROPPED_WRITES);
-      publish(op, 0, status == GORGE_ERR_ARGUMENT || status == GORGE_ERR_MEMORY, now_ms);
+      publish(op, 0, true, now_ms);
     }
   }
 }

@@ -302,6 +302,7 @@ void gorge_op_destroy(struct gorge_op *op) {
   c->slots[slot] = NULL;
   c->free_slots[c->free_count++] = slot;
   c->op_count--;
+  c->lost_count -= op->lost;
   if (op->l2_store.ptr != op->store.ptr) {
     gorge_blob_free(&op->l2_store);
   }

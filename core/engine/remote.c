@@ -85,12 +85,7 @@ static void done(struct gorge_l2_request *rq, const struct gorge_l2_result *resu
     case GORGE_OP_WRITE: gorge_write_reply(op, result, now_ms); break;
     case GORGE_OP_READ: gorge_update_read_reply(op, result, now_ms); break;
     case GORGE_OP_COMMIT: gorge_update_reply(op, result, now_ms); break;
-    default: /* RELEASE: the caller knows already how it ended */
-      op->state = GORGE_OP_DONE;
-      if (op->detached) {
-        gorge_op_destroy(op);
-      }
-      break;
+    default: gorge_fill_released(op, result->status, now_ms); break;
   }
 }
 

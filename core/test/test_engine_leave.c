@@ -10,7 +10,9 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "proto/bytes.h"
 #include "proto/scripts.h"
+#include "test/drive_support.h"
 #include "test/engine_support.h"
 
 static struct peer peer;
@@ -196,6 +198,27 @@ static void a_cache_is_destroyed_in_every_state(void **state) {
 
 static void lose(void) { gorge_io_closed(c, 0, "lost"); }
 
+/* The lease that Redis may have: other nodes would wait for it. It is given back as soon as there is a connection, and nobody waits for that. */
+static void expect_given_back(void) {
+  char host[64];
+  uint32_t port;
+  uint64_t ops[4];
+  assert_int_equal(gorge_pending(c), 0);
+  assert_non_null(c->waiting);
+  uint64_t token = c->waiting->l2_token;
+  assert_true(token != 0);
+  assert_true(WAIT_UNTIL(gorge_io_connect(c, 0, host, sizeof host, &port) == GORGE_OK));
+  peer_connect(&peer, c);
+  gorge_poll(c, ops, 4);
+  struct peer_command release = peer_take(&peer);
+  assert_int_equal(release.script, GORGE_SCRIPT_RELEASE);
+  char bytes[8];
+  gorge_bytes_put64(bytes, token);
+  assert_memory_equal(release.argv[4], bytes, sizeof bytes);
+  assert_int_equal(peer_say_number(&peer, 1), GORGE_OK);
+  assert_int_equal(c->lost_count, 0);
+}
+
 static void lost_before_a_lease_was_had_runs_the_loader_for_this_host(void **state) {
   (void)state;
   const enum gorge_op_state states[] = {GORGE_OP_LOOKUP, GORGE_OP_LEASE};
@@ -209,6 +232,9 @@ static void lost_before_a_lease_was_had_runs_the_loader_for_this_host(void **sta
     assert_int_equal(a.read.version, 0);
     gorge_op_free(c, op);
     assert_string_equal(engine_l1(c, "k"), "here");
+    if (states[i] == GORGE_OP_LEASE) {
+      expect_given_back();
+    }
     gorge_cache_destroy(c);
     peer_free(&peer);
     c = peer_cache(&peer, NULL);
@@ -231,6 +257,7 @@ static void lost_while_the_loader_runs_keeps_the_value_here(void **state) {
   gorge_op_free(c, op);
   assert_string_equal(engine_l1(c, "k"), "here");
   assert_int_equal(engine_counter(c, GORGE_COUNT_DROPPED_WRITES), 1);
+  expect_given_back();
 }
 
 static void lost_while_the_value_is_stored_keeps_it_here(void **state) {
@@ -241,6 +268,7 @@ static void lost_while_the_value_is_stored_keeps_it_here(void **state) {
   gorge_op_free(c, op);
   assert_string_equal(engine_l1(c, "k"), "fill");
   assert_int_equal(engine_counter(c, GORGE_COUNT_DROPPED_WRITES), 1);
+  expect_given_back();
 }
 
 static void lost_while_writing_is_told_and_holds_on_this_host(void **state) {
@@ -259,12 +287,38 @@ static void lost_while_writing_is_told_and_holds_on_this_host(void **state) {
   assert_int_equal(engine_counter(c, GORGE_COUNT_DROPPED_WRITES), 3);
 }
 
-static void lost_while_the_lease_is_given_back_is_the_end_of_it(void **state) {
+static void lost_while_the_lease_is_given_back_is_made_good(void **state) {
   (void)state;
   uint64_t op = bring(GORGE_OP_RELEASE);
   lose();
   assert_int_equal(engine_status(c, op).status, GORGE_FAILED);
   gorge_op_free(c, op);
+  expect_given_back();
+}
+
+static void a_lease_that_nobody_can_give_back_is_given_up_when_it_has_ended(void **state) {
+  (void)state;
+  uint64_t ops[4], op = bring(GORGE_OP_RUN);
+  lose();
+  gorge_op_free(c, op);
+  assert_non_null(c->waiting);
+  c->waiting->deadline_ms = gorge_clock_ms() + 20;
+  assert_true(WAIT_UNTIL((gorge_poll(c, ops, 4), c->waiting == NULL)));
+  assert_int_equal(c->lost_count, 0);
+}
+
+/* Redis stands still: what it has not read yet it may read later, and carry out. */
+static void a_lease_whose_answer_takes_too_long_is_given_back_behind_it(void **state) {
+  (void)state;
+  uint64_t ops[4], op = bring(GORGE_OP_LEASE);
+  assert_true(WAIT_UNTIL((gorge_poll(c, ops, 4), engine_status(c, op).status == GORGE_LEASE)));
+  assert_true(WAIT_UNTIL((gorge_poll(c, ops, 4), !peer_idle(&peer))));
+  peer_expect_script(&peer, GORGE_SCRIPT_RELEASE);
+  assert_int_equal(engine_fill(c, op, "here"), GORGE_STORED);
+  gorge_op_free(c, op);
+  assert_int_equal(peer_say_lease(&peer, peer_version(1), NULL), GORGE_OK);
+  assert_int_equal(peer_say_number(&peer, 1), GORGE_OK);
+  assert_int_equal(c->lost_count, 0);
 }
 
 /* ---- Redis answers, but not as one would like ---- */
@@ -312,7 +366,9 @@ int main(void) {
       TEST(lost_while_the_loader_runs_keeps_the_value_here),
       TEST(lost_while_the_value_is_stored_keeps_it_here),
       TEST(lost_while_writing_is_told_and_holds_on_this_host),
-      TEST(lost_while_the_lease_is_given_back_is_the_end_of_it),
+      TEST(lost_while_the_lease_is_given_back_is_made_good),
+      TEST(a_lease_that_nobody_can_give_back_is_given_up_when_it_has_ended),
+      TEST(a_lease_whose_answer_takes_too_long_is_given_back_behind_it),
       TEST(a_fill_that_redis_cannot_store_gives_its_lease_back),
       TEST(a_write_that_redis_refuses_says_why),
   };
