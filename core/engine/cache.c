@@ -11,7 +11,7 @@
 #include "proto/names.h"
 #include "sync/permits.h"
 
-enum { SYNC_MS = 200 };
+enum { SYNC_MS = 200, KEEPALIVE_MS = 3000 };
 
 static int fail(int status, char *err, uint32_t size, const char *text) {
   if (err != NULL && size > 0) {
@@ -126,6 +126,7 @@ int gorge_cache_make(const struct gorge_config *config, gorge_cache **out, char 
   c->partitions = config->cluster != NULL || config->partitions > 1 ? GORGE_PARTITIONS : 1;
   c->lock_sleep_ms = config->lock_sleep_ms;
   c->lock_retries = config->lock_retries;
+  c->keepalive_ms = config->keepalive_ms > 0 ? config->keepalive_ms : KEEPALIVE_MS;
   c->l1_ttl_ms = gorge_whole_ms(config->l1_ttl_ms);
   c->freshness_bound_ms = gorge_whole_ms(config->freshness_bound_ms);
   c->disconnected_ttl_ms = config->disconnected_ttl_ms > 0 ? gorge_whole_ms(config->disconnected_ttl_ms) : 0;

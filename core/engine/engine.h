@@ -171,7 +171,8 @@ struct gorge_cache {
   bool troubled;            /* the last command of this process failed */
   char trouble[128];        /* why, printable */
   uint32_t flags, lock_sleep_ms, lock_retries;
-  uint32_t partitions; /* of the namespace in Redis: 1 or GORGE_PARTITIONS */
+  uint32_t partitions;   /* of the namespace in Redis: 1 or GORGE_PARTITIONS */
+  uint64_t keepalive_ms; /* how long a connection that is moved from outside may be idle before it is sent a PING */
   uint64_t l1_ttl_ms;
   uint64_t freshness_bound_ms, disconnected_ttl_ms;
   double early_beta;

@@ -58,13 +58,13 @@ static void on_pong(struct gorge_command *cmd, int status, const struct redisRep
   n->pinging = false;
 }
 
-static void ping(struct gorge_remote_node *n, struct gorge_conn *conn, uint64_t now_ms) {
+static void ping(const gorge_cache *c, struct gorge_remote_node *n, struct gorge_conn *conn, uint64_t now_ms) {
   static const char *const argv[] = {"PING"};
   static const size_t argv_len[] = {4};
   if (gorge_conn_state(conn) != GORGE_CONN_READY || gorge_conn_pending(conn) > 0) {
-    n->ping_ms = now_ms + GORGE_IO_IDLE_MS;
+    n->ping_ms = now_ms + c->keepalive_ms;
   } else if (now_ms >= n->ping_ms && !n->pinging) {
-    n->ping_ms = now_ms + GORGE_IO_IDLE_MS;
+    n->ping_ms = now_ms + c->keepalive_ms;
     n->ping.done = on_pong;
     n->ping.deadline_ms = 0;
     n->pinging = gorge_conn_submit(conn, &n->ping, 1, argv, argv_len, now_ms) == GORGE_OK;
@@ -100,7 +100,7 @@ static void tick(gorge_cache *c, uint32_t i, uint64_t now_ms) {
     }
   }
   if (n != NULL) {
-    ping(n, conn, now_ms);
+    ping(c, n, conn, now_ms);
   }
 }
 

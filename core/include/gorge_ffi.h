@@ -211,7 +211,6 @@ void gorge_settle_floats(void *bytes, const uint32_t *offsets, uint32_t ndoubles
 
 /* ------------------------------------------------------------------ caches */
 
-enum gorge_io_idle { GORGE_IO_IDLE_MS = 3000 };
 enum gorge_config_flag {
   GORGE_CONFIG_SIBLINGS = 1, /* made after the fork: meet the other workers of this parent through a named file */
   GORGE_CONFIG_INLINE = 2,   /* this process moves Redis bytes itself, inside gorge_loop_wait; else see gorge_io_* */
@@ -242,9 +241,10 @@ struct gorge_config {
   const char *tls_key;
   const char *tls_server_name; /* NULL: redis_host */
   uint32_t db;
-  uint32_t connect_timeout_ms;
-  uint32_t timeout_ms;
-  uint32_t max_pending;
+  uint32_t connect_timeout_ms;   /* from the attempt to the end of the handshake; 0: 1000 */
+  uint32_t timeout_ms;           /* of one command; 0: 500 */
+  uint32_t keepalive_ms;         /* without INLINE: an idle connection is sent a PING so often; 0: 3000 */
+  uint32_t max_pending;          /* commands under way on one connection; more are refused; 0: 4096 */
   uint32_t partitions;           /* of the namespace in Redis: 1, which 0 stands for, or GORGE_PARTITIONS */
   uint32_t breaker_max_failures; /* 0: no breaker */
   uint32_t breaker_timeout_ms;
@@ -252,11 +252,11 @@ struct gorge_config {
   uint32_t origin_max_concurrency; /* runs of loaders at once on this host, below 2^31; 0: any number */
   uint32_t origin_max_failures;    /* of loaders, in a row, that open the breaker around them; 0: no such breaker */
   uint32_t origin_timeout_ms;      /* how long that one stays open */
-  uint32_t lock_sleep_ms;
-  uint32_t lock_retries;
-  double l1_ttl_ms;           /* longest life in L1 of what comes from Redis; above 0, a hundred years at most */
-  double freshness_bound_ms;  /* with Redis: how far a hit may lag behind; above 0 */
-  double disconnected_ttl_ms; /* with Redis: longest age of a hit without contact; 0: none then */
+  uint32_t lock_sleep_ms;          /* how often somebody who waits looks by itself */
+  uint32_t lock_retries;           /* looks in a row at a lease that is not renewed, before a wait is in vain */
+  double l1_ttl_ms;                /* longest life in L1 of what comes from Redis; above 0, a hundred years at most */
+  double freshness_bound_ms;       /* with Redis: how far a hit may lag behind; above 0 */
+  double disconnected_ttl_ms;      /* with Redis: longest age of a hit without contact; 0: none then */
   double
       early_beta; /* 0: no early refresh; else values are due ahead of their end, by the time that their loader took */
 };

@@ -13,12 +13,15 @@ uint32_t gorge_io_nodes(gorge_cache *cache);
 uint32_t gorge_io_stirred(gorge_cache *cache, uint32_t *nodes, uint32_t max);
 /* GORGE_OK: connect now to host ("unix:/path" or a numeric address) and port; GORGE_PENDING: a name is being resolved, ask again soon; GORGE_MISS: no connection wanted now. */
 int gorge_io_connect(gorge_cache *cache, uint32_t node, char *host, uint32_t host_size, uint32_t *port);
+/* The socket is connected. */
 void gorge_io_opened(gorge_cache *cache, uint32_t node);
+/* The socket is closed, or could not be had; the reason is for people. What was under way on it fails. */
 void gorge_io_closed(gorge_cache *cache, uint32_t node, const char *reason);
 /* The same of a socket that was closed because nothing is under way: the next command may connect at once. */
 void gorge_io_rest(gorge_cache *cache, uint32_t node, const char *reason);
 /* Bytes to send; pointer good until the next call. *len 0: none. */
 void gorge_io_output(gorge_cache *cache, uint32_t node, const char **ptr, uint64_t *len);
+/* So many of them have been sent. */
 void gorge_io_sent(gorge_cache *cache, uint32_t node, uint64_t len);
 /* Bytes received. Not GORGE_OK: close the socket and call gorge_io_closed. What it makes other nodes be asked, gorge_io_stirred names. */
 int gorge_io_input(gorge_cache *cache, uint32_t node, const char *ptr, uint64_t len);
@@ -28,7 +31,7 @@ uint32_t gorge_io_pending(gorge_cache *cache, uint32_t node);
 uint32_t gorge_io_parked(gorge_cache *cache);
 /* 1 when the node's transport must be closed (handshake refused, silence), or is closed already for all that the core knows. */
 int gorge_io_dropped(gorge_cache *cache, uint32_t node);
-/* Expires deadlines; sends a PING to each node after GORGE_IO_IDLE_MS without any. Then as gorge_io_dropped. */
+/* Expires deadlines; sends a PING to each node after keepalive_ms without any. Then as gorge_io_dropped. */
 int gorge_io_tick(gorge_cache *cache, uint32_t node);
 
 /* ------------------------------------------------------------------ moving bytes from nginx's event loop

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Rules for tables of options: checks of single values, and the walk over a table that names what is unknown, wrong or refused.
+-- Rules for tables of options: checks of single values, and the walk over a table that names what is unknown or wrong.
 --
 -- A check takes a value and the full name of its option. It returns the value in normal form, or nil and what is wrong.
 
@@ -156,27 +156,25 @@ local function by_other_name(key, rules)
 end
 
 ---@return string|nil name the closest option that at most 2 edits reach
-local function by_spelling(key, rules, refused)
+local function by_spelling(key, rules)
   local closest, closest_distance
-  for _, names in ipairs { rules, refused } do
-    for name in next, names do
-      local distance = edit_distance(key, name)
-      if distance <= 2 and distance < #name and (not closest or distance < closest_distance
-          or (distance == closest_distance and name < closest)) then
-        closest, closest_distance = name, distance
-      end
+  for name in next, rules do
+    local distance = edit_distance(key, name)
+    if distance <= 2 and distance < #name and (not closest or distance < closest_distance
+        or (distance == closest_distance and name < closest)) then
+      closest, closest_distance = name, distance
     end
   end
   return closest
 end
 
 ---@return string problem names the key; suggests the option that other libraries call so, or the closest one
-function _M.unknown_option(key, prefix, rules, refused)
+function _M.unknown_option(key, prefix, rules)
   if type(key) ~= "string" then
     return "unknown option [" .. describe(key) .. "]" .. (prefix ~= "" and " in " .. prefix:sub(1, -2) or "")
   end
   local problem = "unknown option '" .. prefix .. text.printable(key) .. "'"
-  local closest = by_other_name(key, rules) or (#key <= MAX_SUGGEST and by_spelling(key, rules, refused))
+  local closest = by_other_name(key, rules) or (#key <= MAX_SUGGEST and by_spelling(key, rules))
   return closest and problem .. ", did you mean '" .. prefix .. closest .. "'?" or problem
 end
 
@@ -184,16 +182,12 @@ end
 ---@param opts table
 ---@param prefix string "" or such as "redis."
 ---@param rules table<string, { check: function, default: any, ms: boolean?, known_as: string[]? }> known_as: names in other libraries, to be suggested only
----@param refused table<string, true> options of the API that this version does not have
 ---@return table|nil out a new table, nil when something is wrong
 ---@return string|nil problem
-function _M.parse_table(opts, prefix, rules, refused)
+function _M.parse_table(opts, prefix, rules)
   for key in next, opts do
     if not rules[key] then
-      if refused[key] then
-        return nil, "option '" .. prefix .. key .. "' is not supported by this version"
-      end
-      return nil, _M.unknown_option(key, prefix, rules, refused)
+      return nil, _M.unknown_option(key, prefix, rules)
     end
   end
   local out = {}

@@ -51,6 +51,7 @@ _M.to_ms = check.to_ms
 ---@field tls? boolean|gorge.TlsOptions default false; not with path
 ---@field connect_timeout? number seconds, default 1
 ---@field timeout? number seconds for one command, default 0.5
+---@field keepalive_interval? number seconds after which an idle connection is asked for a sign of life, 0.1 to 3600, default 3
 ---@field max_pending? integer commands queued before new ones are refused, default 4096
 ---@field cluster? string[] "host:port" of nodes of a Redis Cluster, instead of host and path; they tell where the others are
 ---@field sentinels? string[] "host:port" of each sentinel, instead of host and path; needs master
@@ -151,6 +152,8 @@ _M.to_ms = check.to_ms
 ---@field connect_timeout_ms integer
 ---@field timeout number seconds
 ---@field timeout_ms integer
+---@field keepalive_interval number seconds
+---@field keepalive_interval_ms integer
 ---@field max_pending integer
 ---@field cluster gorge.Address[]|nil
 ---@field sentinels gorge.Address[]|nil
@@ -238,13 +241,14 @@ local function check_redis_path(value, name)
   return nil, mismatch(name, "an absolute path of at most 107 bytes", redis_url.masked(value))
 end
 
-local MIN_BOUND, MAX_BOUND = 0.1, 3600
+local LEAST_PERIOD, MAX_PERIOD = 0.1, 3600
 
-local function check_bound(value, name)
-  if is_seconds(value, MAX_BOUND) and value >= MIN_BOUND then
+---How often something is sent to Redis.
+local function check_period(value, name)
+  if is_seconds(value, MAX_PERIOD) and value >= LEAST_PERIOD then
     return value
   end
-  return nil, mismatch(name, "a number of seconds from " .. MIN_BOUND .. " to " .. MAX_BOUND, value)
+  return nil, mismatch(name, "a number of seconds from " .. LEAST_PERIOD .. " to " .. MAX_PERIOD, value)
 end
 
 local REDIS_RULES = {
@@ -257,6 +261,7 @@ local REDIS_RULES = {
   tls = { check = tls_options.check, default = false, known_as = { "ssl" } },
   connect_timeout = { check = seconds(3600), default = 1, ms = true },
   timeout = { check = seconds(3600), default = 0.5, ms = true, known_as = { "read_timeout", "send_timeout" } },
+  keepalive_interval = { check = check_period, default = 3, ms = true, known_as = { "keepalive" } },
   max_pending = { check = integer(1, 1048576), default = 4096 },
   cluster = { check = cluster.check_list, known_as = { "nodes", "serv_list" } },
   sentinels = { check = sentinels.check_list },
@@ -264,8 +269,6 @@ local REDIS_RULES = {
   sentinel_username = { check = check_secret },
   sentinel_password = { check = check_secret },
 }
-
-local REDIS_REFUSED = set { "keepalive_interval" }
 
 local function check_redis(value, name)
   local out, problem
@@ -275,9 +278,9 @@ local function check_redis(value, name)
     if not fields then
       return nil, "option '" .. name .. "' " .. problem
     end
-    out, problem = parse_table(fields, "redis.", REDIS_RULES, REDIS_REFUSED)
+    out, problem = parse_table(fields, "redis.", REDIS_RULES)
   elseif type(value) == "table" then
-    out, problem = parse_table(value, "redis.", REDIS_RULES, REDIS_REFUSED)
+    out, problem = parse_table(value, "redis.", REDIS_RULES)
   else
     return nil, "option '" .. name .. "' must be a URL string or a table, got a " .. type(value)
   end
@@ -316,7 +319,7 @@ end
 
 local function check_metrics(value, name)
   if type(value) == "table" then
-    return parse_table(value, name .. ".", METRICS_RULES, {})
+    return parse_table(value, name .. ".", METRICS_RULES)
   end
   return nil, mismatch(name, "a table of functions", value)
 end
@@ -360,7 +363,7 @@ local RULES = {
   serializer = { check = value_options.serializer, default = "auto" },
   schema = { check = value_options.schema },
   compress = { check = value_options.compress, default = false },
-  freshness_bound = { check = check_bound, default = 5, ms = true },
+  freshness_bound = { check = check_period, default = 5, ms = true },
   disconnected_ttl = { check = check.seconds_or_none(MAX_TTL), default = 30 },
   circuit_breaker = { check = protection_options.breaker, default = false },
   origin = { check = protection_options.origin },
@@ -388,7 +391,7 @@ function _M.parse(opts, level)
   elseif type(opts) ~= "table" then
     fail(level, "the options must be a table, got " .. describe(opts))
   end
-  local out, problem = parse_table(opts, "", RULES, {})
+  local out, problem = parse_table(opts, "", RULES)
   problem = problem or value_options.conflict(out)
   if problem then
     fail(level, problem)
@@ -417,7 +420,7 @@ local function call_problem(name, value)
   elseif RULES[name] then
     return "option '" .. name .. "' belongs to gorge.new, it cannot be set for one call"
   end
-  return check.unknown_option(name, "", CALL_KNOWN, {})
+  return check.unknown_option(name, "", CALL_KNOWN)
 end
 
 local function is_args(value)

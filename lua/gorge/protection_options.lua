@@ -23,9 +23,9 @@ function _M.breaker(value, name)
   if value == false then
     return false
   elseif value == true then
-    return parse_table({}, name .. ".", BREAKER_RULES, {})
+    return parse_table({}, name .. ".", BREAKER_RULES)
   elseif type(value) == "table" then
-    return parse_table(value, name .. ".", BREAKER_RULES, {})
+    return parse_table(value, name .. ".", BREAKER_RULES)
   end
   return nil, mismatch(name, "a boolean or a table { max_failures =, timeout =, slow_call = }", value)
 end
@@ -40,7 +40,7 @@ function _M.origin(value, name)
   if type(value) ~= "table" then
     return nil, mismatch(name, "a table { max_concurrency =, max_failures =, timeout = }", value)
   end
-  local out, problem = parse_table(value, name .. ".", ORIGIN_RULES, {})
+  local out, problem = parse_table(value, name .. ".", ORIGIN_RULES)
   if out and not out.max_concurrency and not out.max_failures then
     return nil, "option '" .. name .. "' needs max_concurrency or max_failures"
   end

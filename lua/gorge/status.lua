@@ -154,7 +154,7 @@ function _M.serve(caches, opts)
   if opts ~= nil and type(opts) ~= "table" then
     error("gorge: the options of status.serve must be a table, got " .. text.describe(opts), 2)
   end
-  local options, problem = check.parse_table(opts or {}, "", RULES, {})
+  local options, problem = check.parse_table(opts or {}, "", RULES)
   if not options then
     error("gorge: status.serve: " .. problem, 2)
   end

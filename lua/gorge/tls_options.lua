@@ -60,7 +60,7 @@ function _M.check(value, name)
     return nil, "option '" .. name .. "' must be a boolean or a table { ca =, cert =, key =, server_name =, verify = }, got a "
       .. type(value)
   end
-  local out, problem = check.parse_table(value, name .. ".", RULES, {})
+  local out, problem = check.parse_table(value, name .. ".", RULES)
   if not out then
     return nil, problem
   elseif (out.cert == nil) ~= (out.key == nil) then

@@ -35,7 +35,7 @@ function _M.serializer(value, name)
   elseif type(value) ~= "table" then
     return nil, mismatch(name, 'one of "auto", "json", "msgpack", "string" or a table { name =, encode =, decode = }', value)
   end
-  local out, problem = check.parse_table(value, name .. ".", SERIALIZER_RULES, {})
+  local out, problem = check.parse_table(value, name .. ".", SERIALIZER_RULES)
   if not out then
     return nil, problem
   end
@@ -85,7 +85,7 @@ function _M.compress(value, name)
   elseif type(value) ~= "table" then
     return nil, mismatch(name, 'false, a size such as "64k" or a table { above =, level = }', value)
   end
-  local out, problem = check.parse_table(value, name .. ".", COMPRESS_RULES, {})
+  local out, problem = check.parse_table(value, name .. ".", COMPRESS_RULES)
   if not out then
     return nil, problem
   elseif not out.above then

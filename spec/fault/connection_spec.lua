@@ -197,6 +197,36 @@ describe("a connection to Redis", function()
   end)
 end)
 
+describe("an idle connection", function()
+  -- The one that asked for a value last: what it asked for since, and for how long it has been idle.
+  local function state(redis, id)
+    for line in redis:command("CLIENT", "LIST", "TYPE", "normal"):gmatch "[^\n]+" do
+      if id == nil and line:find " cmd=get " or id == line:match "^id=(%d+)" then
+        return line:match "^id=(%d+)", line:match " cmd=(%S+)", tonumber(line:match " idle=(%d+)")
+      end
+    end
+  end
+
+  it("is asked for a sign of life after keepalive_interval, and not before", function()
+    local redis = helper.redis()
+    local slow = node.start { workers = 1, options = { redis = { host = "127.0.0.1", port = redis.port, keepalive_interval = 60 } } }
+    slow:run [[cache:get "k" return cache:get "l"]] -- the first one makes the epoch
+    local id = helper.wait_until(function() return (state(redis)) end)
+    helper.wait_until(function()
+      local _, command, idle = state(redis, id)
+      assert.equal("get", command)
+      return idle >= 5 -- the default is 3
+    end, { timeout = 20 })
+    local quick = node.start { workers = 1, options = { redis = { host = "127.0.0.1", port = redis.port, keepalive_interval = 0.2 } } }
+    slow:run [[cache:set("k", 1)]] -- so that it is not the one that is found
+    quick:run [[cache:get "k" return cache:get "l"]]
+    id = helper.wait_until(function() return (state(redis)) end)
+    helper.wait_until(function() return select(2, state(redis, id)) == "ping" end)
+    slow:assert_clean_log()
+    quick:assert_clean_log()
+  end)
+end)
+
 describe("Redis that is loading its data", function()
   it("is done without until it has", function()
     local redis = helper.redis { config = "key-load-delay 20000\nloading-process-events-interval-bytes 1024" }

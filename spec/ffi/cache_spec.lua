@@ -28,8 +28,6 @@ describe("gorge.new", function()
 
   it("rejects by name what this version does not have", function()
     assert.error_matches(function() gorge.new { host = "luv" } end, "\"luv\" is not supported by this version")
-    assert.error_matches(function() gorge.new { redis = { host = "h", keepalive_interval = 1 } } end,
-      "'redis.keepalive_interval' is not supported by this version")
   end)
 
   it("is called with a dot, and says so", function()

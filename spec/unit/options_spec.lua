@@ -310,19 +310,21 @@ describe("option redis", function()
   it("may be a URL", function()
     assert.same({
       host = "127.0.0.1", port = 6379, db = 2, tls = false, connect_timeout = 1, connect_timeout_ms = 1000, timeout = 0.5, timeout_ms = 500,
-      max_pending = 4096, display = "redis://127.0.0.1:6379/2",
+      keepalive_interval = 3, keepalive_interval_ms = 3000, max_pending = 4096, display = "redis://127.0.0.1:6379/2",
     }, redis "redis://127.0.0.1:6379/2")
     assert.same({
       path = "/run/redis.sock", db = 0, tls = false, connect_timeout = 1, connect_timeout_ms = 1000, timeout = 0.5, timeout_ms = 500,
-      max_pending = 4096, display = "unix:///run/redis.sock?db=0",
+      keepalive_interval = 3, keepalive_interval_ms = 3000, max_pending = 4096, display = "unix:///run/redis.sock?db=0",
     }, redis "unix:///run/redis.sock")
   end)
 
   it("may be a table", function()
     assert.same({
       host = "::1", port = 7000, username = "u", password = "p", db = 3, tls = false, connect_timeout = 0.2, connect_timeout_ms = 200, timeout = 2,
-      timeout_ms = 2000, max_pending = 10, display = "redis://[::1]:7000/3",
-    }, redis { host = "::1", port = 7000, username = "u", password = "p", db = 3, connect_timeout = 0.2, timeout = 2, max_pending = 10 })
+      timeout_ms = 2000, keepalive_interval = 0.1, keepalive_interval_ms = 100, max_pending = 10, display = "redis://[::1]:7000/3",
+    }, redis {
+      host = "::1", port = 7000, username = "u", password = "p", db = 3, connect_timeout = 0.2, timeout = 2, keepalive_interval = 0.1, max_pending = 10,
+    })
     assert.equal(6379, redis({ host = "cache.example" }).port)
     assert.equal("::1", redis({ host = "[::1]" }).host)
     assert.equal("/tmp/r.sock", redis({ path = "/tmp/r.sock", password = "p" }).path)
@@ -367,6 +369,8 @@ describe("option redis", function()
       { { host = "h", db = 0.5 }, "^gorge: option 'redis.db' must be" },
       { { host = "h", timeout = 0 }, "^gorge: option 'redis.timeout' must be a number of seconds greater than 0 and at most 3600, got 0$" },
       { { host = "h", connect_timeout = 0 / 0 }, "^gorge: option 'redis.connect_timeout' must be .* got nan$" },
+      { { host = "h", keepalive_interval = 0.09 }, "^gorge: option 'redis.keepalive_interval' must be a number of seconds from 0.1 to 3600, got 0.09$" },
+      { { host = "h", keepalive_interval = 3601 }, "^gorge: option 'redis.keepalive_interval' must be" },
       { { host = "h", max_pending = 0 }, "^gorge: option 'redis.max_pending' must be an integer from 1 to 1048576, got 0$" },
       { { path = "relative" }, "^gorge: option 'redis.path' must be an absolute path of at most 107 bytes, got \"relative\"$" },
       { { path = "/" .. ("x"):rep(107) }, "^gorge: option 'redis.path' must be" },
@@ -382,8 +386,6 @@ describe("option redis", function()
     for _, case in ipairs(cases) do
       assert.matches(case[2], refusal { redis = case[1] })
     end
-    assert.equal("gorge: option 'redis.keepalive_interval' is not supported by this version",
-      refusal { redis = { host = "h", keepalive_interval = 1 } })
   end)
 
   it("may name sentinels", function()

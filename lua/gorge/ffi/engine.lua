@@ -81,7 +81,7 @@ function _M.new(options, host, flags)
       config.sentinel_username, config.sentinel_password = text(redis.sentinel_username), text(redis.sentinel_password)
     end
     config.connect_timeout_ms, config.timeout_ms = redis.connect_timeout_ms, redis.timeout_ms
-    config.max_pending = redis.max_pending
+    config.keepalive_ms, config.max_pending = redis.keepalive_interval_ms, redis.max_pending
   end
   if breaker then
     config.breaker_max_failures, config.breaker_timeout_ms = breaker.max_failures, breaker.timeout_ms
@@ -105,7 +105,7 @@ function _M.new(options, host, flags)
     has_redis = redis ~= nil,
     cluster = redis ~= nil and redis.cluster ~= nil,
     has_origin = options.origin ~= nil,
-    connect_timeout_ms = redis and redis.connect_timeout_ms or 1000,
+    connect_timeout_ms = redis and redis.connect_timeout_ms, keepalive_ms = redis and redis.keepalive_interval_ms,
     counters = ffi_new("uint64_t[?]", C.GORGE_COUNTERS), -- until this process has a slot
     entered = false,
     view = view,

@@ -14,9 +14,9 @@ local tonumber = tonumber
 
 local OK = tonumber(C.GORGE_OK)
 local PENDING = tonumber(C.GORGE_PENDING)
--- nginx logs an error for each read of a cosocket that times out, so reads are not sliced: an idle connection is pinged (GORGE_IO_IDLE_MS),
--- and a read that lasts for so long is a Redis that has gone silent.
-local READ_TIMEOUT_MS = 15000
+-- nginx logs an error for each read of a cosocket that times out, so reads are not sliced: an idle connection is pinged (keepalive_interval),
+-- and a read that lasts for so long beyond that is a Redis that has gone silent.
+local SILENCE_MS = 12000
 local LOOK_AROUND = 0.25 -- how soon an idle pump notices that the worker is exiting
 local SEND_TIMEOUT_MS = 5000
 local CHUNK = 65536
@@ -147,7 +147,7 @@ end
 ---@return boolean connected
 local function connect(engine, pump, sock)
   local host, port = ffi_string(pump.host), tonumber(pump.port[0])
-  sock:settimeouts(engine.connect_timeout_ms, SEND_TIMEOUT_MS, READ_TIMEOUT_MS)
+  sock:settimeouts(engine.connect_timeout_ms, SEND_TIMEOUT_MS, engine.keepalive_ms + SILENCE_MS)
   local ok, err
   if port == 0 then
     ok, err = sock:connect(host)
