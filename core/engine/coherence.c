@@ -70,9 +70,18 @@ static void learned(void *ctx, uint32_t partition, uint64_t seen, uint64_t epoch
   }
 }
 
+/* Who waits for a fill of another node asks Redis again: the lease may be gone, and a value there. */
+static void wake(const struct watch *w, const struct gorge_key *key) {
+  struct gorge_worker_set set;
+  if (key != NULL ? gorge_flight_poke(w->zone, key, &set) : gorge_flight_poke_all(w->zone, w->ns, &set)) {
+    gorge_wake_send(w->zone, &set, UINT32_MAX, -1);
+  }
+}
+
 static void resync(void *ctx, const struct gorge_owner *owner, bool first, uint64_t now_ms) {
   struct watch *w = ctx;
   gorge_l1_bump_epoch(w->zone, w->ns);
+  wake(w, NULL);
   if (first) {
     count(w, owner, GORGE_COUNT_RESYNCS);
     tell(w, GORGE_EVENT_RESYNC, 0, NULL, 0, now_ms);
@@ -87,10 +96,12 @@ static void message(void *ctx, const struct gorge_owner *owner, const struct gor
     case GORGE_MESSAGE_KEY:
       gorge_key_init(w->zone, w->ns, m->ptr, m->len, &key);
       gorge_l1_invalidate(w->zone, owner, &key, m->version, NULL);
+      wake(w, &key);
       tell(w, GORGE_EVENT_KEY, m->version, m->ptr, m->len, now_ms);
       break;
     case GORGE_MESSAGE_CLEAR:
       cleared(w, m->partition, m->version);
+      wake(w, NULL);
       if (m->partition == 0) { /* for people it is one */
         tell(w, GORGE_EVENT_CLEAR, m->version, NULL, 0, now_ms);
       }
@@ -100,14 +111,10 @@ static void message(void *ctx, const struct gorge_owner *owner, const struct gor
       tell(w, GORGE_EVENT_TAG, m->version, m->ptr, m->len, now_ms);
       break;
     case GORGE_MESSAGE_HEARTBEAT: break; /* the control thread's own */
-    case GORGE_MESSAGE_FILLED: {
-      struct gorge_worker_set wake = {{0}};
+    case GORGE_MESSAGE_FILLED:
       gorge_key_init(w->zone, w->ns, m->ptr, m->len, &key);
-      if (gorge_flight_poke(w->zone, &key, &wake)) {
-        gorge_wake_send(w->zone, &wake, UINT32_MAX, -1);
-      }
+      wake(w, &key);
       break;
-    }
   }
 }
 

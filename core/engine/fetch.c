@@ -375,6 +375,20 @@ static void look_at_flight(struct gorge_op *op, uint64_t now_ms) {
   }
 }
 
+/*
+ * Whether no message reaches the op's flight any more: it is known by the hash of an epoch that is over, or another one has begun since what it
+ * depends on was invalidated. A refresh has nobody who waits for it.
+ */
+static bool is_out_of_reach(const struct gorge_op *op) {
+  if (op->refresh || op->flight.index == UINT32_MAX) {
+    return false;
+  }
+  const gorge_cache *c = op->cache;
+  struct gorge_key key = op->key;
+  gorge_key_renew(c->zone, &key);
+  return key.hash != op->key.hash || !gorge_flight_owned(c->zone, &op->flight);
+}
+
 void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms) {
   if (op->state == GORGE_OP_FLIGHT) {
     look_at_flight(op, now_ms);
@@ -390,6 +404,11 @@ void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms) {
   }
   if (op->state == GORGE_OP_COMMIT) {
     gorge_update_look(op, now_ms);
+    return;
+  }
+  if (op->state == GORGE_OP_PARKED && is_out_of_reach(op)) {
+    gorge_fill_finish_flight(op, GORGE_OK, now_ms); /* whoever waits for this one begins anew, too */
+    gorge_fetch_enter(op, now_ms);
     return;
   }
   bool poked = op->flight.index != UINT32_MAX && gorge_flight_poked(op->cache->zone, &op->flight);

@@ -52,6 +52,11 @@ static bool end_unlocked(struct gorge_flight_record *r, uint64_t token) {
   return __atomic_compare_exchange_n(&r->token, &token, 0, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
+static void set_worker(uint64_t *bits, uint32_t owner_id) {
+  uint32_t worker = gorge_owner_worker(owner_id);
+  bits[worker / 64] |= (uint64_t)1 << worker % 64;
+}
+
 static void add_waiters(struct gorge_worker_set *set, const struct gorge_flight_record *r) {
   for (int i = 0; set != NULL && i < GORGE_WORKERS / 64; i++) {
     set->bits[i] |= gorge_flight_get(&r->waiters[i]);
@@ -148,6 +153,9 @@ static int begin_in_set(struct gorge_zone *zone, struct gorge_flight_set *set, c
   }
   if (gorge_flight_get(&r->token) != 0 && gorge_flight_state(r) == GORGE_FLIGHT_RUNNING) {
     add_waiters(rq->displaced, r);
+    if (rq->displaced != NULL && gorge_flight_owner_id(r) != 0) {
+      set_worker(rq->displaced->bits, gorge_flight_owner_id(r));
+    }
   }
   gorge_flight_put(&set->used, gorge_flight_get(&set->used) | bit_of(set, r));
   write_flight(r, rq, token, same_key);
@@ -377,6 +385,16 @@ static bool poke(struct gorge_flight_record *r, uint64_t token) {
   return false;
 }
 
+/* Returns whether the flight of the token has an owner, and it was poked. */
+static bool poke_owner(struct gorge_flight_record *r, uint64_t token, struct gorge_worker_set *wake) {
+  uint32_t id = gorge_flight_owner_id(r);
+  bool poked = id != 0 && poke(r, token);
+  if (poked) {
+    set_worker(wake->bits, id);
+  }
+  return poked;
+}
+
 bool gorge_flight_poke(struct gorge_zone *zone, const struct gorge_key *key, struct gorge_worker_set *wake) {
   uint32_t at;
   struct gorge_flight_set *set = gorge_flight_set_of(zone, key->hash, &at);
@@ -384,17 +402,28 @@ bool gorge_flight_poke(struct gorge_zone *zone, const struct gorge_key *key, str
   for (int i = 0; i < GORGE_FLIGHT_WAYS; i++) {
     struct gorge_flight_record *r = &set->record[i];
     uint64_t token = load_token(r);
-    if (token == 0 || !gorge_flight_matches(r, key)) {
-      continue;
-    }
-    uint32_t id = gorge_flight_owner_id(r);
-    if (id != 0 && poke(r, token)) {
-      uint32_t worker = gorge_owner_worker(id);
-      wake->bits[worker / 64] |= (uint64_t)1 << worker % 64;
+    if (token != 0 && gorge_flight_matches(r, key) && poke_owner(r, token, wake)) {
       return true;
     }
   }
   return false;
+}
+
+bool gorge_flight_poke_all(struct gorge_zone *zone, uint32_t ns, struct gorge_worker_set *wake) {
+  uint32_t count;
+  struct gorge_flight_set *sets = gorge_flight_sets(zone, &count);
+  bool any = false;
+  memset(wake, 0, sizeof *wake);
+  for (uint32_t i = 0; i < count; i++) {
+    for (uint64_t used = gorge_flight_get(&sets[i].used); used != 0; used &= used - 1) {
+      struct gorge_flight_record *r = &sets[i].record[__builtin_ctzll(used) % GORGE_FLIGHT_WAYS];
+      uint64_t token = load_token(r);
+      bool runs =
+          token != 0 && (uint32_t)gorge_flight_get(&r->owner) == ns && gorge_flight_state(r) == GORGE_FLIGHT_RUNNING;
+      any = (runs && poke_owner(r, token, wake)) || any;
+    }
+  }
+  return any;
 }
 
 bool gorge_flight_poked(struct gorge_zone *zone, const struct gorge_flight_ref *ref) {

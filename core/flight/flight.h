@@ -39,7 +39,7 @@ struct gorge_flight_request {
   uint64_t now_ms;
   uint64_t lease_ms; /* the fill must be renewed or finished within it */
   uint64_t cap_ms;   /* renewals never extend it beyond now + cap */
-  /* Out, may be NULL: workers that wait for a flight which this begin ended; to be woken, so that they look again. */
+  /* Out, may be NULL: workers that wait for a flight which this begin ended, and its owner's; to be woken, so that they look again. */
   struct gorge_worker_set *displaced;
   /* Out, may be NULL: whether this begin took over from an owner that died or let its lease run out. */
   bool *lapsed;
@@ -91,6 +91,8 @@ void gorge_flight_abandon(struct gorge_zone *zone, const struct gorge_flight_ref
  * owner's worker. Returns whether there is one.
  */
 bool gorge_flight_poke(struct gorge_zone *zone, const struct gorge_key *key, struct gorge_worker_set *wake);
+/* The same about all keys of a namespace. */
+bool gorge_flight_poke_all(struct gorge_zone *zone, uint32_t ns, struct gorge_worker_set *wake);
 /* Owner: reads and clears the poke flag. */
 bool gorge_flight_poked(struct gorge_zone *zone, const struct gorge_flight_ref *ref);
 /* Owner: records the token of the lease held in Redis (0: none), so that who takes over can replace it. */

@@ -117,6 +117,74 @@ static void a_loader_that_fails_on_one_node_lets_the_other_try(void **state) {
   }
 }
 
+static uint64_t parked_on_b(const char *key) {
+  uint64_t op;
+  assert_int_equal(engine_fetch(b, key, NULL, &op), GORGE_PENDING);
+  assert_true(TURN_UNTIL(b->slots[op & 0xfffff]->state == GORGE_OP_PARKED));
+  return op;
+}
+
+/* Messages reach what has begun last; a clear, of which a cluster tells in 64 messages, puts 64 of them before it. */
+static void who_waits_since_before_an_invalidation_is_woken_with_the_others(void **state) {
+  (void)state;
+  b->lock_sleep_ms = 60000;
+  for (int how = 0; how < 2; how++) {
+    uint64_t first;
+    struct gorge_key key;
+    assert_int_equal(engine_fetch(a, "k", NULL, &first), GORGE_PENDING);
+    assert_true(TURN_UNTIL(engine_status(a, first).status == GORGE_LEASE));
+    uint64_t before = parked_on_b("k");
+    if (how == 0) {
+      gorge_l1_bump_epoch(b->zone, b->ns);
+    } else {
+      gorge_key_init(b->zone, b->ns, "k", 1, &key);
+      gorge_l1_invalidate(b->zone, &b->process->owner, &key, 0, NULL);
+    }
+    uint64_t since = parked_on_b("k");
+    assert_int_equal(engine_fill(a, first, "v"), GORGE_PENDING);
+    assert_true(TURN_UNTIL(engine_status(b, since).status == GORGE_HIT));
+    assert_true(TURN_UNTIL(engine_status(b, before).status == GORGE_OK));
+    assert_string_equal(engine_l1(b, "k"), "v");
+    assert_true(TURN_UNTIL(engine_status(a, first).status == GORGE_STORED));
+    gorge_op_free(a, first);
+    gorge_op_free(b, before);
+    gorge_op_free(b, since);
+    assert_int_equal(engine_delete_whole(a, "k"), GORGE_OK);
+  }
+}
+
+/* The lease that the other node waited for is gone with it. */
+static void a_write_ends_the_wait_of_the_other_node(void **state) {
+  (void)state;
+  b->lock_sleep_ms = 60000;
+  for (int how = 0; how < 3; how++) {
+    uint64_t first, clear;
+    assert_int_equal(engine_fetch(a, "k", NULL, &first), GORGE_PENDING);
+    assert_true(TURN_UNTIL(engine_status(a, first).status == GORGE_LEASE));
+    uint64_t second = parked_on_b("k");
+    if (how == 0) {
+      assert_int_equal(engine_set_whole(a, "k", "set", NULL), GORGE_OK);
+    } else if (how == 1) {
+      assert_int_equal(engine_delete_whole(a, "k"), GORGE_OK);
+    } else {
+      int status = gorge_clear_start(a, &clear);
+      assert_int_equal(engine_finish(a, clear, status), GORGE_OK);
+    }
+    uint64_t since = gorge_clock_ms();
+    while (engine_status(b, second).status == GORGE_PENDING && gorge_clock_ms() < since + 4000) {
+      engine_turn(a, b, 4000); /* until something wakes it */
+    }
+    assert_true(gorge_clock_ms() < since + 3000);
+    struct answer answer = engine_status(b, second);
+    assert_int_equal(answer.status, how == 0 ? GORGE_HIT : GORGE_LEASE);
+    assert_true(how != 0 || strcmp(answer.value, "set") == 0);
+    gorge_op_free(a, first);
+    gorge_op_free(b, second);
+    assert_true(TURN_UNTIL(gorge_pending(a) + gorge_pending(b) == 0));
+    assert_int_equal(engine_delete_whole(a, "k"), GORGE_OK);
+  }
+}
+
 static void writes_are_heard_on_the_other_node(void **state) {
   (void)state;
   get(a, "k", "old");
@@ -319,6 +387,8 @@ int main(void) {
       TEST(what_one_node_fills_the_other_finds),
       TEST(nodes_wait_for_each_others_fill),
       TEST(a_loader_that_fails_on_one_node_lets_the_other_try),
+      TEST(who_waits_since_before_an_invalidation_is_woken_with_the_others),
+      TEST(a_write_ends_the_wait_of_the_other_node),
       TEST(writes_are_heard_on_the_other_node),
       TEST(tags_are_heard_on_the_other_node_whoever_named_them),
       TEST(an_invalidation_on_one_node_refuses_the_fill_of_the_other),

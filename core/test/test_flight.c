@@ -455,6 +455,28 @@ static void test_a_poke_reaches_the_owner_once(void **state) {
   assert_false(gorge_flight_poked(f->zone, &owner.ref));
 }
 
+static void test_all_of_a_namespace_are_poked(void **state) {
+  struct fixture *f = *state;
+  struct gorge_worker_set wake;
+  struct gorge_key all[4], other;
+  struct got flights[4], elsewhere;
+  gorge_key_init(f->zone, f->key.ns + 1, "k", 1, &other);
+  assert_false(gorge_flight_poke_all(f->zone, f->key.ns, &wake));
+  assert_true(none_in(&wake));
+  for (uint32_t i = 0; i < 4; i++) {
+    char name[8];
+    gorge_key_init(f->zone, f->key.ns, name, (uint32_t)snprintf(name, sizeof name, "k%u", i), &all[i]);
+    flights[i] = begin_as(f->zone, &f->me, &all[i], T);
+  }
+  elsewhere = begin_as(f->zone, &f->me, &other, T);
+  assert_true(gorge_flight_poke_all(f->zone, f->key.ns, &wake));
+  assert_true(in_set(&wake, f->me.worker));
+  for (int i = 0; i < 4; i++) {
+    assert_true(gorge_flight_poked(f->zone, &flights[i].ref));
+  }
+  assert_false(gorge_flight_poked(f->zone, &elsewhere.ref));
+}
+
 static void test_references_to_nothing_are_harmless(void **state) {
   struct fixture *f = *state;
   const struct got none[] = {
@@ -687,6 +709,7 @@ int main(void) {
       FLIGHT_TEST(test_giving_up_hands_the_fill_to_the_next),
       FLIGHT_TEST(test_giving_up_hands_on_the_lease_of_redis),
       FLIGHT_TEST(test_a_poke_reaches_the_owner_once),
+      FLIGHT_TEST(test_all_of_a_namespace_are_poked),
       FLIGHT_TEST(test_references_to_nothing_are_harmless),
       FLIGHT_TEST(test_a_full_set_refuses_and_recovers),
       FLIGHT_TEST(test_flights_of_the_dead_make_room),
