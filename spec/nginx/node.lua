@@ -115,9 +115,10 @@ local function request(code, ...)
   return { uri = "/run", method = "POST", body = code, headers = { Args = args } }
 end
 
-local function results(response)
+-- Of what was answered; when nothing was, what nginx has logged says why.
+local function results(response, nginx)
   if response.status ~= 200 then
-    error(("status %s: %s"):format(response.status, response.err or response.body), 3)
+    error(("status %s: %s\n%s"):format(response.status, response.err or response.body, nginx:error_log():sub(-2000)), 3)
   end
   local reply = cjson.decode(response.body)
   for i = 1, reply.n do
@@ -128,8 +129,8 @@ local function results(response)
   return reply.values, reply.n
 end
 
-local function unpack_results(response)
-  local values, n = results(response)
+local function unpack_results(response, nginx)
+  local values, n = results(response, nginx)
   return unpack(values, 1, n)
 end
 
@@ -138,7 +139,7 @@ end
 ---@param ... any strings, numbers, booleans
 ---@return any ...
 function Node:run(code, ...)
-  return unpack_results(self.nginx:request(request(code, ...)))
+  return unpack_results(self.nginx:request(request(code, ...)), self.nginx)
 end
 
 ---@class gorge.spec.Worker
@@ -150,11 +151,11 @@ Worker.__index = Worker
 ---@return gorge.spec.Worker
 function Node:worker(id)
   local connection = self.nginx:connect_worker(id)
-  return setmetatable({ connection = connection, pid = connection.worker_pid }, Worker)
+  return setmetatable({ connection = connection, pid = connection.worker_pid, nginx = self.nginx }, Worker)
 end
 
 function Worker:run(code, ...)
-  return unpack_results(self.connection:request(request(code, ...)))
+  return unpack_results(self.connection:request(request(code, ...)), self.nginx)
 end
 
 function Worker:close()

@@ -128,7 +128,7 @@ end)
 describe("a waiter that is alone in its worker", function()
   it("is woken by the worker whose loader ends", function()
     local n = node.start { options = OPTIONS }
-    local batches, both = {}, nil
+    local batches, both = {}
     repeat -- whoever comes to the other worker first
       batches[#batches + 1] = n:start(1, [[count("caller " .. ngx.worker.id())]] .. FETCH:format "load_at_gate", "k")
       helper.wait_until(function() return n:counted "caller 0" + n:counted "caller 1" == #batches end)
