@@ -110,7 +110,7 @@ static void a_fill_that_is_overdue_is_taken_over_and_its_late_value_refused(void
   (void)state;
   gorge_cache *c = plain();
   uint64_t first, second;
-  assert_int_equal(engine_fetch_for(c, "k", 30, 5000, &first), GORGE_LEASE); /* nobody renews: no control thread */
+  assert_int_equal(engine_fetch_for(c, "k", 500, 5000, &first), GORGE_LEASE); /* nobody renews: no control thread */
   assert_int_equal(engine_fetch(c, "k", NULL, &second), GORGE_PENDING);
   assert_int_equal(engine_await(c, second).status, GORGE_LEASE);
   assert_int_equal(engine_counter(c, GORGE_COUNT_TAKEOVERS), 1);
