@@ -86,7 +86,7 @@ describe("a host without contact to Redis", function()
     helper.wait_until(function()
       kept = n:get("/fetch?v=four").body:match "^(%a+) l[01]$"
       return kept
-    end, { timeout = 1 })
+    end, { timeout = 5 })
     assert.is_true(kept == "three" or kept == "four", kept)
     redis:up()
     helper.wait_until(function() return n:get("/lag").body == "true recent" end, { timeout = 5 })

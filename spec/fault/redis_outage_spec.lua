@@ -20,15 +20,18 @@ local function fetch_cold(n)
 end
 
 local function assert_l1_answers(n, key)
-  local since = helper.now()
   for id = 0, 1 do
     local worker = n:worker(id)
-    local value, err, source = worker:run([[return cache:fetch(..., 60, load)]], key)
+    local value, err, source, took = worker:run([[
+      local since = now()
+      local value, err, source = cache:fetch(..., 60, load)
+      return value, err, source, now() - since
+    ]], key)
     assert.same({ "value of " .. key }, { value, err })
     assert.is_true(source == "l1" or source == "l0", source)
+    assert.is_true(took < 0.3, ("a hit took %.2f s"):format(took))
     worker:close()
   end
-  assert.is_true(helper.now() - since < 0.3)
 end
 
 --- set, delete and invalidate_tags say that Redis could not be told, but are done on this host.
@@ -152,10 +155,11 @@ describe("Redis that goes away", function()
       { 2.8, function() redis:resume() end },
       { 3.4, function() redis:command("CLIENT", "KILL", "TYPE", "normal") end },
     }
-    local slowest = 0
+    local slowest, sent = 0, 0
     local responses = helper.http.load {
       concurrency = 16,
       request = function(i)
+        sent = i
         return {
           port = i % 2 == 0 and a.nginx.port or b.nginx.port, uri = "/run", method = "POST",
           body = ([[
@@ -173,7 +177,7 @@ describe("Redis that goes away", function()
           table.remove(events, 1)
           next_event[2]()
         end
-        return helper.now() - started > 3.8
+        return helper.now() - started > 3.8 and sent > 1000
       end,
     }
     for _, response in ipairs(responses) do
@@ -195,17 +199,29 @@ describe("a node without Redis", function()
     a:run [[return cache:set("k", 1, 60)]]
     redis:pause()
     local cold = a:start(20, [[return cache:fetch(tostring(math.random()), 60, load)]])
-    local slowest = a:run [[
-      local slowest = 0
+    local slowest, turns = a:run [[
+      local slowest, turns, over = 0, 0, false
+      local others = ngx.thread.spawn(function()
+        while not over do
+          turns = turns + 1
+          ngx.sleep(0.001)
+        end
+      end)
+      local during = 0
       for i = 1, 200 do
-        local started = now()
+        local started, before = now(), turns
         assert(cache:fetch("k", 60, load) == 1)
+        during = during + turns - before
         slowest = math.max(slowest, now() - started)
         ngx.sleep(0.001)
       end
-      return slowest
+      over = true
+      ngx.thread.wait(others)
+      assert(turns > 50)
+      return slowest, during
     ]]
-    assert.is_true(slowest < 0.1, ("a hit took %.3f s"):format(slowest))
+    assert.equal(0, turns) -- no hit waited for anything
+    assert.is_true(slowest < 0.4, ("a hit took %.3f s"):format(slowest)) -- nor held the worker up for as long as a command may
     for _, result in ipairs(cold:results(5)) do
       assert.is_nil(result.err or result[2])
       assert.is_true(result.time < BOUND + 0.5)
@@ -214,16 +230,20 @@ describe("a node without Redis", function()
 
   it("opens the breaker when asked to, so that fetches stop waiting, and closes it again", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis, { options = { circuit_breaker = { max_failures = 3, timeout = 0.5 } } })
+    local a, b = node.pair(redis, { options = { circuit_breaker = { max_failures = 3, timeout = 1.5 } } })
     redis:pause()
     helper.wait_until(function()
       fetch_cold(a)
       return a:stats().breaker == "open"
     end)
-    local _, _, took = fetch_cold(a)
-    assert.is_true(took < 0.2, ("%.2f s with an open breaker"):format(took))
     local _, err = a:run [[return cache:delete "k"]]
     assert.matches("breaker", err)
+    local fastest = 1
+    for _ = 1, 3 do
+      local _, _, took = fetch_cold(a)
+      fastest = math.min(fastest, took)
+    end
+    assert.is_true(fastest < 0.2, ("%.2f s with an open breaker"):format(fastest)) -- each would take 0.5 s
     redis:resume()
     assert_heals(a, b)
     assert.equal("closed", a:stats().breaker)
@@ -231,10 +251,10 @@ describe("a node without Redis", function()
 
   it("opens the breaker when Redis is slow, if told what slow is", function()
     local relay = helper.relay(helper.redis())
-    local a = node.start { options = { redis = relay.url, circuit_breaker = { max_failures = 3, timeout = 0.3, slow_call = 0.05 } } }
+    local a = node.start { options = { redis = relay.url, circuit_breaker = { max_failures = 3, timeout = 0.3, slow_call = 0.15 } } }
     fetch_cold(a)
     assert.equal("closed", a:stats().breaker)
-    relay:delay(0.06)
+    relay:delay(0.1) -- there and back
     helper.wait_until(function()
       fetch_cold(a)
       return a:stats().breaker == "open"

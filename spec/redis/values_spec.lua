@@ -205,33 +205,47 @@ describe("through Redis", function()
 
   it("a ttl of less than a second ends on time in every layer of every node", function()
     local worker = a:worker(0)
-    worker:run [[cache:fetch("short", 0.4, load)]]
+    local before = helper.now()
+    worker:run [[cache:fetch("short", 0.9, load)]]
     local since = helper.now()
-    assert.is_true(redis:command("PTTL", redis_key "short") <= 400)
+    assert.is_true(redis:command("PTTL", redis_key "short") <= 900)
     local _, _, source = b:run [[return cache:get "short"]]
     assert.equal("l2", source)
     local peeked = b:run [[return cache:peek("short").ttl]]
-    assert.is_true(peeked > 0 and peeked <= 0.4)
+    assert.is_true(peeked > 0 and peeked <= 0.9)
     for _, n in ipairs { a, b } do
-      helper.wait_until(function() return n:run [[return cache:get "short"]] == nil end, { timeout = 1, interval = 0.005 })
+      local asked = since
+      helper.wait_until(function()
+        local now = helper.now()
+        local found = n:run [[return cache:get "short"]] ~= nil
+        asked = found and now or asked -- whoever asks later finds nothing
+        return not found
+      end, { timeout = 5, interval = 0.005 })
+      assert.is_true(asked - since < 1, ("it was there %.2f s later"):format(asked - since))
     end
-    local took = helper.now() - since
-    assert.is_true(took > 0.3 and took < 0.7, ("it ended after %.2f s"):format(took))
+    local took = helper.now() - before
+    assert.is_true(took > 0.8, ("it ended after %.2f s"):format(took))
   end)
 
   it("never has more of its ttl left on another node than when it was written", function()
     local reader = b:worker(0)
     local writer = a:worker(0)
+    local kept = 0
     for i = 1, 200 do
       local key = "soon " .. i
-      writer:run([[assert(cache:set(..., 1, 0.4))]], key)
+      writer:run([[assert(cache:set(..., 1, 5))]], key)
       local source, ttl = reader:run([[
         local _, _, source = cache:get(...)
-        return source, cache:peek(...).ttl
+        local peeked = cache:peek(...)
+        return source, peeked and peeked.ttl
       ]], key)
       assert.equal("l2", source)
-      assert.is_true(ttl <= 0.4, ("%.3f s are left"):format(ttl))
+      if ttl then -- L1 does not wait for its lock: what comes while another process has it and does not run is not kept
+        kept = kept + 1
+        assert.is_true(ttl <= 5, ("%.3f s are left"):format(ttl))
+      end
     end
+    assert.is_true(kept > 100, kept .. " values in L1")
     writer:close()
     reader:close()
   end)
