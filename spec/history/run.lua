@@ -33,6 +33,7 @@ local LIMITS = {
 ---@field faults? string[] names of faults to choose from; all
 ---@field redis_cluster? boolean on a Redis Cluster, with the faults of cluster_faults.lua
 ---@field fault_seconds? number the longest a fault lasts (0.8)
+---@field least_faults? integer goes on until so many were there (0)
 ---@field load? table for worker.start
 ---@field options? table for gorge.new
 ---@field library? string instead of the built one
@@ -105,10 +106,10 @@ function Session:settle()
   self.history.settled[#self.history.settled + 1] = moment
 end
 
---- Faults one after the other, some of them two at a time, until the time is over.
+--- Faults one after the other, some of them two at a time, until the time is over and enough have been there.
 function Session:fail(opts)
   local names, ends = opts.faults or self.faults.ALL, record.now() + opts.seconds
-  while record.now() < ends do
+  while record.now() < ends or #self.history.faults < (opts.least_faults or 0) do
     for _ = 1, math.random(2) do
       self:begin(names[math.random(#names)])
       helper.sleep(math.random() * 0.1)
