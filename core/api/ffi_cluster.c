@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/engine.h"
+#include "engine/remote.h"
 #include "resil/breakers.h"
 
 static bool knows_cluster(const gorge_cache *cache) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The skin of the library, continued: the functions of a pump, and what ngx_gorge_module needs besides. */
 #include "base/clock.h"
-#include "engine/engine.h"
+#include "engine/remote.h"
 
 static bool own(const gorge_cache *cache) { return cache->generation == gorge_process_generation(); }
 

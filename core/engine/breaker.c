@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "engine/engine.h"
+#include "engine/remote.h"
 #include "resil/breakers.h"
 
 enum {

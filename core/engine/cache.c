@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "engine/engine.h"
+#include "engine/remote.h"
 #include "proto/names.h"
 #include "sync/permits.h"
 

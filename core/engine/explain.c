@@ -10,8 +10,8 @@
 #include "backlog/backlog.h"
 #include "base/clock.h"
 #include "drive/ev_l2.h"
-#include "engine/engine.h"
 #include "engine/missed.h"
+#include "engine/remote.h"
 
 /* Ends the op with what is to be told. */
 static void tell(struct gorge_op *op, struct gorge_l2_look *look) {

@@ -5,8 +5,8 @@
 #include "backlog/backlog.h"
 #include "base/clock.h"
 #include "base/hash.h"
-#include "engine/engine.h"
 #include "engine/missed.h"
+#include "engine/remote.h"
 #include "resil/histogram.h"
 
 enum { LOOKUPS_MAX = 3 };

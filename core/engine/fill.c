@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "engine/engine.h"
+#include "engine/remote.h"
 #include "proto/envelope.h"
 #include "resil/histogram.h"
 

@@ -7,6 +7,7 @@
 #include "engine/missed.h"
 #include "base/broken.h"
 #include "base/clock.h"
+#include "engine/remote.h"
 #include "proto/slot.h"
 #include "shm/events.h"
 

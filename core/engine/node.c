@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "drive/ev_l2.h"
-#include "engine/engine.h"
+#include "engine/remote.h"
 
 enum { SECOND_LOOK_MS = 2 };
 

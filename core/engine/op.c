@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "engine/engine.h"
+#include "engine/remote.h"
 #include "resil/histogram.h"
 
 #ifdef __SANITIZE_ADDRESS__

@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "drive/ev_l2.h"
-#include "engine/engine.h"
+#include "engine/remote.h"
 #include "resil/histogram.h"
 
 int gorge_remote_open(gorge_cache *c) {

@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "engine/engine.h"
 #include "engine/missed.h"
+#include "engine/remote.h"
 
 enum {
   ASK_AGAIN_MS = 10000, /* so long an attempt whose answer is missing is asked for again */

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "backlog/backlog.h"
-#include "engine/engine.h"
 #include "engine/missed.h"
+#include "engine/remote.h"
 #include "shm/events.h"
 
 /* An invalidation without version, and the snapshot of an insert that belongs to it. */

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "engine/remote.h"
 #include "proto/scripts.h"
 #include "test/drive_support.h"
 #include "test/engine_support.h"
