@@ -7,7 +7,6 @@
 #include "base/hash.h"
 #include "engine/engine.h"
 #include "l1/uses.h"
-#include "resil/histogram.h"
 #include "sync/role.h"
 
 /* ---- library ---- */
@@ -61,13 +60,6 @@ const struct gorge_words *gorge_cache_words(gorge_cache *cache) { return cache->
 
 uint64_t *gorge_cache_counters(gorge_cache *cache) {
   return gorge_cache_ready(cache, false) == GORGE_OK ? cache->counters : NULL;
-}
-
-void gorge_observe(gorge_cache *cache, int histogram, double us) {
-  if (histogram >= 0 && histogram < GORGE_HISTOGRAMS && us >= 0 && gorge_cache_ready(cache, false) == GORGE_OK) {
-    gorge_histogram_add(gorge_zone_histogram(cache->zone, cache->ns, cache->process->owner.worker, histogram),
-                        us < 1e15 ? (uint64_t)us : (uint64_t)1e15);
-  }
 }
 
 /* ---- L1 ---- */

@@ -10,11 +10,12 @@ const char *gorge_status_text(int status) {
     case GORGE_LEASE: return "lease granted";
     case GORGE_REFUSED: return "refused: invalidated or overtaken meanwhile";
     case GORGE_PENDING: return "pending";
-    case GORGE_SHARED: return "shared";
     case GORGE_FAILED: return "the fill failed";
     case GORGE_TOO_LARGE: return "too large for L1";
     case GORGE_STORED: return "stored";
     case GORGE_SPACE: return "buffer too small";
+    case GORGE_DUE: return "due for a refresh";
+    case GORGE_STALE: return "expired";
     case GORGE_ERR_ARGUMENT: return "bad argument";
     case GORGE_ERR_MEMORY: return "out of memory";
     case GORGE_ERR_SYSTEM: return "refused by the operating system";

@@ -5,9 +5,10 @@
  *
  * Conventions. Every function returns a status (enum gorge_status): 0 is success, positive values are
  * expected outcomes, negative values are failures. Times are milliseconds of CLOCK_MONOTONIC unless a
- * name says otherwise. Pointers passed in are read during the call only. No function blocks unless its
- * comment says so. Handles belong to the process and thread that first used them; after a fork the
- * child may go on using a gorge_cache that its parent created (see gorge_cache_enter).
+ * name says otherwise. Pointers passed in are read during the call only. No function waits for Redis, for the network or for
+ * somebody's fill unless its comment says so; what writes to L1 may wait some milliseconds for a lock and for room (l1/l1.h), what reads
+ * never waits. Handles belong to the process and thread that first used them, and are not async-signal-safe; after a fork the
+ * child may go on using a gorge_cache that its parent created (see gorge_cache_enter), but no operation of its parent's.
  */
 
 enum gorge_abi {
@@ -31,7 +32,6 @@ enum gorge_status {
   GORGE_LEASE = 4,     /* the caller holds the fill lease: run the loader */
   GORGE_REFUSED = 5,   /* an invalidation or a newer value came between: not stored */
   GORGE_PENDING = 6,   /* not decided yet: wait and ask again */
-  GORGE_SHARED = 7,    /* decided by another operation of this worker: take its result */
   GORGE_FAILED = 8,    /* the one who filled failed; its error is delivered */
   GORGE_TOO_LARGE = 9, /* the value does not fit into L1 */
   GORGE_STORED = 10,   /* the write reached every layer it should */
@@ -273,7 +273,7 @@ int gorge_cache_create(const struct gorge_config *config, gorge_cache **out, cha
  * slot. Calls that follow fail with GORGE_ERR_CLOSED or find nothing. Blocks at most about 100 ms.
  */
 void gorge_cache_close(gorge_cache *cache);
-/* Closes it if need be and frees the handle. */
+/* Closes it if need be, which blocks as gorge_cache_close does, and frees the handle. NULL is fine. */
 void gorge_cache_destroy(gorge_cache *cache);
 /*
  * Makes the calling process ready to work: claims its worker slot, and, unless threads is 0 (nginx's master), starts the control thread
@@ -290,8 +290,6 @@ void gorge_cache_clock(gorge_cache *cache, const uint64_t *now_ms);
 const struct gorge_words *gorge_cache_words(gorge_cache *cache);
 /* This worker's counters (GORGE_COUNTERS of them), in shared memory; NULL before a slot could be claimed. */
 uint64_t *gorge_cache_counters(gorge_cache *cache);
-/* Adds an observation in microseconds to a histogram (enum gorge_histogram_id). */
-void gorge_observe(gorge_cache *cache, int histogram, double us);
 
 /* ------------------------------------------------------------------ L1 */
 
@@ -307,7 +305,7 @@ int gorge_peek(gorge_cache *cache, const char *key, uint32_t key_len, struct gor
  * that has not expired; else GORGE_MISS or GORGE_SPACE. Counts as a use.
  */
 int gorge_stale(gorge_cache *cache, const char *key, uint32_t key_len, double stale_ms, struct gorge_read *out);
-/* Tag names of a resident entry: each one length byte and its bytes, into buf; returns the bytes written, 0 for none. */
+/* Tag names of a resident entry: each one length byte and its bytes, into buf; returns the bytes written, 0: none, or buf is too small. */
 uint32_t gorge_peek_tags(gorge_cache *cache, const char *key, uint32_t key_len, char *buf, uint32_t buf_size);
 /*
  * Drops the key's entry from L1, for who cannot decode it: nobody else is told, and what Redis has stays. Fills of the key that run are refused.
@@ -370,13 +368,16 @@ struct gorge_store {
  */
 int gorge_fetch_start(gorge_cache *cache, const struct gorge_fetch *rq, uint64_t *op);
 /*
+ * What has become of an operation. `out` may be NULL: the status alone. GORGE_ERR_ARGUMENT: there is no such operation. Of a fetch:
  * GORGE_PENDING;
  * GORGE_HIT: the value, into out (out->slot is NULL when it is not in L1); or GORGE_SPACE: enlarge the buffer and ask again;
- * GORGE_LEASE: run the loader, then gorge_fetch_fill or gorge_fetch_fail;
+ * GORGE_MISS, GORGE_STALE: only with GORGE_FETCH_LOOKUP and GORGE_FETCH_STALE; GORGE_BUSY: only with GORGE_FETCH_REFRESH;
+ * GORGE_LEASE: run the loader, then gorge_fetch_fill, gorge_fetch_fail or gorge_fetch_skip;
  * GORGE_OK: somebody's fill ended: look into L1 and start anew if it is not there; for writes: done;
  * GORGE_FAILED: somebody's loader failed: its text into out->buf (out->len);
  * GORGE_ERR_TIMEOUT: waited for wait_ms, or the holder of the lease shows no sign of life; the operation may be turned into a run without a lease by gorge_fetch_run.
- * For a fill: GORGE_STORED, GORGE_REFUSED or GORGE_TOO_LARGE. For set, delete, invalidate: GORGE_OK, or why Redis did not take it: text into out->buf.
+ * For a fill: GORGE_STORED, GORGE_REFUSED or GORGE_TOO_LARGE. For set, delete, invalidate, clear and touch: GORGE_OK (touch also GORGE_MISS), or why
+ * Redis did not take it: text into out->buf. Updates, runs of loaders and explanations end as said where they start.
  */
 int gorge_op_status(gorge_cache *cache, uint64_t op, struct gorge_read *out);
 /* Milliseconds after which a pending operation should be asked again even if nothing woke it. */

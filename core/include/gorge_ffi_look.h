@@ -30,7 +30,7 @@ struct gorge_stats {
   char master[64];         /* with sentinels: where the master is, "192.0.2.1:6379"; "": not known */
 };
 
-/* Sums over all workers of the host. */
+/* Sums over all workers of the host, also in a process that has not entered. GORGE_OK. */
 int gorge_stats_read(gorge_cache *cache, struct gorge_stats *out);
 
 /* What this worker knows of a cluster. */
