@@ -114,6 +114,9 @@ static void test_much_more_than_socket_buffers_hold_goes_both_ways(void **state)
   }
   kick();
   assert_true(RUN_UNTIL(f.done == 2 * N, 30000));
+  if (set[0].status != GORGE_OK) {
+    fail_msg("%s", gorge_conn_reason(f.conn));
+  }
   for (int i = 0; i < N; i++) {
     assert_int_equal(set[i].status, GORGE_OK);
     assert_int_equal(get[i].len, SIZE);
