@@ -5,7 +5,7 @@
 #include "base/clock.h"
 #include "base/floats.h"
 #include "base/hash.h"
-#include "engine/engine.h"
+#include "engine/remote.h"
 #include "l1/uses.h"
 #include "sync/role.h"
 
@@ -207,7 +207,7 @@ uint32_t gorge_op_wait_ms(gorge_cache *cache, uint64_t op) {
     uint64_t wait = o->next_ms > now_ms ? o->next_ms - now_ms : 1;
     slice = wait < slice ? (uint32_t)wait : slice;
   }
-  return slice > 0 ? slice : 1;
+  return slice > 0 && !gorge_remote_late(cache) ? slice : 1;
 }
 
 int gorge_op_elsewhere(gorge_cache *cache, uint64_t op) {

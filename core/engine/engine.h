@@ -157,7 +157,9 @@ struct gorge_remote_node {
   bool dropped, told;            /* the transport of a pump is to be closed; and it has been told so */
   bool pinging;                  /* `ping` is under way */
   struct gorge_command ping;     /* keeps an idle connection of a pump alive, and finds a dead one */
-  uint64_t ping_ms, late_ms;     /* when the next one is due; when something was first found late, 0: nothing is */
+  uint64_t ping_ms;              /* when the next one is due */
+  uint32_t late_turns;           /* in how many turns of the event loop something was found to be late; 0: nothing is */
+  uint64_t late_turn, late_ms;   /* the last one of them, and when that was */
 };
 
 struct gorge_cache {

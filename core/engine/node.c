@@ -7,7 +7,7 @@
 #include "drive/ev_l2.h"
 #include "engine/remote.h"
 
-enum { SECOND_LOOK_MS = 2 };
+enum { LATE_TURNS = 3 };
 
 struct gorge_remote_node *gorge_remote_node(gorge_cache *c, uint32_t node) {
   if (node == 0) {
@@ -72,27 +72,33 @@ static void ping(const gorge_cache *c, struct gorge_remote_node *n, struct gorge
 }
 
 /*
- * What is late is given up at the second look, when the event loop has been asked once more: a process that stood still looks at the clock
- * before it has read what came meanwhile.
+ * What is late is given up in the third turn of the event loop that finds it so. A process that stood still looks at the clock before it has
+ * read what came meanwhile, and in the second turn others may look before the reader's turn has come. Where there is no event loop whose clock
+ * stands still for a turn, a turn is a millisecond.
  */
-static bool may_still_come(struct gorge_remote_node *n, const struct gorge_conn *conn, uint64_t now_ms) {
+static bool may_still_come(const gorge_cache *c, struct gorge_remote_node *n, const struct gorge_conn *conn,
+                           uint64_t now_ms) {
   enum gorge_conn_state state = gorge_conn_state(conn);
-  uint64_t due_ms = gorge_conn_next_ms(conn);
+  uint64_t due_ms = gorge_conn_next_ms(conn), turn = c->clock != NULL ? *c->clock : now_ms;
   bool open = state == GORGE_CONN_HANDSHAKE || state == GORGE_CONN_READY;
-  bool late = open && due_ms <= now_ms && due_ms != 0; /* 0: it has been given up already */
-  bool seen = n->late_ms != 0 && now_ms >= n->late_ms + SECOND_LOOK_MS;
-  if (!late || seen) {
-    n->late_ms = 0;
+  if (!open || due_ms > now_ms || due_ms == 0) { /* 0: it has been given up already */
+    n->late_turns = 0;
     return false;
   }
-  n->late_ms = n->late_ms != 0 ? n->late_ms : now_ms;
-  return true;
+  n->late_turns += n->late_turns == 0 || turn != n->late_turn ? 1 : 0;
+  n->late_turn = turn;
+  n->late_ms = now_ms;
+  if (n->late_turns < LATE_TURNS) {
+    return true;
+  }
+  n->late_turns = 0;
+  return false;
 }
 
 static void tick(gorge_cache *c, uint32_t i, uint64_t now_ms) {
   struct gorge_conn *conn = gorge_l2_node_conn(c->l2, i);
   struct gorge_remote_node *n = gorge_remote_node(c, i);
-  if ((n == NULL || !may_still_come(n, conn, now_ms)) && gorge_conn_tick(conn, now_ms)) {
+  if ((n == NULL || !may_still_come(c, n, conn, now_ms)) && gorge_conn_tick(conn, now_ms)) {
     gorge_conn_closed(conn, now_ms, gorge_conn_reason(conn));
     if (n != NULL) {
       n->dropped = true;
@@ -120,8 +126,8 @@ static uint64_t next_ms(const gorge_cache *c, uint32_t i) {
     return 0;
   }
   uint64_t next = idle && state == GORGE_CONN_DOWN ? UINT64_MAX : gorge_conn_next_ms(conn);
-  if (n != NULL && n->late_ms != 0 && next != 0 && next < n->late_ms + SECOND_LOOK_MS) {
-    next = n->late_ms + SECOND_LOOK_MS;
+  if (n != NULL && n->late_turns > 0 && next != 0 && next <= n->late_ms) {
+    next = n->late_ms + 1;
   }
   return idle && state == GORGE_CONN_READY && n != NULL && n->ping_ms < next ? n->ping_ms : next;
 }
@@ -133,6 +139,14 @@ uint64_t gorge_remote_next_ms(const gorge_cache *c) {
     next = other < next ? other : next;
   }
   return next;
+}
+
+bool gorge_remote_late(const gorge_cache *c) {
+  bool late = false;
+  for (uint32_t i = 0; c->l2 != NULL && i < gorge_l2_nodes(c->l2); i++) {
+    late = late || (c->nodes[i] != NULL && c->nodes[i]->late_turns > 0);
+  }
+  return late;
 }
 
 void gorge_remote_follow(gorge_cache *c) {

@@ -29,6 +29,8 @@ void gorge_remote_look(gorge_cache *c);
 void gorge_remote_tick(gorge_cache *c, uint64_t now_ms);
 /* Milliseconds of the clock when the tick will have something to do; UINT64_MAX: not before something else has happened. */
 uint64_t gorge_remote_next_ms(const gorge_cache *c);
+/* Whether the tick has found something late, and has to come again at once. */
+bool gorge_remote_late(const gorge_cache *c);
 /* Leaves a master that is none any more, so that what is sent next waits for the other one. Not inside completions. */
 void gorge_remote_follow(gorge_cache *c);
 

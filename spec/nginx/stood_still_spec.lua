@@ -52,3 +52,19 @@ it("what was asked before it stood still and after is answered", function()
     after:results()
   end, { timeout = 60, message = "the worker is never stopped in time" })
 end)
+
+it("a Redis that hangs is given up after redis.timeout, however seldom who waits looks by itself", function()
+  local seldom = node.start {
+    workers = 1, options = { redis = { host = "127.0.0.1", port = redis.port, timeout = TIMEOUT }, lock_sleep = 60 },
+  }
+  seldom:run(SET, "connected")
+  redis:pause()
+  finally(function() redis:resume() end)
+  local took, err = seldom:run [[
+    local begun = now()
+    local _, err = cache:set("k", 1, 60)
+    return now() - begun, err
+  ]]
+  assert.equal("gorge: set: done on this host, but not in Redis: timed out", err)
+  assert.is_true(took > 0.9 * TIMEOUT and took < 1.9 * TIMEOUT, took) -- what comes then is that the connection was silent for too long
+end)

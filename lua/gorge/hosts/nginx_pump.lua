@@ -112,17 +112,24 @@ end
 local function look_around(engine, pump, link)
   if link.stop or engine.closed then
     return
-  elseif C.gorge_io_tick(engine.handle, pump.node) == 1 then
+  end
+  engine:poll() -- and who waited for what is late is told
+  if C.gorge_io_dropped(engine.handle, pump.node) == 1 then
     link.stop = true
-    engine:poll()
   elseif idle_and_exiting(engine, pump) then
     link.stop = true
     C.gorge_io_rest(engine.handle, pump.node, "the worker is exiting")
   end
 end
 
+---@return number seconds
+local function until_next_look(engine)
+  local due_ms = C.gorge_io_due(engine.handle) -- sooner when something is late
+  return due_ms >= 0 and math.min(math.max(due_ms, 1) / 1000, LOOK_AROUND) or LOOK_AROUND
+end
+
 local function write(engine, pump, link)
-  local looked = engine.host.now()
+  local looked, pause = engine.host.now(), LOOK_AROUND
   while not link.stop and not engine.closed do
     local bytes = output(engine, pump)
     if bytes then
@@ -132,12 +139,14 @@ local function write(engine, pump, link)
       end
     else
       pump.writer_waits = true
-      local woken = pump.wake:wait(LOOK_AROUND)
+      local woken = pump.wake:wait(pause)
       pump.writer_waits = false
+      pause = LOOK_AROUND
       local now = engine.host.now()
       if not woken or now >= looked + LOOK_AROUND * 1000 then -- a busy writer is woken for each batch
         looked = now
         look_around(engine, pump, link)
+        pause = until_next_look(engine)
       end
     end
   end
