@@ -19,7 +19,7 @@ uint32_t gorge_abi_sizeof(uint32_t which) {
       sizeof(struct gorge_config),    sizeof(struct gorge_fetch),   sizeof(struct gorge_store),
       sizeof(struct gorge_stats),     sizeof(struct gorge_view),    sizeof(struct gorge_found),
       sizeof(struct gorge_namespace), sizeof(struct gorge_hot),     sizeof(struct gorge_event),
-      sizeof(struct gorge_host_look), sizeof(struct gorge_l2_look),
+      sizeof(struct gorge_host_look), sizeof(struct gorge_l2_look), sizeof(struct gorge_node_breaker),
   };
   return which < sizeof sizes / sizeof sizes[0] ? sizes[which] : 0;
 }

@@ -9,12 +9,16 @@
 #include "api/stats.h"
 #include "base/clock.h"
 #include "l1/uses.h"
+#include "resil/breakers.h"
 #include "shm/attach.h"
 #include "shm/events.h"
 #include "shm/find.h"
 #include "sync/owner.h"
 
 _Static_assert((int)GORGE_NAMESPACES_MAX == (int)GORGE_NAMESPACES, "what Lua is told is what zones have");
+_Static_assert((int)GORGE_NODE_BREAKERS_MAX == (int)GORGE_BREAKERS, "all of a table fit");
+_Static_assert(sizeof((struct gorge_node_breaker *)0)->host == sizeof((struct gorge_breaker_look *)0)->host,
+               "so do names");
 _Static_assert(sizeof((struct gorge_namespace *)0)->name > GORGE_NAME_MAX, "a name fits, with its NUL");
 _Static_assert(sizeof((struct gorge_found *)0)->name > GORGE_NAME_MAX, "a name fits, with its NUL");
 
@@ -72,6 +76,20 @@ int gorge_visit_stats(const gorge_visitor *visitor, uint32_t ns, struct gorge_st
   gorge_stats_zone(visitor->zone, ns, out);
   out->redis_state = (uses & GORGE_NAMESPACE_REDIS) != 0 ? 0 : GORGE_STATS_NO_REDIS;
   return GORGE_OK;
+}
+
+uint32_t gorge_visit_node_breakers(const gorge_visitor *visitor, uint32_t ns, struct gorge_node_breaker *out) {
+  uint64_t now_ms = gorge_clock_ms();
+  struct gorge_breaker_look look;
+  uint32_t count = 0;
+  for (int i = 0; i < GORGE_BREAKERS; i++) {
+    if (gorge_breakers_look(gorge_zone_breakers(visitor->zone), i, ns, now_ms, &look)) {
+      struct gorge_node_breaker *b = &out[count++];
+      *b = (struct gorge_node_breaker){.port = look.port, .breaker = look.state};
+      memcpy(b->host, look.host, sizeof look.host);
+    }
+  }
+  return count;
 }
 
 uint32_t gorge_visit_workers(const gorge_visitor *visitor) { return gorge_owner_count(visitor->zone); }

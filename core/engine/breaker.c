@@ -4,9 +4,6 @@
  * its own (resil/breakers.h), since one that is down says nothing about the others; that of the namespace stands for requests of which it was
  * not known whom to ask.
  */
-#include <string.h>
-
-#include "base/hash.h"
 #include "engine/remote.h"
 #include "resil/breakers.h"
 
@@ -25,7 +22,7 @@ static uint64_t place_of(gorge_cache *c, uint32_t node) {
   uint64_t changes = gorge_l2_node_changes(c->l2, node);
   if (n == NULL || n->breaker_place == 0 || n->breaker_changes != changes) {
     const struct gorge_place *p = gorge_l2_node_place(c->l2, node);
-    uint64_t place = gorge_breaker_place(gorge_hash(p->host, strlen(p->host), p->port), c->ns);
+    uint64_t place = gorge_breaker_place(gorge_breaker_hash(p->host, p->port), c->ns);
     if (n == NULL) {
       return place;
     }
@@ -132,6 +129,8 @@ static bool failed(gorge_cache *c, uint32_t node, uint64_t now_ms) {
   if (node == EVERYBODY || !gorge_breakers_failure(table_of(c), place_of(c, node), &c->breaker_config, now_ms)) {
     return false;
   }
+  const struct gorge_place *p = gorge_l2_node_place(c->l2, node);
+  gorge_breakers_name(table_of(c), place_of(c, node), p->host, p->port);
   __atomic_fetch_add(&c->breaker->opens, 1, __ATOMIC_RELAXED); /* for people: of the namespace, all of its breakers */
   return true;
 }

@@ -13,6 +13,7 @@
 #include "gorge.h"
 #include "l1/index.h"
 #include "l1/uses.h"
+#include "resil/breakers.h"
 #include "shm/events.h"
 #include "shm/layout.h"
 #include "sync/mailbox.h"
@@ -160,6 +161,11 @@ static void look_on(struct fuzz_input *in) {
   bool named = gorge_zone_namespace_at(&zone, ns, name, &uses);
   FUZZ_CHECK(!named || (ns < GORGE_NAMESPACES && memchr(name, '\0', sizeof name) != NULL));
   gorge_stats_zone(&zone, ns % GORGE_NAMESPACES, &stats);
+  for (int i = 0; i < GORGE_BREAKERS; i++) {
+    struct gorge_breaker_look look;
+    bool is = gorge_breakers_look(gorge_zone_breakers(&zone), i, ns % GORGE_NAMESPACES, 1000, &look);
+    FUZZ_CHECK(!is || memchr(look.host, 0, sizeof look.host) != NULL);
+  }
   (void)gorge_histogram_quantile_us(stats.histograms[0], 0.5);
   look_at_uses(in);
   look_at_requests(in);

@@ -226,6 +226,15 @@ enum gorge_namespaces { GORGE_NAMESPACES_MAX = 32 };
 uint32_t gorge_visit_namespaces(const gorge_visitor *visitor, struct gorge_namespace *out);
 /* As gorge_stats_read; redis_state is 9 where no process uses Redis, else 0: what a worker's connection does only that worker knows. */
 int gorge_visit_stats(const gorge_visitor *visitor, uint32_t ns, struct gorge_stats *out);
+/* A breaker of a cluster's node that is not closed. */
+struct gorge_node_breaker {
+  char host[80]; /* empty: not known, or longer */
+  uint32_t port;
+  uint32_t breaker; /* 1 open, 2 half-open */
+};
+enum gorge_node_breakers { GORGE_NODE_BREAKERS_MAX = 32 };
+/* Those of a namespace, GORGE_NODE_BREAKERS_MAX at most. Returns how many were written. */
+uint32_t gorge_visit_node_breakers(const gorge_visitor *visitor, uint32_t ns, struct gorge_node_breaker *out);
 /* Processes that work in the zone now. */
 uint32_t gorge_visit_workers(const gorge_visitor *visitor);
 /* As gorge_peek and gorge_peek_tags. */

@@ -3,6 +3,9 @@
 #include "resil/breakers.h"
 
 #include <stddef.h>
+#include <string.h>
+
+#include "base/hash.h"
 
 enum { FORGET_MS = 60 * 1000 };
 
@@ -69,18 +72,62 @@ bool gorge_breakers_failure(struct gorge_breaker_table *t, uint64_t place, const
   return gorge_breaker_failure(&e->words, c, now_ms);
 }
 
+uint64_t gorge_breaker_hash(const char *host, uint16_t port) { return gorge_hash(host, strlen(host), port); }
+
+enum { NAME_BYTES = 8 * GORGE_BREAKER_NAME_WORDS, PORT_BYTES = 2 };
+
+void gorge_breakers_name(struct gorge_breaker_table *t, uint64_t place, const char *host, uint16_t port) {
+  struct gorge_breaker_entry *e = find(t, place);
+  size_t len = strlen(host);
+  if (e == NULL || len + 1 > NAME_BYTES - PORT_BYTES) {
+    return;
+  }
+  char bytes[NAME_BYTES] = {0};
+  uint64_t words[GORGE_BREAKER_NAME_WORDS];
+  memcpy(bytes, &port, PORT_BYTES);
+  memcpy(bytes + PORT_BYTES, host, len);
+  memcpy(words, bytes, sizeof words);
+  for (int i = 0; i < GORGE_BREAKER_NAME_WORDS; i++) {
+    __atomic_store_n(&e->name[i], words[i], __ATOMIC_RELAXED);
+  }
+}
+
+/* Two that write at once may leave a mixture, and who comes later a name that was another server's: the place tells. */
+static void read_name(const struct gorge_breaker_entry *e, uint64_t place, uint32_t ns,
+                      struct gorge_breaker_look *out) {
+  uint64_t words[GORGE_BREAKER_NAME_WORDS];
+  char bytes[NAME_BYTES];
+  for (int i = 0; i < GORGE_BREAKER_NAME_WORDS; i++) {
+    words[i] = load(&e->name[i]);
+  }
+  memcpy(bytes, words, sizeof bytes);
+  bytes[NAME_BYTES - 1] = '\0';
+  memcpy(&out->port, bytes, PORT_BYTES);
+  memcpy(out->host, bytes + PORT_BYTES, NAME_BYTES - PORT_BYTES);
+  if (gorge_breaker_place(gorge_breaker_hash(out->host, out->port), ns) != place) {
+    out->port = 0;
+    out->host[0] = '\0';
+  }
+}
+
+bool gorge_breakers_look(const struct gorge_breaker_table *t, int i, uint32_t ns, uint64_t now_ms,
+                         struct gorge_breaker_look *out) {
+  const struct gorge_breaker_entry *e = &t->entry[i];
+  uint64_t place = load(&e->place);
+  enum gorge_breaker_state state = gorge_breaker_state(&e->words);
+  if (place == 0 || place % GORGE_BREAKER_OWNERS != ns || is_free(e, now_ms) || state == GORGE_BREAKER_CLOSED) {
+    return false;
+  }
+  *out = (struct gorge_breaker_look){.state = state};
+  read_name(e, place, ns, out);
+  return true;
+}
+
 enum gorge_breaker_state gorge_breakers_state(const struct gorge_breaker_table *t, uint32_t ns, uint64_t now_ms) {
   enum gorge_breaker_state worst = GORGE_BREAKER_CLOSED;
-  for (int i = 0; i < GORGE_BREAKERS; i++) {
-    uint64_t place = load(&t->entry[i].place);
-    enum gorge_breaker_state state = gorge_breaker_state(&t->entry[i].words);
-    if (place == 0 || place % GORGE_BREAKER_OWNERS != ns || is_free(&t->entry[i], now_ms)) {
-      continue;
-    }
-    if (state == GORGE_BREAKER_OPEN) {
-      return state;
-    }
-    worst = state != GORGE_BREAKER_CLOSED ? state : worst;
+  struct gorge_breaker_look look;
+  for (int i = 0; i < GORGE_BREAKERS && worst != GORGE_BREAKER_OPEN; i++) {
+    worst = gorge_breakers_look(t, i, ns, now_ms, &look) ? look.state : worst;
   }
   return worst;
 }

@@ -17,18 +17,22 @@
 
 #include "resil/breaker.h"
 
-enum { GORGE_BREAKERS = 32, GORGE_BREAKER_OWNERS = 32 /* namespaces */ };
+enum { GORGE_BREAKERS = 32, GORGE_BREAKER_OWNERS = 32 /* namespaces */, GORGE_BREAKER_NAME_WORDS = 10 };
 
 struct gorge_breaker_entry {
   uint64_t place; /* gorge_breaker_place; 0: never used */
   struct gorge_breaker_words words;
   uint64_t forget_ms; /* from then on it is nobody's, unless it is told of another failure */
+  uint64_t name
+      [GORGE_BREAKER_NAME_WORDS]; /* for people, see gorge_breakers_name: port:16, then the host's name with its NUL */
 };
 
 struct gorge_breaker_table { /* zero is empty */
   struct gorge_breaker_entry entry[GORGE_BREAKERS];
 };
 
+/* Where a server is, as a hash. */
+uint64_t gorge_breaker_hash(const char *host, uint16_t port);
 /* Names a server, by a hash of where it is, for a namespace. Never 0. */
 static inline uint64_t gorge_breaker_place(uint64_t hash, uint32_t ns) {
   uint64_t high = hash / GORGE_BREAKER_OWNERS;
@@ -39,6 +43,18 @@ struct gorge_breaker_words *gorge_breakers_find(struct gorge_breaker_table *t, u
 /* As gorge_breaker_failure, for the server there. */
 bool gorge_breakers_failure(struct gorge_breaker_table *t, uint64_t place, const struct gorge_breaker_config *c,
                             uint64_t now_ms);
+/* For people: where the server of an entry is. A name of more than 77 bytes is left out. */
+void gorge_breakers_name(struct gorge_breaker_table *t, uint64_t place, const char *host, uint16_t port);
+
+/* A breaker that is not closed. */
+struct gorge_breaker_look {
+  enum gorge_breaker_state state;
+  uint16_t port;
+  char host[8 * GORGE_BREAKER_NAME_WORDS]; /* empty: nobody has told, or it is too long */
+};
+/* What an entry, below GORGE_BREAKERS, says of a namespace. Returns false when there is no such breaker. */
+bool gorge_breakers_look(const struct gorge_breaker_table *t, int i, uint32_t ns, uint64_t now_ms,
+                         struct gorge_breaker_look *out);
 /*
  * The worst state of a namespace's: open before half-open before closed. A server that nobody has heard fail for long has left, and counts no
  * more.

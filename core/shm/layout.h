@@ -23,7 +23,7 @@
 #include "shm/zone.h"
 
 enum {
-  GORGE_LAYOUT_VERSION = 9, /* to be raised with every change of what stands in shared memory, L1 included */
+  GORGE_LAYOUT_VERSION = 10, /* to be raised with every change of what stands in shared memory, L1 included */
   GORGE_LINE = 64,
   GORGE_NAME_WORDS = (GORGE_NAME_MAX + 7) / 8,
   GORGE_HEADER_REGION_WORDS = 24
@@ -68,7 +68,7 @@ struct gorge_protection {
 };
 
 /* Words of struct gorge_breaker_table. */
-enum { GORGE_BREAKER_TABLE_WORDS = 128 };
+enum { GORGE_BREAKER_TABLE_WORDS = 448 };
 
 struct gorge_zone_header {
   /* The first line stands like this in every layout: who looks on from outside reads it before it knows which one it is. */

@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -91,12 +92,61 @@ static void test_a_server_that_is_no_more_makes_room_in_time(void **state) {
   assert_int_equal(gorge_breaker_state(w), GORGE_BREAKER_CLOSED);
 }
 
+/* The look at the only breaker of the namespace that is not closed; NULL: there is none. */
+static const struct gorge_breaker_look *look(const struct gorge_breaker_table *t, uint32_t ns, uint64_t now_ms) {
+  static struct gorge_breaker_look found;
+  int count = 0;
+  for (int i = 0; i < GORGE_BREAKERS; i++) {
+    count += gorge_breakers_look(t, i, ns, now_ms, &found);
+  }
+  assert_in_range(count, 0, 1);
+  return count == 1 ? &found : NULL;
+}
+
+static void test_those_that_are_not_closed_are_named(void **state) {
+  (void)state;
+  static struct gorge_breaker_table t;
+  char longest[78], longer[79];
+  memset(longest, 'x', sizeof longest);
+  memset(longer, 'x', sizeof longer);
+  longest[77] = longer[78] = '\0';
+  const uint64_t place = gorge_breaker_place(gorge_breaker_hash("redis-1", 7001), NS);
+  gorge_breakers_name(&t, place, "redis-1", 7001); /* it has none yet */
+  assert_false(gorge_breakers_failure(&t, place, &three, T0));
+  assert_null(look(&t, NS, T0)); /* it is closed */
+  assert_false(gorge_breakers_failure(&t, place, &three, T0));
+  assert_true(gorge_breakers_failure(&t, place, &three, T0));
+  assert_int_equal(look(&t, NS, T0)->state, GORGE_BREAKER_OPEN);
+  assert_string_equal(look(&t, NS, T0)->host, "");
+  gorge_breakers_name(&t, place, "redis-1", 7001);
+  assert_string_equal(look(&t, NS, T0)->host, "redis-1");
+  assert_int_equal(look(&t, NS, T0)->port, 7001);
+  assert_null(look(&t, OTHER, T0));
+  gorge_breakers_name(&t, place, longest, 7001); /* not the name of that place */
+  assert_string_equal(look(&t, NS, T0)->host, "");
+  gorge_breakers_name(&t, place, "redis-1", 7001);
+  gorge_breakers_name(&t, place, longer, 7001);
+  assert_string_equal(look(&t, NS, T0)->host, "redis-1");
+  struct gorge_breaker_words *w = gorge_breakers_find(&t, place);
+  assert_true(gorge_breaker_allow(w, &three, T0 + 2000));
+  assert_int_equal(look(&t, NS, T0 + 2000)->state, GORGE_BREAKER_HALF_OPEN);
+  assert_null(look(&t, NS, T0 + 2 * MINUTE)); /* it has left for good */
+  gorge_breaker_success(w, &three, T0 + 2000);
+  assert_null(look(&t, NS, T0 + 2000));
+
+  const uint64_t far = gorge_breaker_place(gorge_breaker_hash(longest, 1), OTHER);
+  open_it(&t, far, T0);
+  gorge_breakers_name(&t, far, longest, 1);
+  assert_string_equal(look(&t, OTHER, T0)->host, longest);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_each_server_has_its_own),
       cmocka_unit_test(test_without_a_breaker_nothing_is_counted),
       cmocka_unit_test(test_servers_that_answer_again_make_room),
       cmocka_unit_test(test_a_server_that_is_no_more_makes_room_in_time),
+      cmocka_unit_test(test_those_that_are_not_closed_are_named),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

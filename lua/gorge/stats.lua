@@ -76,7 +76,9 @@ end
 
 _M.HISTOGRAMS = { "l2_latency", "load_latency", "wait_latency" }
 
-local BREAKER = { [0] = "closed", "open", "half-open" }
+---The states of breakers, as the core numbers them.
+_M.BREAKER = { [0] = "closed", "open", "half-open" }
+local BREAKER = _M.BREAKER
 local REDIS = { [0] = "down", "connecting", "connecting", "ready", "closed", [9] = "none" }
 
 local function latency(words)

@@ -119,6 +119,37 @@ describe("gorge stat", function()
     helper.wait_until(function() return gorge.json({ "stat", zone }).namespaces[1].subscribed end)
   end)
 
+  it("names the nodes of a cluster whose breakers are not closed", function()
+    local cluster = helper.cluster { replicas = 0, config = "cluster-require-full-coverage no" }
+    local m = node.start { options = {
+      l1_size = "4m", redis = { cluster = cluster:addresses(), timeout = 0.2, connect_timeout = 0.3 }, circuit_breaker = { max_failures = 2, timeout = 60 },
+    } }
+    local function set_all()
+      return m:run [[
+        local told = 0
+        for i = 1, 24 do
+          told = told + (cache:set("k" .. i, 1, 60) and 1 or 0)
+        end
+        return told]]
+    end
+    helper.wait_until(function() return set_all() == 24 end)
+    assert.is_nil(gorge.json({ "stat", m.namespace }).namespaces[1].node_breakers)
+    assert.matches("breaker +closed, opened 0 times\n", gorge.run({ "stat", m.namespace }).out)
+    local places = {}
+    for i = 2, 3 do
+      places[i - 1] = "127.0.0.1:" .. cluster.servers[i].port
+      cluster:kill(cluster.servers[i])
+    end
+    table.sort(places)
+    local want = { { node = places[1], breaker = "open" }, { node = places[2], breaker = "open" } }
+    helper.wait_until(function()
+      set_all()
+      return m:stats().breaker_opens == 2
+    end)
+    assert.same(want, gorge.json({ "stat", m.namespace }).namespaces[1].node_breakers)
+    assert.matches("breaker +open, opened 2 times; " .. places[1] .. " open, " .. places[2] .. " open\n", gorge.run({ "stat", m.namespace }).out)
+  end)
+
   it("tells people the same", function()
     helper.wait_until(function() return gorge.json({ "stat", zone }).namespaces[1].subscribed end)
     local said = gorge.run { "stat", zone }

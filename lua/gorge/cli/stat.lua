@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- gorge stat: the counters of a zone, as cache:stats() has them, for people.
 
+local addresses = require "gorge.addresses"
 local format = require "gorge.cli.format"
 local output = require "gorge.cli.output"
 local stats = require "gorge.stats"
@@ -9,6 +10,17 @@ local zones = require "gorge.cli.zones"
 local _M = {}
 
 local count, percent, time = format.count, format.percent, format.time
+
+---The breakers of a cluster's nodes that are not closed, in the order of their names; nil: all are.
+local function node_breakers(seen, ns)
+  local list = {}
+  for i, breaker in ipairs(seen:node_breakers(ns.number)) do
+    local node = breaker.host and format.escape(addresses.display { breaker }) or "a node"
+    list[i] = { node = node, breaker = stats.BREAKER[breaker.state] }
+  end
+  table.sort(list, function(a, b) return a.node < b.node end)
+  return #list > 0 and list or nil
+end
 
 ---What cache:stats() returns, without what only a worker knows of itself.
 ---@param seen gorge.Visitor
@@ -20,6 +32,7 @@ function _M.read(seen, ns)
   told.redis = ns.redis and "used" or "none"
   told.redis_pending, told.redis_error = nil, nil
   told.breaker_opens = tonumber(raw.breaker_opens)
+  told.node_breakers = node_breakers(seen, ns)
   return told
 end
 
@@ -77,9 +90,17 @@ local function cluster_of(now)
   return ("%s commands sent elsewhere, %s partitions found at other nodes"):format(count(now.redirects), count(now.cluster_changes))
 end
 
+local function paint_breaker(state)
+  return output.paint(state, state == "closed" and "good" or state == "open" and "bad" or "warn")
+end
+
 local function breaker_of(now)
-  local tone = now.breaker == "closed" and "good" or now.breaker == "open" and "bad" or "warn"
-  return ("%s, opened %s times"):format(output.paint(now.breaker, tone), count(now.breaker_opens))
+  local told = ("%s, opened %s times"):format(paint_breaker(now.breaker), count(now.breaker_opens))
+  local nodes = {}
+  for i, node in ipairs(now.node_breakers or {}) do
+    nodes[i] = node.node .. " " .. paint_breaker(node.breaker)
+  end
+  return #nodes > 0 and told .. "; " .. table.concat(nodes, ", ") or told
 end
 
 ---Counters that are 0 where all is well.

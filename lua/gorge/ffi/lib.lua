@@ -15,7 +15,7 @@ local ABI_VERSION = tonumber(ffi.C.GORGE_ABI_VERSION)
 local STRUCTS = {
   "struct gorge_words", "struct gorge_read", "struct gorge_l0_record", "struct gorge_config", "struct gorge_fetch",
   "struct gorge_store", "struct gorge_stats", "struct gorge_view", "struct gorge_found", "struct gorge_namespace",
-  "struct gorge_hot", "struct gorge_event", "struct gorge_host_look", "struct gorge_l2_look",
+  "struct gorge_hot", "struct gorge_event", "struct gorge_host_look", "struct gorge_l2_look", "struct gorge_node_breaker",
 }
 
 ---Where to look: the environment names a file; else the C module path, as for `require "gorge.libgorge"`; else the system's loader.

@@ -104,6 +104,19 @@ function Visitor:stats(ns)
   return C.gorge_visit_stats(self.handle, ns, raw) == 0 and raw or nil
 end
 
+---The breakers of a cluster's nodes that are not closed. `state` as that of struct gorge_stats; `host` is nil where nobody has told.
+---@param ns integer
+---@return { host: string|nil, port: integer, state: integer }[]
+function Visitor:node_breakers(ns)
+  local out = ffi.new("struct gorge_node_breaker[?]", C.GORGE_NODE_BREAKERS_MAX)
+  local list = {}
+  for i = 0, C.gorge_visit_node_breakers(self.handle, ns, out) - 1 do
+    local host = ffi.string(out[i].host)
+    list[#list + 1] = { host = host ~= "" and host or nil, port = out[i].port, state = out[i].breaker }
+  end
+  return list
+end
+
 ---Whether some process works in the zone now.
 ---@return boolean
 function Visitor:has_workers()
