@@ -176,7 +176,8 @@ local function warm_specs(start)
     end
     assert.equal(RELOADS, reloads)
     assert.is_true(#responses > 200, #responses .. " responses")
-    assert.is_true(slowest_drain < 3, ("old workers went after %.2f s"):format(slowest_drain))
+    -- A connection to Redis that kept one would do so for 15 s.
+    assert.is_true(slowest_drain < 10, ("old workers went after %.2f s"):format(slowest_drain))
     local last = settled(n)
     assert_no_growth(first, last)
     assert.equal(2, n:stats().workers)

@@ -212,8 +212,9 @@ describe("stale_if_error", function()
 
   it("shows in peek, and get finds nothing", function()
     local n = node.start { options = { stale_if_error = 60 } }
+    n:run [[cache:set("fresh", 1, 60)]]
+    assert.is_false(n:run [[return cache:peek("fresh").stale]])
     store(n, "k", "t")
-    assert.is_false(n:run [[return cache:peek("k").stale]])
     expire(n, "k")
     local info = n:run [[return cache:peek "k"]]
     assert.same({ ttl = 0, stale = true, negative = false, tags = { "t" }, size = 3, source = "l1" }, info)
