@@ -54,8 +54,22 @@ static int take_replies(struct gorge_reply_parser *p, struct outcome *o) {
   return status;
 }
 
-/* Feeds the stream in pieces of 1..step bytes; step 0: in one. */
-static struct outcome parse(const char *ptr, size_t len, uint32_t step, uint64_t seed) {
+/* Takes what stands in place at ptr. Returns what it took. */
+static size_t take_in_place(const struct gorge_reply_parser *p, struct outcome *o, const char *ptr, size_t len) {
+  struct redisReply reply;
+  size_t taken = gorge_reply_in_place(p, ptr, len, &reply);
+  if (taken > 0) {
+    uint64_t bytes = 0, elements = 0;
+    FUZZ_CHECK(taken <= len && reply.type == REDIS_REPLY_STRING);
+    mix_reply(o, &reply, &bytes, &elements);
+    FUZZ_CHECK(bytes <= BYTES_MAX);
+    o->replies++;
+  }
+  return taken;
+}
+
+/* Feeds the stream in pieces of 1..step bytes; step 0: in one. What can be is taken in place, if so wanted. */
+static struct outcome parse(const char *ptr, size_t len, uint32_t step, uint64_t seed, bool in_place) {
   struct gorge_reply_parser p;
   struct outcome o = {.hash = 0xcbf29ce484222325U};
   FUZZ_CHECK(gorge_reply_init(&p, BYTES_MAX) == GORGE_OK);
@@ -66,6 +80,12 @@ static struct outcome parse(const char *ptr, size_t len, uint32_t step, uint64_t
       seed = seed * 6364136223846793005U + 1442695040888963407U;
       piece = 1 + (seed >> 33) % step;
       piece = piece < len ? piece : len;
+    }
+    taken = in_place ? take_in_place(&p, &o, ptr, piece) : 0;
+    if (taken > 0) {
+      ptr += taken;
+      len -= taken;
+      continue;
     }
     o.status = gorge_reply_feed(&p, ptr, piece, &taken);
     FUZZ_CHECK(taken <= piece && (taken > 0 || o.status != GORGE_OK));
@@ -83,10 +103,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct fuzz_input in = {data, size};
   uint64_t seed = fuzz_number(&in, 2);
   const char *stream = (const char *)in.ptr;
-  struct outcome whole = parse(stream, in.len, 0, 0);
-  struct outcome bytes = parse(stream, in.len, 1, seed);
-  struct outcome pieces = parse(stream, in.len, 40, seed);
+  struct outcome whole = parse(stream, in.len, 0, 0, false);
+  struct outcome bytes = parse(stream, in.len, 1, seed, false);
+  struct outcome pieces = parse(stream, in.len, 40, seed, true);
+  struct outcome places = parse(stream, in.len, 0, 0, true);
   FUZZ_CHECK(whole.status == bytes.status && whole.replies == bytes.replies && whole.hash == bytes.hash);
   FUZZ_CHECK(whole.status == pieces.status && whole.replies == pieces.replies && whole.hash == pieces.hash);
+  FUZZ_CHECK(whole.status == places.status && whole.replies == places.replies && whole.hash == places.hash);
   return 0;
 }

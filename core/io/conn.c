@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "io/conn.h"
 
-#include <hiredis/hiredis.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,13 +59,6 @@ struct gorge_conn *gorge_conn_create(const struct gorge_conn_config *config) {
   return c;
 }
 
-static void complete(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
-  if (cmd != NULL) {
-    cmd->sequence = 0;
-    cmd->done(cmd, status, reply, now_ms);
-  }
-}
-
 /* What completions submit meanwhile gets numbers beyond `end` and stays. */
 static void fail_all(struct gorge_conn *c, int status, uint64_t now_ms) {
   uint64_t end = c->waiting.tail;
@@ -74,10 +66,10 @@ static void fail_all(struct gorge_conn *c, int status, uint64_t now_ms) {
   gorge_buf_clear(&c->held);
   c->deadline_ms = UINT64_MAX;
   while (gorge_pending_count(&c->sent) > 0) {
-    complete(gorge_pending_pop(&c->sent).cmd, status, NULL, now_ms);
+    gorge_conn_complete(gorge_pending_pop(&c->sent).cmd, status, NULL, now_ms);
   }
   while (c->waiting.head < end) {
-    complete(gorge_pending_pop(&c->waiting).cmd, status, NULL, now_ms);
+    gorge_conn_complete(gorge_pending_pop(&c->waiting).cmd, status, NULL, now_ms);
   }
 }
 
@@ -170,11 +162,6 @@ void gorge_conn_cancel(struct gorge_conn *c, struct gorge_command *cmd) {
   if (place != NULL && place->cmd == cmd) {
     place->cmd = NULL;
   }
-}
-
-struct redisReply *gorge_conn_keep_reply(struct gorge_conn *c) {
-  c->kept = true;
-  return c->current;
 }
 
 void gorge_conn_want(struct gorge_conn *c) { c->wanted = true; }
@@ -325,7 +312,7 @@ static void flush_waiting(struct gorge_conn *c) {
   gorge_buf_clear(&c->held);
 }
 
-static void become_ready(struct gorge_conn *c, uint64_t now_ms) {
+void gorge_conn_ready(struct gorge_conn *c, uint64_t now_ms) {
   c->state = GORGE_CONN_READY;
   c->ready_ms = now_ms;
   c->connects++;
@@ -338,38 +325,6 @@ static void become_ready(struct gorge_conn *c, uint64_t now_ms) {
   if (!c->doomed) {
     flush_waiting(c);
   }
-}
-
-static void deliver(struct gorge_conn *c, struct redisReply *reply, uint64_t now_ms) {
-  bool no_auth = gorge_reply_has_code(reply, "NOAUTH");
-  bool replica = c->config.place != NULL && gorge_reply_of_replica(reply);
-  c->current = reply;
-  c->kept = false;
-  if (c->state == GORGE_CONN_HANDSHAKE) {
-    if (gorge_handshake_reply(c, reply)) {
-      become_ready(c, now_ms);
-    }
-  } else if (gorge_pending_count(&c->sent) > 0) {
-    complete(gorge_pending_pop(&c->sent).cmd, GORGE_OK, reply, now_ms);
-    if (no_auth) {
-      gorge_conn_doom(c, GORGE_ERR_REDIS, "authentication required", NULL, 0);
-    } else if (replica) {
-      gorge_conn_stray(c, "this server is a replica");
-    }
-  } else if (c->push != NULL) {
-    c->push(c->push_ctx, reply, now_ms);
-  } else {
-    gorge_conn_doom(c, GORGE_ERR_PROTOCOL, "a reply that answers nothing", NULL, 0);
-  }
-  c->current = NULL;
-  if (!c->kept) {
-    freeReplyObject(reply);
-  }
-}
-
-static void protocol_error(struct gorge_conn *c, int status) {
-  const char *what = c->parser.error != NULL ? c->parser.error : "";
-  gorge_conn_doom(c, status, status == GORGE_ERR_PROTOCOL ? "malformed data: " : "", what, strlen(what));
 }
 
 int gorge_conn_input(struct gorge_conn *c, const char *ptr, size_t len, uint64_t now_ms) {
@@ -388,27 +343,6 @@ int gorge_conn_input(struct gorge_conn *c, const char *ptr, size_t len, uint64_t
   return c->doomed ? c->doom_status : GORGE_OK;
 }
 
-void gorge_conn_parse(struct gorge_conn *c, const char *ptr, size_t len, uint64_t now_ms) {
-  while (len > 0 && !c->doomed) {
-    size_t taken;
-    int fed = gorge_reply_feed(&c->parser, ptr, len, &taken);
-    ptr += taken;
-    len -= taken;
-    struct redisReply *reply = NULL;
-    int status = gorge_reply_next(&c->parser, &reply);
-    while (reply != NULL) {
-      deliver(c, reply, now_ms);
-      reply = NULL;
-      if (!c->doomed) {
-        status = gorge_reply_next(&c->parser, &reply);
-      }
-    }
-    if (status != GORGE_OK || fed != GORGE_OK) {
-      protocol_error(c, status != GORGE_OK ? status : fed);
-    }
-  }
-}
-
 /* Completes what is overdue; what stays lowers c->deadline_ms. Completions may submit: only numbers below `end` count. */
 static void expire(struct gorge_conn *c, struct gorge_pending *places, uint64_t now_ms) {
   uint64_t end = places->tail;
@@ -420,7 +354,7 @@ static void expire(struct gorge_conn *c, struct gorge_pending *places, uint64_t 
     }
     if (cmd->deadline_ms <= now_ms) {
       place->cmd = NULL;
-      complete(cmd, GORGE_ERR_TIMEOUT, NULL, now_ms);
+      gorge_conn_complete(cmd, GORGE_ERR_TIMEOUT, NULL, now_ms);
     } else if (cmd->deadline_ms < c->deadline_ms) {
       c->deadline_ms = cmd->deadline_ms;
     }

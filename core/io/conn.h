@@ -64,7 +64,7 @@ struct redisReply; /* hiredis's tree of a reply */
 struct gorge_command {
   /*
    * status GORGE_OK with the reply (also for Redis errors: look at reply->type), or GORGE_ERR_TIMEOUT/DOWN/CLOSED/PROTOCOL
-   * and NULL. The reply is good until done returns (see keep_reply). The command may be submitted again from here.
+   * and NULL. The reply is good until done returns (see keep_reply); no NUL ends its bytes. The command may be submitted again from here.
    */
   void (*done)(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms);
   uint64_t deadline_ms; /* absolute; 0: submit fills in now + timeout_ms */
@@ -91,7 +91,10 @@ int gorge_conn_submit(struct gorge_conn *c, struct gorge_command *cmd, int argc,
                       const size_t *argv_len, uint64_t now_ms);
 /* Forgets a command: done will not be called. Its reply is thrown away. A command that is not pending is left alone. */
 void gorge_conn_cancel(struct gorge_conn *c, struct gorge_command *cmd);
-/* Inside done only: the reply becomes the caller's, to be freed by freeReplyObject. */
+/*
+ * Inside done only: the reply, or one that says the same, its bytes elsewhere, becomes the caller's, to be freed by freeReplyObject.
+ * NULL: out of memory.
+ */
 struct redisReply *gorge_conn_keep_reply(struct gorge_conn *c);
 /* Wants the connection without a command. */
 void gorge_conn_want(struct gorge_conn *c);

@@ -35,6 +35,8 @@ struct gorge_conn {
 
   struct gorge_reply_parser parser; /* only while a transport is open */
   struct redisReply *current;       /* being delivered, else NULL */
+  const char *current_at;           /* where it stands, if it stands in what was received, else NULL */
+  size_t current_len;               /* what it takes there */
   struct gorge_tls *tls;            /* the session of an open transport, if it is one with TLS */
   struct gorge_buf out;             /* to be sent now */
   struct gorge_buf held;            /* commands of `waiting`, back to back */
@@ -62,7 +64,18 @@ struct gorge_conn {
 /* Marks the transport to be closed, with the first reason that comes up. */
 void gorge_conn_doom(struct gorge_conn *c, int status, const char *what, const char *text, size_t text_len);
 
-/* Replies, as plain bytes; dooms the connection when something is wrong with them. */
+/* The end of a command; NULL: nobody wants to know. */
+static inline void gorge_conn_complete(struct gorge_command *cmd, int status, const struct redisReply *reply,
+                                       uint64_t now_ms) {
+  if (cmd != NULL) {
+    cmd->sequence = 0;
+    cmd->done(cmd, status, reply, now_ms);
+  }
+}
+/* The handshake is over: what has waited goes out. */
+void gorge_conn_ready(struct gorge_conn *c, uint64_t now_ms);
+
+/* conn_replies.c. Replies, as plain bytes; dooms the connection when something is wrong with them. */
 void gorge_conn_parse(struct gorge_conn *c, const char *ptr, size_t len, uint64_t now_ms);
 /* The transport can carry commands: the handshake with Redis begins. */
 void gorge_conn_greet(struct gorge_conn *c);

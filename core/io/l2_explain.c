@@ -128,6 +128,12 @@ static void on_value(struct gorge_l2_request *rq, const struct redisReply *reply
   struct gorge_envelope *e = &x->kept.envelope;
   struct gorge_l2_look *look = &x->look;
   x->kept.reply = gorge_conn_keep_reply(rq->state.node[0]->conn);
+  if (x->kept.reply == NULL) {
+    free(x);
+    gorge_l2_finish_status(rq, GORGE_ERR_MEMORY, 0, NULL, now_ms);
+    return;
+  }
+  reply = x->kept.reply;
   rq->state.kept = x;
   look->status = GORGE_OK;
   look->asked = rq->state.epoch;

@@ -36,7 +36,7 @@ static void on_lease_hit(struct gorge_l2_request *rq, const struct redisReply *r
   rq->state.left_ms = left >= 0 ? (uint64_t)left : UINT64_MAX;
   if (e.ntags == 0) {
     gorge_l2_finish_hit(rq, &e, now_ms);
-  } else if (!gorge_l2_keep(rq, &e)) {
+  } else if (!gorge_l2_keep(rq, reply, &e)) {
     gorge_l2_finish_status(rq, GORGE_ERR_MEMORY, 0, NULL, now_ms);
   } else {
     gorge_l2_check_requested(rq, reply->element + 4, reply->elements - 4, now_ms);
@@ -108,7 +108,7 @@ static void touch_other_tags(struct gorge_l2_request *rq, const struct redisRepl
     gorge_l2_finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
   } else if (begin->str[2] != 0 && gorge_envelope_peek_tags(begin->str, begin->len, tags) == 0) {
     gorge_l2_finish_status(rq, GORGE_MISS, 0, NULL, now_ms); /* damaged: no value to anybody */
-  } else if (!gorge_l2_keep(rq, NULL)) {
+  } else if (!gorge_l2_keep(rq, reply, NULL)) {
     gorge_l2_finish_status(rq, GORGE_ERR_MEMORY, 0, NULL, now_ms);
   } else {
     gorge_l2_proceed(rq, gorge_l2_submit_script(rq, now_ms), now_ms);

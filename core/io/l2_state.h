@@ -164,7 +164,7 @@ void gorge_l2_on_explain(struct gorge_l2_request *rq, int index, const struct re
 /* The reply of GET, for LOOKUP. */
 void gorge_l2_on_value(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms);
 /* Keeps the reply that is being delivered, with its envelope, if it is one. Returns false when out of memory. */
-bool gorge_l2_keep(struct gorge_l2_request *rq, const struct gorge_envelope *e);
+bool gorge_l2_keep(struct gorge_l2_request *rq, const struct redisReply *reply, const struct gorge_envelope *e);
 /* What Redis holds of the request's tags is there, elements[i] for tag i; then of the envelope's others. For a value that is kept. */
 void gorge_l2_check_requested(struct gorge_l2_request *rq, struct redisReply *const *elements, size_t nelements,
                               uint64_t now_ms);

@@ -136,15 +136,30 @@ void gorge_l2_check_others(struct gorge_l2_request *rq, const struct redisReply 
   gorge_l2_finish_hit(rq, e, now_ms);
 }
 
-bool gorge_l2_keep(struct gorge_l2_request *rq, const struct gorge_envelope *e) {
+/* The bytes that an envelope points into stand elsewhere now. */
+static void move(struct gorge_envelope *e, const char *from, const char *to) {
+  e->value = to + (e->value - from);
+  for (uint32_t i = 0; i < e->ntags; i++) {
+    e->tags[i].ptr = to + (e->tags[i].ptr - from);
+  }
+}
+
+bool gorge_l2_keep(struct gorge_l2_request *rq, const struct redisReply *reply, const struct gorge_envelope *e) {
   struct gorge_l2_kept *kept = malloc(sizeof *kept);
   if (kept == NULL) {
+    return false;
+  }
+  kept->reply = gorge_conn_keep_reply(rq->state.node[0]->conn);
+  if (kept->reply == NULL) {
+    free(kept);
     return false;
   }
   if (e != NULL) {
     kept->envelope = *e;
   }
-  kept->reply = gorge_conn_keep_reply(rq->state.node[0]->conn);
+  if (e != NULL && kept->reply != reply) {
+    move(&kept->envelope, reply->str, kept->reply->str);
+  }
   rq->state.kept = kept;
   return true;
 }
@@ -164,7 +179,7 @@ void gorge_l2_on_value(struct gorge_l2_request *rq, const struct redisReply *rep
     rq->state.left_ms = UINT64_MAX;
     if (e.ntags == 0 && !rq->confirm_epoch) {
       gorge_l2_finish_hit(rq, &e, now_ms);
-    } else if (!gorge_l2_keep(rq, &e)) {
+    } else if (!gorge_l2_keep(rq, reply, &e)) {
       gorge_l2_finish_status(rq, GORGE_ERR_MEMORY, 0, NULL, now_ms);
     } else if (rq->ntags > 0 || rq->confirm_epoch) {
       rq->state.step = GORGE_L2_STEP_NONCES;

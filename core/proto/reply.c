@@ -11,6 +11,7 @@ enum {
   DEFAULT_MAX_BYTES = 64 << 20,
   MIN_ELEMENTS = 1024,
   ELEMENT_BYTES = 64,   /* what an element costs in memory at least, pointer and object */
+  IN_PLACE_DIGITS = 9,  /* more than any buffer holds */
   FEED_BYTES = 8 * 1024 /* hiredis moves what is left in its buffer for each KiB it consumed: keep that short */
 };
 
@@ -154,6 +155,23 @@ int gorge_reply_feed(struct gorge_reply_parser *p, const char *ptr, size_t len, 
   }
   *taken = good;
   return status;
+}
+
+size_t gorge_reply_in_place(const struct gorge_reply_parser *p, const char *ptr, size_t len, struct redisReply *reply) {
+  size_t n = 0, at = 1;
+  if (p->error != NULL || p->depth > 0 || p->skip > 0 || len < 2 || ptr[0] != '$' || ptr[1] == '0') {
+    return 0; /* an empty one, or what scan refuses */
+  }
+  for (; at < len && at <= IN_PLACE_DIGITS && ptr[at] >= '0' && ptr[at] <= '9'; at++) {
+    n = n * 10 + (size_t)(ptr[at] - '0');
+  }
+  if (at == 1 || len - at < n + 4 || ptr[at] != '\r' || ptr[at + 1] != '\n' || at + 2 + n > p->max_bytes) {
+    return 0;
+  }
+  *reply = (struct redisReply){.type = REDIS_REPLY_STRING};
+  reply->str = (char *)(uintptr_t)(ptr + at + 2); /* const for who is shown the reply */
+  reply->len = n;
+  return at + n + 4;
 }
 
 int gorge_reply_next(struct gorge_reply_parser *p, struct redisReply **reply) {

@@ -43,6 +43,11 @@ void gorge_reply_fini(struct gorge_reply_parser *p);
  * Returns GORGE_OK, GORGE_ERR_PROTOCOL or GORGE_ERR_MEMORY; after an error the replies before it can still be taken out, and no byte is accepted.
  */
 int gorge_reply_feed(struct gorge_reply_parser *p, const char *ptr, size_t len, size_t *taken);
+/*
+ * Looks at what of the stream comes next. Is it a bulk string, whole, then *reply is that, standing at ptr: it owns nothing, and no NUL ends
+ * it. Returns what it takes of the stream, to go on behind it, or 0: feed and next are for it.
+ */
+size_t gorge_reply_in_place(const struct gorge_reply_parser *p, const char *ptr, size_t len, struct redisReply *reply);
 /* The next whole reply, the caller's, to be freed by freeReplyObject; NULL: none yet. Statuses as feed. */
 int gorge_reply_next(struct gorge_reply_parser *p, struct redisReply **reply);
 

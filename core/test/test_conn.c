@@ -372,7 +372,7 @@ static void keep(struct gorge_command *cmd, int status, const struct redisReply 
   (void)now_ms;
   assert_int_equal(status, GORGE_OK);
   kept_reply = gorge_conn_keep_reply(((struct wire_command *)cmd)->conn);
-  assert_ptr_equal(kept_reply, reply);
+  assert_int_equal(kept_reply->type, reply->type);
 }
 
 static void test_a_reply_can_be_kept(void **state) {
@@ -384,10 +384,23 @@ static void test_a_reply_can_be_kept(void **state) {
   w.command.done = keep;
   assert_int_equal(wire_submit(c, &w, "GET a", T0), GORGE_OK);
   assert_int_equal(wire_submit(c, &after, "GET b", T0), GORGE_OK);
-  assert_int_equal(wire_feed(c, "$4|kept|$1|y|", T0), GORGE_OK);
+  char received[] = "$4\r\nkept\r\n$1\r\ny\r\n";
+  assert_int_equal(gorge_conn_input(c, received, sizeof received - 1, T0), GORGE_OK);
+  memset(received, 'x', sizeof received); /* the driver's, who uses it for something else */
   assert_ended(&after, GORGE_OK, "y");
-  gorge_conn_destroy(c);
   assert_string_equal(kept_reply->str, "kept");
+  freeReplyObject(kept_reply);
+
+  wire_init(&w);
+  wire_init(&after);
+  w.command.done = keep;
+  assert_int_equal(wire_submit(c, &w, "MGET a b", T0), GORGE_OK);
+  assert_int_equal(wire_submit(c, &after, "GET b", T0), GORGE_OK);
+  assert_int_equal(wire_feed(c, "*2|$4|kept|$3|too|$1|z|", T0), GORGE_OK);
+  assert_ended(&after, GORGE_OK, "z");
+  gorge_conn_destroy(c);
+  assert_int_equal(kept_reply->elements, 2);
+  assert_string_equal(kept_reply->element[1]->str, "too");
   freeReplyObject(kept_reply);
 }
 

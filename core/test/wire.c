@@ -22,7 +22,7 @@ static void on_done(struct gorge_command *cmd, int status, const struct redisRep
   if (reply != NULL && reply->type == REDIS_REPLY_INTEGER) {
     snprintf(w->text, sizeof w->text, "%lld", reply->integer);
   } else if (reply != NULL && reply->str != NULL) {
-    snprintf(w->text, sizeof w->text, "%s", reply->str);
+    snprintf(w->text, sizeof w->text, "%.*s", (int)reply->len, reply->str);
   } else if (reply != NULL && reply->type == REDIS_REPLY_NIL) {
     snprintf(w->text, sizeof w->text, "(nil)");
   } else if (reply != NULL && reply->type == REDIS_REPLY_ARRAY) {
