@@ -282,9 +282,8 @@ void gorge_op_free(gorge_cache *cache, uint64_t op) {
   }
   gorge_op_unguard(o);
   o->waiter = NULL;
-  uint64_t now_ms = gorge_clock_ms();
   switch (o->state) {
-    case GORGE_OP_WRITE: gorge_write_leave(o, now_ms); /* fall through */
+    case GORGE_OP_WRITE: gorge_write_leave(o, gorge_clock_ms()); /* fall through */
     case GORGE_OP_FILL:
     case GORGE_OP_RELEASE: o->detached = true; return; /* what was sent is carried out */
     case GORGE_OP_READ:
@@ -297,19 +296,19 @@ void gorge_op_free(gorge_cache *cache, uint64_t op) {
     case GORGE_OP_LOOKUP: /* the breaker is to hear of the answer */
     case GORGE_OP_LEASE:  /* a lease may be granted yet: it is given back when the reply comes */
       o->detached = true;
-      gorge_fetch_abandon(o, now_ms);
+      gorge_fetch_abandon(o);
       return;
     case GORGE_OP_RUN:
       if (o->refresh) {
-        gorge_refresh_failed(o, now_ms);
+        gorge_refresh_failed(o, gorge_clock_ms());
       }
-      gorge_fetch_abandon(o, now_ms);
-      if (gorge_fill_release(o, now_ms)) {
+      gorge_fetch_abandon(o);
+      if (gorge_fill_release(o, gorge_clock_ms())) {
         o->detached = true;
         return;
       }
       break;
-    default: gorge_fetch_abandon(o, now_ms); break;
+    default: gorge_fetch_abandon(o); break;
   }
   gorge_op_destroy(o);
 }

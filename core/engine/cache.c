@@ -186,10 +186,9 @@ static void forget_process(gorge_cache *c) {
 
 /* Ends what this process runs for the cache. */
 static void leave(gorge_cache *c) {
-  uint64_t now_ms = gorge_clock_ms();
   for (uint32_t i = 0; i < c->slot_count; i++) {
     if (c->slots[i] != NULL) {
-      gorge_fetch_abandon(c->slots[i], now_ms);
+      gorge_fetch_abandon(c->slots[i]);
       gorge_op_destroy(c->slots[i]);
     }
   }

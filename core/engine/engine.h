@@ -62,7 +62,7 @@ struct gorge_op_before {
   char names[GORGE_TAGS_MAX * GORGE_TAG_MAX];
 };
 
-enum { GORGE_OP_FEW = 160 };
+enum { GORGE_OP_FEW = 160, GORGE_OP_SMALL = 256 };
 
 /* How long a value lives from the moment it is stored. */
 struct gorge_span {
@@ -119,7 +119,6 @@ struct gorge_op {
   bool behind;           /* Redis was asked while something still waited for it */
   uint32_t silent_polls; /* polls in which the holder of the lease in Redis showed no sign of life */
 
-  struct gorge_l2_request request;
   uint32_t node;                  /* of a cluster, which it is sent to, see engine/breaker.c; else 0 */
   enum gorge_l2_verb verb;        /* of a write */
   bool requested;                 /* the request is with io */
@@ -141,7 +140,9 @@ struct gorge_op {
   uint32_t error_len;
 
   /* From here on an op that is used again is not cleared: how much of it counts is said above. */
-  char few[GORGE_OP_FEW]; /* key and packed tags, when they are few bytes */
+  struct gorge_l2_request request;
+  char few[GORGE_OP_FEW];     /* key and packed tags, when they are few bytes */
+  char small[GORGE_OP_SMALL]; /* the value of the result, when it is small */
   struct gorge_tag tags[GORGE_TAGS_MAX];
   struct gorge_l2_tag l2_tags[GORGE_TAGS_MAX];
   uint64_t nonces[GORGE_TAGS_MAX]; /* of the tags, as the lease was granted */
@@ -327,6 +328,8 @@ void gorge_op_unlist(struct gorge_op *op);
 void gorge_op_error(struct gorge_op *op, const char *text, size_t len);
 int gorge_blob_copy(struct gorge_blob *blob, const char *ptr, uint32_t len);
 void gorge_blob_free(struct gorge_blob *blob);
+/* Copies what a fetch ends with into the op, which has no value yet. Returns GORGE_OK or GORGE_ERR_MEMORY. */
+int gorge_op_set_value(struct gorge_op *op, const char *ptr, uint32_t len);
 
 /* --- fetch.c --- */
 /* Begins the op's flight, or joins it, and goes on from there. */
@@ -338,7 +341,7 @@ void gorge_fetch_reply(struct gorge_op *op, const struct gorge_l2_result *result
 /* A waiting op looks at shared memory and the clock. */
 void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms);
 /* Gives the op's flight and lease up without a result. */
-void gorge_fetch_abandon(struct gorge_op *op, uint64_t now_ms);
+void gorge_fetch_abandon(struct gorge_op *op);
 
 /* --- refresh.c --- */
 /* Takes it upon itself to refresh the entry. Returns false when there is nothing to be done; op->refresh is false when it is gone. */

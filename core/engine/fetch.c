@@ -204,7 +204,7 @@ static void deliver(struct gorge_op *op, const struct gorge_l2_result *r, bool k
   if (r->status == GORGE_HIT) {
     gorge_count(c, GORGE_COUNT_L2_HITS);
   }
-  if (gorge_blob_copy(&op->value, r->value, r->value_len) != GORGE_OK) {
+  if (gorge_op_set_value(op, r->value, r->value_len) != GORGE_OK) {
     gorge_fill_finish_flight(op, GORGE_OK, now_ms);
     gorge_op_end(op, GORGE_ERR_MEMORY);
     return;
@@ -424,9 +424,8 @@ void gorge_fetch_look(struct gorge_op *op, uint64_t now_ms) {
   }
 }
 
-void gorge_fetch_abandon(struct gorge_op *op, uint64_t now_ms) {
+void gorge_fetch_abandon(struct gorge_op *op) {
   gorge_cache *c = op->cache;
-  (void)now_ms;
   if (op->lease_id != 0) {
     gorge_control_lease_remove(c->process->control, op->lease_id);
     op->lease_id = 0;

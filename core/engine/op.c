@@ -158,7 +158,18 @@ bool gorge_op_own_tags(struct gorge_op *op) {
   return true;
 }
 
-/* An op zeroed up to `few`: a spare one, or a new one. */
+int gorge_op_set_value(struct gorge_op *op, const char *ptr, uint32_t len) {
+  if (len > sizeof op->small) {
+    return gorge_blob_copy(&op->value, ptr, len);
+  }
+  if (len > 0) {
+    memcpy(op->small, ptr, len);
+  }
+  op->value = (struct gorge_blob){op->small, len};
+  return GORGE_OK;
+}
+
+/* An op zeroed up to its request: a spare one, or a new one. */
 static struct gorge_op *take_op(gorge_cache *c) {
   struct gorge_op *op = c->spare;
   if (op == NULL) {
@@ -166,7 +177,7 @@ static struct gorge_op *take_op(gorge_cache *c) {
   }
   c->spare = op->next;
   c->spare_count--;
-  memset(op, 0, offsetof(struct gorge_op, few));
+  memset(op, 0, offsetof(struct gorge_op, request));
   return op;
 }
 
@@ -307,7 +318,9 @@ void gorge_op_destroy(struct gorge_op *op) {
     gorge_blob_free(&op->l2_store);
   }
   gorge_blob_free(&op->store);
-  gorge_blob_free(&op->value);
+  if (op->value.ptr != op->small) {
+    gorge_blob_free(&op->value);
+  }
   free(op->before);
   give_bytes(op, op->own);
   give_bytes(op, op->bytes);

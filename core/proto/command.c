@@ -11,11 +11,11 @@ enum { HEADER_MAX = 1 + 10 + 2, /* "$1073741824\r\n" */ TRAILER = 2 };
 static char *put_header(char *at, char type, size_t number) {
   char digits[20];
   size_t n = 0;
-  do {
-    digits[n++] = (char)('0' + number % 10);
-    number /= 10;
-  } while (number > 0);
   *at++ = type;
+  for (; number > 9; number /= 10) { /* most are short: a word's length, the number of words */
+    digits[n++] = (char)('0' + number % 10);
+  }
+  *at++ = (char)('0' + number);
   while (n > 0) {
     *at++ = digits[--n];
   }
