@@ -19,9 +19,12 @@ local text = require "gorge.text"
 local trouble = require "gorge.trouble"
 
 local parse_call = options.parse_call
-local land = flights.land
+local key_problem, ttl_ms_of, packed_tags = check.key_problem, check.ttl_ms, check.tags
+local begin, land = flights.begin, flights.land
 local from_l1 = look.from_l1
 local store_l0 = l0.store
+local keep, take_spare = spare.keep, spare.take
+local look_for_trouble = trouble.look
 
 local HIT = tonumber(C.GORGE_HIT)
 local PENDING = tonumber(C.GORGE_PENDING)
@@ -173,7 +176,7 @@ end
 ---@param queued gorge.Flight|nil what others take part in already
 local function lead(self, call, status, op, queued)
   local engine = call.engine
-  local flight = flights.begin(self, call, op, queued)
+  local flight = begin(self, call, op, queued)
   status = engine:wait(op, status)
   if status == HIT then
     return from_l2(self, call, flight)
@@ -358,8 +361,8 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   check.key_type(key, 3)
   local parsed = self.options
   local negative_ms, lock_ms, on_timeout, args, want_clone, blocking, jitter, stale_ms, stale_ttl_ms, soft_ms = parse_call(opts, 2)
-  local ttl_ms = check.ttl_ms(ttl, parsed.l1_ttl_ms, 3)
-  local problem = check.key_problem(key)
+  local ttl_ms = ttl_ms_of(ttl, parsed.l1_ttl_ms, 3)
+  local problem = key_problem(key)
   if problem then
     return nil, problem
   end
@@ -371,12 +374,12 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
     return value, nil, "l1"
   end
   check.loader(fn, 3)
-  local packed = check.tags(tags, 3)
+  local packed = packed_tags(tags, 3)
   local engine, err = engine_for(self, blocking)
   if not engine then
     return nil, err
   end
-  local call = spare.take(spare_calls) or {}
+  local call = take_spare(spare_calls) or {}
   call.key, call.fn, call.args = key, fn, args
   call.ttl_ms, call.tags = ttl_ms, packed
   call.negative_ms = negative_ms or parsed.negative_cache_ttl_ms
@@ -417,10 +420,10 @@ function _M.fetch(self, key, ttl, fn, tags, opts, looked)
   if again then -- others keep filling without a result that can be shared
     value, err, source = load.without_lease(self, call)
   end
-  trouble.look(self)
+  look_for_trouble(self)
   if source == "l2" then -- no loader ran, so nobody else has seen the call
     call.key, call.fn, call.args, call.engine = nil, nil, nil, nil
-    spare.keep(spare_calls, call)
+    keep(spare_calls, call)
   elseif err ~= nil and call.failed and call.stale_ms > 0 then
     value, err, source = stale.instead(self, call, err)
   end
@@ -434,7 +437,7 @@ end
 function _M.get(self, key, opts, looked)
   check.key_type(key, 3)
   local _, _, _, _, want_clone, blocking = parse_call(opts, 2)
-  local problem = check.key_problem(key)
+  local problem = key_problem(key)
   if problem then
     return nil, problem
   end
@@ -469,7 +472,7 @@ function _M.get(self, key, opts, looked)
       end
     end
     engine:free(op)
-    trouble.look(self)
+    look_for_trouble(self)
     if status ~= HIT then
       return nil
     end

@@ -6,6 +6,8 @@ local C = require "gorge.ffi.lib"
 local report = require "gorge.report"
 local text = require "gorge.text"
 
+local tonumber = tonumber
+
 local L2_ERRORS = tonumber(C.GORGE_COUNT_L2_ERRORS)
 local SIZE = 128
 

@@ -178,7 +178,7 @@ describe("fetch_many on two nodes", function()
         if key == second then
           self.host.kick(self)
           gate "cross"
-          self.start_fetch = nil
+          self.start_fetch = start
         end
         return start(self, key, ...)
       end

@@ -31,7 +31,6 @@ local NO_KIND = 0xffffffff
 local SLOTS = tonumber(C.GORGE_OP_SLOTS) -- the low digits of an operation's id are its slot, which another has after it
 
 local _M = {}
-local mt = { __index = _M }
 
 ---@class gorge.Engine
 ---@field handle ffi.cdata* gorge_cache *
@@ -39,7 +38,7 @@ local mt = { __index = _M }
 ---@field view ffi.cdata* struct gorge_view: what a hit needs
 ---@field read ffi.cdata* struct gorge_read, that of the view: what the last call told
 ---@field host gorge.Host
----@field after_poll fun()|nil
+---@field after_poll fun()|false
 
 local function text(value)
   return value and ffi.cast("const char *", value) or nil
@@ -98,7 +97,7 @@ function _M.new(options, host, flags)
     return nil, ffi_string(err)
   end
   local view = ffi_new "struct gorge_view"
-  local self = setmetatable({
+  local self = {
     handle = ffi.gc(out[0], C.gorge_cache_destroy),
     host = host,
     inline = bit.band(flags, C.GORGE_CONFIG_INLINE) ~= 0,
@@ -108,16 +107,16 @@ function _M.new(options, host, flags)
     connect_timeout_ms = redis and redis.connect_timeout_ms, keepalive_ms = redis and redis.keepalive_interval_ms,
     counters = ffi_new("uint64_t[?]", C.GORGE_COUNTERS), -- until this process has a slot
     entered = false,
-    view = view,
-    read = view.read,
-    fetch = ffi_new "struct gorge_fetch",
-    store = ffi_new "struct gorge_store",
-    op_out = ffi_new "uint64_t[1]",
+    view = view, read = view.read,
+    fetch = ffi_new "struct gorge_fetch", store = ffi_new "struct gorge_store", op_out = ffi_new "uint64_t[1]",
     events = ffi_new("uint64_t[?]", EVENTS),
     waiters = {}, -- by the operation's slot
     shared = {}, -- by the operation's slot: who else waits for it
-    polled_ms = 0,
-  }, mt)
+    polled_ms = 0, after_poll = false,
+  }
+  for name, method in next, _M do -- behind a metatable, each call would look for its name in vain first
+    self[name] = method
+  end
   view.words = C.gorge_cache_words(self.handle)
   view.counters, view.recent = self.counters, recent_of(self.counters)
   view.plain = NO_KIND

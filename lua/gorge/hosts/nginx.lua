@@ -46,10 +46,7 @@ local LEVELS = { debug = ngx.DEBUG, info = ngx.INFO, warn = ngx.WARN, error = ng
 local MAX_SPARE = 256
 local spare, spares = table_new(MAX_SPARE, 0), 0
 
-local waiter = {}
-waiter.__index = waiter
-
-function waiter:wait(seconds)
+local function wait(self, seconds)
   local woken = self.semaphore:wait(seconds) == true
   if woken then
     self.signalled = false
@@ -57,14 +54,14 @@ function waiter:wait(seconds)
   return woken
 end
 
-function waiter:signal()
+local function signal(self)
   if not self.signalled then
     self.signalled = true
     self.semaphore:post(1)
   end
 end
 
-function waiter:release()
+local function release(self)
   if self.signalled then
     self.signalled = false
     self.semaphore:wait(0)
@@ -77,7 +74,7 @@ end
 
 function _M.waiter()
   if spares == 0 then
-    return setmetatable({ semaphore = semaphore.new(0), signalled = false }, waiter)
+    return { semaphore = semaphore.new(0), signalled = false, wait = wait, signal = signal, release = release }
   end
   local found = spare[spares]
   spares = spares - 1
