@@ -109,6 +109,7 @@ static void server_hear(struct server *s) {
 
 static int server_answer(struct server *s, uint64_t now_ms) {
   int status = gorge_conn_input(s->conn, s->out.ptr, s->out.len, now_ms);
+  memset(s->out.ptr, 'x', s->out.len); /* the driver's, who uses it for something else */
   s->out.len = 0;
   return status;
 }
