@@ -39,6 +39,10 @@ local SERVER = [[
     local function try(...) local ok, err = pcall(function(...) status.serve(...) end, ...) ngx.say(tostring(ok), " ", err) end
     try(1) try({}) try(cache, 1) try(cache, { titel = "x" }) try(cache, { refresh = 0 }) try(cache, { title = "" }) try(cache, { hot_keys = 1.5 })
   } }
+  location = /listens { content_by_lua_block {
+    cache:get "nothing"
+    ngx.print(tostring(cache:stats().subscribed))
+  } }
   location = /load { content_by_lua_block {
     for i = 1, 20 do cache:fetch("secret-key-" .. i, 60, function() return "secret-value" end) end
     if ngx.var.arg_cold then cache:get("secret-cold-" .. ngx.var.request_id) end
@@ -50,6 +54,7 @@ local redis, nginx
 setup(function()
   redis = helper.redis { password = "s3cret-Pa55word" }
   nginx = helper.nginx { workers = 1, http = HTTP, server = SERVER, values = { redis_port = redis.port } }
+  helper.wait_until(function() return nginx:get("/listens").body == "true" end) -- a host that begins to listen may empty its L1
   nginx:get "/load"
 end)
 
