@@ -150,6 +150,7 @@ static void who_waits_since_before_an_invalidation_is_woken_with_the_others(void
     gorge_op_free(b, before);
     gorge_op_free(b, since);
     assert_int_equal(engine_delete_whole(a, "k"), GORGE_OK);
+    assert_true(TURN_UNTIL(l1_is(b, "k", NULL)));
   }
 }
 
