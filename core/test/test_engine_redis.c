@@ -184,6 +184,7 @@ static void a_write_ends_the_wait_of_the_other_node(void **state) {
     gorge_op_free(b, second);
     assert_true(TURN_UNTIL(gorge_pending(a) + gorge_pending(b) == 0));
     assert_int_equal(engine_delete_whole(a, "k"), GORGE_OK);
+    assert_true(TURN_UNTIL(l1_is(b, "k", NULL)));
   }
 }
 
