@@ -89,16 +89,20 @@ static void store_another(struct fault_scene *s) {
   s->shard.shared->misses = 0; /* the target stays where it is put */
 }
 
-/* Goes on until the small ring stands as asked; it is to have `percent` of the area. */
-static void border(struct fault_scene *s, uint32_t percent, bool (*stands)(const struct gorge_shard *v)) {
+/* Goes on for a while until the small ring stands as asked; it is to have `percent` of the area. Returns whether it does. */
+static bool moves_to(struct fault_scene *s, uint32_t percent, bool (*stands)(const struct gorge_shard *v)) {
   struct gorge_shard *v = &s->shard;
   present(s);
   for (int i = 0; i < 20000 && !stands(v); i++) {
     v->shared->small_wanted = v->area_units / 100 * percent;
     store_another(s);
   }
-  assert_true(stands(v));
   v->shared->small_wanted = v->area_units / 100 * percent;
+  return stands(v);
+}
+
+static void border(struct fault_scene *s, uint32_t percent, bool (*stands)(const struct gorge_shard *v)) {
+  assert_true(moves_to(s, percent, stands));
 }
 
 /* The next entry is taken in by moving main's first ones out of the way. */
@@ -129,8 +133,12 @@ static bool before_a_gap(const struct gorge_shard *v) {
          !gorge_log_place(v, GORGE_RING_MAIN, units, gorge_log_reserve(v), &at);
 }
 static void main_takes(struct fault_scene *s) {
-  border(s, 40, at_its_end);
-  border(s, 5, before_a_gap);
+  bool there = false;
+  for (int i = 0; i < 10 && !there; i++) { /* small may come to its new end without having met a gap */
+    border(s, 40, at_its_end);
+    there = moves_to(s, 5, before_a_gap);
+  }
+  assert_true(there);
 }
 
 /* The next miss is the one that moves the target. */

@@ -249,7 +249,8 @@ static void sizes_and_phrases_are_those_of_the_header(void **state) {
   assert_int_equal(gorge_abi_sizeof(11), sizeof(struct gorge_event));
   assert_int_equal(gorge_abi_sizeof(12), sizeof(struct gorge_host_look));
   assert_int_equal(gorge_abi_sizeof(13), sizeof(struct gorge_l2_look));
-  assert_int_equal(gorge_abi_sizeof(14), 0);
+  assert_int_equal(gorge_abi_sizeof(14), sizeof(struct gorge_node_breaker));
+  assert_int_equal(gorge_abi_sizeof(15), 0);
   assert_int_equal(gorge_abi_sizeof(UINT32_MAX), 0);
   for (int status = -100; status < 100; status++) {
     assert_true(strlen(gorge_status_phrase(status)) > 0);
