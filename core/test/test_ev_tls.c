@@ -99,28 +99,35 @@ static void test_commands_reach_redis_and_come_back(void **state) {
   assert_true(turns_in(100) < 10); /* and then there is rest */
 }
 
+/*
+ * First one way, then the other: when replies are added to some that wait for room, Redis 7.0 may go on with fewer bytes than it had given to
+ * OpenSSL, which ends the connection ("bad length" in its log; issue 1135 of Valkey).
+ */
 static void test_much_more_than_socket_buffers_hold_goes_both_ways(void **state) {
   (void)state;
   enum { N = 400, SIZE = 50000 };
   static struct asked set[N], get[N];
-  static char value[SIZE];
+  static char value[SIZE], name[N][16];
   link_to_redis(30000);
   memset(value, 'x', sizeof value);
   for (int i = 0; i < N; i++) {
-    char name[16];
-    size_t len = (size_t)snprintf(name, sizeof name, "k%d", i);
-    assert_int_equal(submit(&set[i], 3, (const char *[]){"SET", name, value}, (size_t[]){3, len, SIZE}), GORGE_OK);
-    assert_int_equal(submit(&get[i], 2, (const char *[]){"GET", name}, (size_t[]){3, len}), GORGE_OK);
+    size_t len = (size_t)snprintf(name[i], sizeof name[i], "k%d", i);
+    assert_int_equal(submit(&set[i], 3, (const char *[]){"SET", name[i], value}, (size_t[]){3, len, SIZE}), GORGE_OK);
+  }
+  kick();
+  assert_true(RUN_UNTIL(f.done == N, 30000));
+  for (int i = 0; i < N; i++) {
+    assert_int_equal(submit(&get[i], 2, (const char *[]){"GET", name[i]}, (size_t[]){3, strlen(name[i])}), GORGE_OK);
   }
   kick();
   assert_true(RUN_UNTIL(f.done == 2 * N, 30000));
-  if (set[0].status != GORGE_OK) {
-    fail_msg("%s", gorge_conn_reason(f.conn));
-  }
   for (int i = 0; i < N; i++) {
-    assert_int_equal(set[i].status, GORGE_OK);
+    if (set[i].status != GORGE_OK || get[i].status != GORGE_OK) {
+      fail_msg("%d: %d, %d, %s", i, set[i].status, get[i].status, gorge_conn_reason(f.conn));
+    }
     assert_int_equal(get[i].len, SIZE);
   }
+  assert_int_equal(gorge_conn_connects(f.conn), 1);
   assert_true(turns_in(100) < 10);
 }
 
