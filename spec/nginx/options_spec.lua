@@ -78,6 +78,9 @@ describe("gorge.new", function()
         local redis = with == "with Redis" and helper.redis().url or nil
         local n = node.start { phase = "init_worker", options = { redis = redis } }
         helper.wait_until(function() return #n:worker_pids() == 2 end)
+        if redis then
+          node.wait_linked { n } -- a host that begins to listen may empty its L1
+        end
         return n
       end
 
