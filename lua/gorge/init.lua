@@ -18,28 +18,34 @@ local _M = { _VERSION = require "gorge.version" }
 
 local handles = setmetatable({}, { __mode = "k" }) -- of this process
 
+---@param parsed gorge.ParsedOptions
+---@return string for people
+local function redis_of(parsed)
+  return parsed.redis and parsed.redis.display or "no Redis"
+end
+
+---@param parsed gorge.ParsedOptions
+---@return string|nil redis that another open handle of the namespace in the zone uses
+local function other_redis(parsed)
+  for handle in pairs(handles) do
+    local theirs = handle.options
+    if handle.engine and theirs.zone == parsed.zone and theirs.namespace == parsed.namespace and redis_of(theirs) ~= redis_of(parsed) then
+      return redis_of(theirs)
+    end
+  end
+end
+
 ---Handles of one namespace in one zone share L1: with two Redises each would find there, and tell its Redis of, what belongs to the other.
 ---@param parsed gorge.ParsedOptions
 ---@return string|nil problem
-local function other_redis(parsed)
-  local ours = parsed.redis and parsed.redis.display or "no Redis"
-  for attempt = 1, 2 do
-    local theirs
-    for handle in pairs(handles) do
-      local other = handle.options
-      local redis = other.redis and other.redis.display or "no Redis"
-      if handle.engine and other.zone == parsed.zone and other.namespace == parsed.namespace and redis ~= ours then
-        theirs = redis
-      end
-    end
-    if not theirs then
-      return nil
-    elseif attempt == 2 then
-      return ("gorge: namespace '%s' in zone '%s' is used with %s in this process, it cannot be used with %s, too: name another namespace")
-        :format(parsed.namespace, parsed.zone, theirs, ours)
-    end
-    collectgarbage() -- a handle that nobody has any more speaks against nothing
+local function mixed_redis(parsed)
+  if not other_redis(parsed) then
+    return nil
   end
+  collectgarbage() -- a handle that nobody has any more speaks against nothing
+  local theirs = other_redis(parsed)
+  return theirs and ("gorge: namespace '%s' in zone '%s' is used with %s in this process, "
+    .. "it cannot be used with %s, too: name another namespace"):format(parsed.namespace, parsed.zone, theirs, redis_of(parsed))
 end
 
 ---Makes a cache, or another handle of one that exists (caches that name the same zone share its memory). Does not wait for Redis: a Redis that is down is a
@@ -54,7 +60,7 @@ function _M.new(opts)
     error("gorge: call it with a dot: gorge.new { ... }", 2)
   end
   local parsed = options.parse(opts, 2)
-  local problem = other_redis(parsed)
+  local problem = mixed_redis(parsed)
   if problem then
     return nil, problem
   end
