@@ -35,7 +35,6 @@ enum gorge_sync_state {
 };
 
 struct gorge_lookout; /* control_sentinel.c */
-struct gorge_replay;  /* control_replay.c */
 struct gorge_watch;
 
 /* How this thread follows one partition of a namespace. All of it: thread. */
@@ -71,11 +70,10 @@ struct gorge_watch {
   ev_timer subscriber_timer;
   struct gorge_l2 *l2; /* renews leases, reads the journal; made at the first need */
   struct gorge_ev_l2 *l2_link;
-  uint64_t own;           /* id of the channel of its heartbeats, anew with each subscriber */
-  uint64_t beat_ms;       /* between two heartbeats of a partition */
-  uint64_t loss, loss_ms; /* see gorge_contact_missed */
-  struct gorge_replay
-      *replays[GORGE_PARTITIONS + 1]; /* queued invalidations under way: of each partition, of all; or NULL */
+  uint64_t own;                         /* id of the channel of its heartbeats, anew with each subscriber */
+  uint64_t beat_ms;                     /* between two heartbeats of a partition */
+  uint64_t loss, loss_ms;               /* see gorge_contact_missed */
+  bool replaying[GORGE_PARTITIONS + 1]; /* whether a queued invalidation is under way: of each partition, of all */
   ev_timer beat_timer;
   struct gorge_lookout *lookout;        /* asks the sentinels while the role is held */
   struct gorge_l2_request mail_request; /* of the mailbox, in flight while `mailing` */

@@ -17,7 +17,7 @@
 enum { OF_ALL = GORGE_PARTITIONS, LANES }; /* the others have the numbers of the partitions */
 
 /* One that is under way. */
-struct gorge_replay {
+struct replay {
   struct gorge_watch *watch;
   uint32_t lane;
   struct gorge_l2_request request;
@@ -36,7 +36,7 @@ static void count(const struct gorge_watch *w) {
 }
 
 static void on_done(struct gorge_l2_request *rq, const struct gorge_l2_result *r, uint64_t now_ms) {
-  struct gorge_replay *replay = rq->ctx;
+  struct replay *replay = rq->ctx;
   struct gorge_watch *w = replay->watch;
   uint32_t lane = replay->lane;
   bool done = r->status >= 0;
@@ -45,7 +45,7 @@ static void on_done(struct gorge_l2_request *rq, const struct gorge_l2_result *r
   } else if (done) {
     gorge_backlog_done(w->control->zone, w->control->owner.id, &replay->record);
   }
-  w->replays[lane] = NULL;
+  w->replaying[lane] = false;
   free(replay);
   if (done) {
     count(w);
@@ -61,19 +61,19 @@ static void set_open(const struct gorge_watch *w, uint32_t lane, bool open, stru
   of->everywhere = lane == OF_ALL ? open : of->everywhere;
 }
 
-static uint32_t lane_of(const struct gorge_watch *w, const struct gorge_replay *replay) {
+static uint32_t lane_of(const struct gorge_watch *w, const struct replay *replay) {
   return replay->clear != 0 || replay->record.where >= w->n.partitions ? OF_ALL : replay->record.where;
 }
 
 /* Whether the next one of the lane may go. */
 static bool is_free(const struct gorge_watch *w, uint32_t lane) {
   bool there = lane == OF_ALL || lane < w->n.partitions;
-  return there && w->replays[lane] == NULL &&
+  return there && !w->replaying[lane] &&
          (lane == OF_ALL ? gorge_journal_synced(w) : w->parts[lane].sync == GORGE_SYNC_DONE);
 }
 
 /* The next one of the lanes that are open. Returns false when there is none. */
-static bool take(const struct gorge_watch *w, const struct gorge_backlog_open *open, struct gorge_replay *replay) {
+static bool take(const struct gorge_watch *w, const struct gorge_backlog_open *open, struct replay *replay) {
   struct gorge_zone *zone = w->control->zone;
   struct gorge_l2_request *rq = &replay->request;
   replay->clear = open->everywhere ? gorge_backlog_clear_due(zone, w->n.ns) : 0;
@@ -96,7 +96,7 @@ static bool take(const struct gorge_watch *w, const struct gorge_backlog_open *o
 
 /* Sends one, and closes its lane. Returns false when there is none. */
 static bool send_next(struct gorge_watch *w, struct gorge_backlog_open *open, uint64_t now_ms) {
-  struct gorge_replay *replay = calloc(1, sizeof *replay);
+  struct replay *replay = calloc(1, sizeof *replay);
   if (replay == NULL || !take(w, open, replay)) {
     free(replay);
     return false;
@@ -107,7 +107,7 @@ static bool send_next(struct gorge_watch *w, struct gorge_backlog_open *open, ui
   replay->request.ctx = replay;
   set_open(w, replay->lane, false, open);
   if (gorge_l2_send(w->l2, &replay->request, now_ms) == GORGE_OK) {
-    w->replays[replay->lane] = replay;
+    w->replaying[replay->lane] = true;
   } else {
     free(replay);
   }
