@@ -8,31 +8,36 @@
 
 enum { TRIES = 5, APART_US = 500 };
 
+/* The first line of a file of the kernel's; "" where there is none. */
+static void first_line(const char *path, char *line, int size) {
+  FILE *f = fopen(path, "re");
+  if (f == NULL || fgets(line, size, f) == NULL) {
+    line[0] = '\0';
+  }
+  if (f != NULL) {
+    fclose(f);
+  }
+}
+
 /* While some task could run and did not: the kernel tells the mean of all processors. */
 static uint64_t waited_us(void) {
+  char line[256];
   unsigned long long total = 0;
-  FILE *f = fopen("/proc/pressure/cpu", "re");
-  if (f == NULL) {
+  first_line("/proc/pressure/cpu", line, sizeof line);
+  if (sscanf(line, "some avg10=%*f avg60=%*f avg300=%*f total=%llu", &total) != 1) {
     return 0;
   }
-  if (fscanf(f, "some avg10=%*f avg60=%*f avg300=%*f total=%llu", &total) != 1) {
-    total = 0;
-  }
-  fclose(f);
   return total * (uint64_t)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 /* While the host of a virtual machine kept a processor for others. */
 static uint64_t stolen_us(void) {
+  char line[256];
   unsigned long long ticks = 0;
-  FILE *f = fopen("/proc/stat", "re");
-  if (f == NULL) {
+  first_line("/proc/stat", line, sizeof line);
+  if (sscanf(line, "cpu %*u %*u %*u %*u %*u %*u %*u %llu", &ticks) != 1) {
     return 0;
   }
-  if (fscanf(f, "cpu %*u %*u %*u %*u %*u %*u %*u %llu", &ticks) != 1) {
-    ticks = 0;
-  }
-  fclose(f);
   return ticks * 1000000 / (uint64_t)sysconf(_SC_CLK_TCK);
 }
 

@@ -173,15 +173,8 @@ describe("a master of a cluster", function()
     assert_healed { a, b }
     assert.equal(resyncs, a:stats().resyncs + b:stats().resyncs) -- the journals were there all the time
     assert.is_true(a:stats().cluster_changes > 0)
-    local function said()
-      local count = 0
-      for _, line in ipairs(a.nginx:log_lines { warn = true }) do
-        count = count + (line:find("of its partitions are at other nodes of the cluster now", 1, true) and 1 or 0)
-      end
-      return count
-    end
-    helper.wait_until(function() return said() >= 1 end, { message = "nothing was logged" })
-    assert.is_true(said() <= 2, said() .. " lines") -- one a minute and worker
+    local said = a.nginx:wait_warned "of its partitions are at other nodes of the cluster now"
+    assert.is_true(said <= 2, said .. " lines") -- one a minute and worker
   end)
 
   it("that has no replica takes its partitions with it, and no others", function()

@@ -71,15 +71,7 @@ end
 local function assert_switched(n, new)
   assert.equal(1, n:stats().master_switches)
   local text = ("gorge: namespace '%s': the Redis master is 127.0.0.1:%d now"):format(n.namespace, new.port)
-  local function logged()
-    local count = 0
-    for _, line in ipairs(n.nginx:log_lines { warn = true }) do
-      count = count + (line:find(text, 1, true) and 1 or 0)
-    end
-    return count
-  end
-  helper.wait_until(function() return logged() > 0 end, { message = "nothing was logged" })
-  assert.equal(1, logged()) -- of all workers one
+  assert.equal(1, n.nginx:wait_warned(text)) -- of all workers one
   for _, other in ipairs(n.nginx:log_lines()) do
     assert.is_true(node.tells_of_lost_connection(other), other)
   end

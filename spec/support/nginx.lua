@@ -343,6 +343,19 @@ function Nginx:log_lines(levels)
   return lines
 end
 
+--- Waits until a warning with the text has been logged.
+---@param text string
+---@return integer count of the warnings that have it by then
+function Nginx:wait_warned(text)
+  return process.wait_until(function()
+    local count = 0
+    for _, line in ipairs(self:log_lines { warn = true }) do
+      count = count + (line:find(text, 1, true) and 1 or 0)
+    end
+    return count > 0 and count
+  end, { message = "nothing was logged" })
+end
+
 --- SIGQUIT: answers what is in flight, then ends.
 ---@param timeout? number seconds (20)
 ---@return integer status
