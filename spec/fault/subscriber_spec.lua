@@ -16,11 +16,11 @@ local function subscriber_ports(redis)
   return ports
 end
 
---- inode of the socket with this local port
-local function socket_inode(port)
+--- inode of the socket from this local port to the Redis. By both ends: connections to other servers may have the same local port.
+local function socket_inode(redis, port)
   for line in io.lines "/proc/net/tcp" do
-    local hex, inode = line:match "^%s*%d+: %x+:(%x+) %x+:%x+ %x+ %x+:%x+ %x+:%x+ %x+%s+%d+%s+%d+%s+(%d+)"
-    if hex and tonumber(hex, 16) == port and inode ~= "0" then
+    local near, far, inode = line:match "^%s*%d+: %x+:(%x+) %x+:(%x+) %x+ %x+:%x+ %x+:%x+ %x+%s+%d+%s+%d+%s+(%d+)"
+    if near and tonumber(near, 16) == port and tonumber(far, 16) == redis.port and inode ~= "0" then
       return inode
     end
   end
@@ -30,7 +30,7 @@ end
 local function subscriber_of(redis, n, except)
   local inodes = {}
   for _, port in ipairs(subscriber_ports(redis)) do
-    local inode = socket_inode(port)
+    local inode = socket_inode(redis, port)
     if inode then
       inodes[inode] = true
     end
