@@ -5,7 +5,8 @@
  *
  * A link is what a worker has for one cache: at most one connection to each node (a single Redis is one, a cluster has several), a timer,
  * and a turn, which is posted whenever something may be to be sent: it runs after the handlers of this round of the event loop, so that all
- * of their commands leave in one send.
+ * of their commands leave in one send; but when they are many, the first of them leave at once, and Redis answers them while the others
+ * are still being made.
  *
  * Everything runs in a worker's main thread.
  */
@@ -50,6 +51,7 @@ struct ngx_gorge_link_s {
   uint32_t count;         /* and how many they are; they only become more */
   ngx_connection_t *bell; /* around a copy of the eventfd that tells of other workers, or NULL */
   ngx_event_t turn;       /* posted */
+  ngx_uint_t kicks;       /* since then */
   ngx_event_t timer;
   ngx_msec_t due; /* when the timer, if set, fires at the latest */
   ngx_log_t log;  /* nginx's, but for what it would say about each connection that Redis refuses */
@@ -57,7 +59,7 @@ struct ngx_gorge_link_s {
 
 /* --- ngx_gorge_link.c --- */
 void ngx_gorge_link_init(ngx_gorge_link_t *link);
-/* Something may be to be sent. */
+/* Something may be to be sent. It may be sent here and now, and may fail: who waits is woken in the turn. */
 void ngx_gorge_link_kick(ngx_gorge_link_t *link);
 /* Looks at shared memory and the clock, and wakes whoever that concerns. */
 void ngx_gorge_link_look(ngx_gorge_link_t *link);

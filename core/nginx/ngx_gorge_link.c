@@ -2,6 +2,7 @@
 #include "ngx_gorge.h"
 
 enum {
+  KICKS_TO_SEND = 24, /* a segment full of look-ups: later, it would not leave with fewer calls */
   READ_SIZE = 64 << 10,
   READS_PER_EVENT = 4, /* a large reply must not keep the loop from its other connections */
   SENDS_PER_TURN = 8,
@@ -35,13 +36,20 @@ static void close_connection(ngx_gorge_node_t *node) {
   node->connecting = 0;
 }
 
+static void post_turn(ngx_gorge_link_t *link) {
+  if (!link->turn.posted) {
+    link->kicks = 0;
+    ngx_post_event(&link->turn, &ngx_posted_events);
+  }
+}
+
 /* The connection is lost or cannot be had: its commands fail. */
 static void lost(ngx_gorge_node_t *node, const char *reason) {
   const ngx_gorge_link_conf_t *conf = &node->link->conf;
   close_connection(node);
   conf->calls->closed(conf->cache, node->number, reason);
   if (node->link->count > 1) {
-    ngx_gorge_link_kick(node->link); /* another node may be asked instead, whose turn is over */
+    post_turn(node->link); /* another node may be asked instead, whose turn is over */
   }
 }
 
@@ -362,8 +370,12 @@ void ngx_gorge_link_init(ngx_gorge_link_t *link) {
 }
 
 void ngx_gorge_link_kick(ngx_gorge_link_t *link) {
-  if (!link->turn.posted) {
-    ngx_post_event(&link->turn, &ngx_posted_events);
+  post_turn(link);
+  link->kicks++;
+  if (link->kicks % KICKS_TO_SEND == 0) {
+    for (ngx_gorge_node_t *node = &link->node; node != NULL; node = node->next) {
+      flush(node);
+    }
   }
 }
 

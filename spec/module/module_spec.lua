@@ -76,6 +76,32 @@ describe("ngx_gorge_module", function()
     n:assert_clean_log()
   end)
 
+  it("sends the first of many commands while the others are being made", function()
+    local n = start { workers = 1, options = { redis = redis.url } }
+    assert.is_true(n:run [[return cache:set("k", "v", 60)]])
+    redis:command("CONFIG", "RESETSTAT")
+    local asked = n:run([[
+      local socket = require "socket"
+      local client = assert(socket.connect("127.0.0.1", ...))
+      local threads = {}
+      for i = 1, 60 do
+        threads[i] = ngx.thread.spawn(function() return cache:get("nowhere " .. i) end)
+      end
+      local asked, deadline = 0, socket.gettime() + 5 -- from here on until its end nothing but this runs in the worker
+      repeat
+        assert(client:send "INFO commandstats\r\n")
+        local stats = client:receive(tonumber(client:receive():sub(2)) + 2)
+        asked = tonumber(stats:match "cmdstat_get:calls=(%d+)") or 0
+      until asked >= 30 or socket.gettime() > deadline
+      for _, thread in ipairs(threads) do
+        assert(ngx.thread.wait(thread))
+      end
+      return asked
+    ]], redis.port)
+    assert.is_true(asked >= 30, "Redis was asked for " .. asked .. " of 60 while the worker was busy")
+    n:assert_clean_log()
+  end)
+
   it("reaches Redis through a unix socket, with a password and a database, and by name", function()
     local guarded = helper.redis { password = "s3cret" }
     for _, where in ipairs {
