@@ -84,7 +84,7 @@ function clients.resty_redis(bench)
     end,
     set = function(key, value)
       local client = connection()
-      assert(client:set(key, value))
+      assert(client:set(key, value, "EX", TTL))
       client:set_keepalive(60000, 200)
     end,
   }
