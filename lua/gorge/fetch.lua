@@ -193,7 +193,7 @@ local function lead(self, call, status, op, queued)
     local done, value, err, source = give_up_waiting(self, call)
     local later
     if not done then
-      engine:run(op)
+      flights.run(call, flight)
       value, err, source, later = load.with_lease(self, call, op)
     end
     land(engine, flight, later and "again" or "value", value, err, source ~= "fn" and source or nil)
@@ -266,7 +266,7 @@ end
 local function once(self, call)
   local status
   local engine = call.engine
-  local flight = self.flights[call.key]
+  local flight = flights.find(self, call.key)
   if flight and flights.is_own(flight) then
     return false, nil, own_fill(call.key)
   elseif flight and flights.can_share(self, call, flight) then

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Fills that coroutines of this worker share: the first leads, the others take part and have its result from memory.
 
+local C = require "gorge.ffi.lib"
+local load = require "gorge.load"
 local spare = require "gorge.spare"
 
 local keep, take_spare = spare.keep, spare.take
@@ -14,6 +16,8 @@ local _M = {}
 ---@field op integer 0: it has not begun
 ---@field tags string packed
 ---@field co thread|false|nil who leads; nil: the main program; false: nobody yet
+---@field engine gorge.Engine|nil that of the operation
+---@field until_ms number|nil its lease is not renewed beyond
 ---@field gone boolean|nil it was given up
 ---@field followers table[]|nil
 ---@field n integer
@@ -42,6 +46,7 @@ end
 function _M.begin(cache, call, op, queued)
   local engine = call.engine
   local flight = queued or _M.queue(cache, call)
+  flight.engine, flight.until_ms = engine, C.gorge_now_ms() + call.wait_ms
   flight.op, flight.co = op, running() -- LuaJIT breaks the trace of a hit in Redis here; unbroken it is too long to be compiled
   engine:share(op, flight)
   engine.host.guard(engine, op)
@@ -71,6 +76,7 @@ function _M.land(engine, flight, state, value, err, source)
   tell(flight, state, value, err, source)
   engine:free(flight.op)
   flight.cache, flight.key, flight.co, flight.followers, flight.gone = nil, nil, nil, nil, nil
+  flight.engine, flight.until_ms = nil, nil
   keep(spares, flight)
 end
 
@@ -82,15 +88,44 @@ end
 
 ---Whether this coroutine leads the flight: it must not wait for itself.
 function _M.is_own(flight)
-  return flight.co == running()
+  return flight.co == running() and load.is_inside()
 end
 
----Whether another coroutine's fill is as good as one's own.
+---The flight of a key that is under way in this worker. One that this coroutine began in an earlier life is not: nginx gives a request the coroutine of one
+---that was cut off, or of its own earlier phase, which a loader has left for ever.
+---@param cache gorge.Cache
+---@param key string
+---@return gorge.Flight|nil
+function _M.find(cache, key)
+  local flight = cache.flights[key]
+  if flight and flight.co == running() and not load.is_inside() then
+    flight:lost()
+    flight.engine:free(flight.op)
+    return nil
+  end
+  return flight
+end
+
+---An operation whose wait was in vain gets leave to run fn, without a lease: for the others of this worker a new beginning.
+---@param call gorge.Call
+---@param flight gorge.Flight
+---@return integer status
+function _M.run(call, flight)
+  flight.until_ms = C.gorge_now_ms() + call.wait_ms
+  local status = call.engine:run(flight.op)
+  return status
+end
+
+---Whether another coroutine's fill is as good as one's own. One that lasts beyond its lease is not: nobody of this worker would ever take it over.
 ---@param cache gorge.Cache
 ---@param call gorge.Call
 ---@param flight gorge.Flight
 function _M.can_share(cache, call, flight)
-  return flight.tags == call.tags and call.engine == cache.engine and (flight.op == 0 or call.engine:joinable(flight.op))
+  local begun = flight.op ~= 0
+  if begun and (C.gorge_now_ms() >= flight.until_ms or not flight.engine:joinable(flight.op)) then
+    return false
+  end
+  return flight.tags == call.tags and call.engine == cache.engine
 end
 
 ---Takes part in another coroutine's fill: its end is written into what is returned (state, value, err, source), and who waits is signalled. Where a wait

@@ -116,7 +116,7 @@ function Many:begin(key, items, loads)
   local cache, engine = self.cache, self.call.engine
   local call = setmetatable({ key = key }, self.call)
   local item = setmetatable({ call = call, elsewhere = false }, Item)
-  local flight = cache.flights[key]
+  local flight = flights.find(cache, key)
   if flight and flights.is_own(flight) then
     self.errs[key] = fetch.own_fill(key)
     return
@@ -167,7 +167,7 @@ function Many:conclude(item, status, loads)
   elseif status == TIMED_OUT and self:answer_stale(item) then
     return
   elseif status == TIMED_OUT and call.on_timeout ~= "error" then
-    status = engine:run(item.op)
+    status = flights.run(call, item.flight)
   end
   if status == LEASE then
     loads[#loads + 1] = item

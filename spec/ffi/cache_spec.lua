@@ -497,9 +497,9 @@ describe("gorge.run", function()
     assert.error_matches(function() gorge.run(function() gorge.spawn(function() error "child" end) end) end, "child")
   end)
 
-  it("a waiter gives up after wait_timeout and runs fn itself", function()
+  it("a waiter gives up after wait_timeout and runs fn itself; who comes later takes the fill over", function()
     local cache = new { wait_timeout = 0.05 }
-    local second, nothing, err
+    local second, nothing, err, later, stored
     gorge.run(function()
       gorge.spawn(function()
         cache:fetch("k", 60, function()
@@ -508,12 +508,19 @@ describe("gorge.run", function()
         end)
       end)
       gorge.sleep(0.01)
+      gorge.spawn(function()
+        nothing, err = cache:fetch("k", 60, returns "own", nil, { on_lock_timeout = "error" })
+      end)
       second = cache:fetch("k", 60, returns "own")
-      nothing, err = cache:fetch("k", 60, returns "own", nil, { on_lock_timeout = "error" })
+      later = { cache:fetch("k", 60, returns "later") }
+      stored = cache:get "k"
     end)
     assert.is_nil(nothing)
     assert.equal("own", second)
     assert.matches("waited 0.05 s", err)
+    assert.same({ "later", nil, "fn" }, later)
+    assert.equal("later", stored)
+    assert.equal("later", (cache:get "k")) -- and not what the first one has brought meanwhile
   end)
 end)
 

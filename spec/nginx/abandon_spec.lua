@@ -44,6 +44,24 @@ local SERVER = [[
     ngx.print "done"
   } }
   location = /elsewhere { return 204; }
+  location = /again { content_by_lua_block {
+    ngx.print(tostring(require("spec.nginx.app").fetch_or_error("k")))
+  } }
+  location = /exec-again { content_by_lua_block {
+    require("spec.nginx.app").cache:fetch("k", 60, function() ngx.exec "/again" end)
+  } }
+  location = /exec-many-again { content_by_lua_block {
+    require("spec.nginx.app").cache:fetch_many({ "j", "k" }, 60, function() ngx.exec "/again" end)
+  } }
+  location = /error-again {
+    error_page 503 =200 /again;
+    access_by_lua_block { require("spec.nginx.app").cache:fetch("k", 60, function() ngx.exit(503) end) }
+    content_by_lua_block { ngx.print "not reached" }
+  }
+  location = /ok-again {
+    access_by_lua_block { require("spec.nginx.app").cache:fetch("k", 60, function() ngx.exit(ngx.OK) end) }
+    content_by_lua_block { ngx.print(tostring(require("spec.nginx.app").fetch_or_error("k"))) }
+  }
   location = /killed-thread { content_by_lua_block {
     local app = require "spec.nginx.app"
     local thread = ngx.thread.spawn(function()
@@ -78,12 +96,12 @@ local FETCH = [[
   return cache:fetch("k", 60, load)
 ]]
 
-local function start(redis, options)
+local function start(redis, options, workers)
   options = options or {}
   options.lock_ttl = options.lock_ttl or LEASE
   options.wait_timeout = options.wait_timeout or PATIENCE
   options.redis = redis and redis.url
-  local opts = { http = "lua_check_client_abort on;", server = SERVER, options = options }
+  local opts = { http = "lua_check_client_abort on;", server = SERVER, options = options, workers = workers }
   if not redis then
     return { node.start(opts) }
   end
@@ -124,10 +142,10 @@ end
 local function describe_both(name, fn)
   describe(name, function()
     describe("without Redis", function()
-      fn(function(options) return start(nil, options) end)
+      fn(function(...) return start(nil, ...) end)
     end)
     describe("with Redis and another node", function()
-      fn(function(options) return start(helper.redis(), options) end)
+      fn(function(...) return start(helper.redis(), ...) end)
     end)
   end)
 end
@@ -155,6 +173,47 @@ describe_both("a loader that is cut off", function(nodes_with)
     local since = helper.now()
     leader:close()
     assert.equal(1, assert_answered(nodes, batches, since))
+  end)
+end)
+
+-- nginx gives its coroutines to one request after another.
+describe_both("a loader that is cut off is not taken for one under way", function(nodes_with)
+  local function assert_value_of(n, uri)
+    local since = helper.now()
+    local response = n.nginx:get(uri)
+    assert.same({ 200, "value of k" }, { response.status, response.body })
+    assert.is_true(helper.now() - since < PROMPT)
+    n:run [[return cache:delete "k"]]
+  end
+
+  it("by a later part of its request", function()
+    local n = nodes_with()[1]
+    for _, uri in ipairs { "/exec-again", "/exec-many-again", "/error-again", "/ok-again" } do
+      assert_value_of(n, uri)
+    end
+    assert.equal(0, n:stats().fills_running)
+    n:assert_clean_log()
+  end)
+
+  it("by a request that comes after it", function()
+    local n = nodes_with({}, 1)[1]
+    local worker = n:worker(0)
+    for i = 1, 10 do
+      local doomed = n:start(1, [[
+        count "doomed"
+        return cache:fetch("k", 60, function() ngx.sleep(60) end)
+      ]])
+      n:wait_count("doomed", i)
+      doomed:close()
+      local many = i % 2 == 0
+      local value, err = worker:run(many and [[
+        local values, errs = cache:fetch_many({ "k" }, 60, function() return { k = load "k" } end)
+        return values.k, errs.k
+      ]] or [[return cache:fetch("k", 60, load)]])
+      assert.same({ "value of k" }, { value, err })
+      n:run [[return cache:delete "k"]]
+    end
+    n:assert_clean_log()
   end)
 end)
 
@@ -208,6 +267,32 @@ describe_both("a loader that never returns", function(nodes_with)
       helper.wait_until(function() return n:stats().fills_running == 0 end, { timeout = 2 })
       n:assert_clean_log()
     end
+  end)
+
+  it("is taken over by who comes after wait_timeout, though its request lives on", function()
+    local n = nodes_with({ wait_timeout = 0.5, lock_ttl = 0.3 })[1]
+    local worker = n:worker(0)
+    worker:run [[
+      ngx.timer.at(0, function()
+        local function hang() ngx.sleep(60) end
+        local one = ngx.thread.spawn(function() cache:fetch("k", 60, hang) end)
+        local two = ngx.thread.spawn(function() cache:fetch_many({ "j" }, 60, hang) end)
+        ngx.sleep(0)
+        ngx.thread.kill(one)
+        ngx.thread.kill(two)
+        ngx.sleep(60)
+      end)
+      ngx.sleep(0.01)
+    ]]
+    -- it waits for as long, and began later
+    assert.equal("value of k", (worker:run [[return cache:fetch("k", 60, load)]]))
+    for _, key in ipairs { "k", "j" } do
+      local value, _, source = worker:run([[return cache:fetch(..., 60, load)]], key)
+      assert.same({ "value of " .. key, "fn" }, { value, source })
+      value, _, source = worker:run([[return cache:fetch(..., 60, load)]], key)
+      assert.same({ "value of " .. key, "l0" }, { value, source })
+    end
+    n:assert_clean_log()
   end)
 
   it("is an error after wait_timeout for who asked for that", function()

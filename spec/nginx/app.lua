@@ -75,7 +75,14 @@ function _M.load(key)
   return "value of " .. key
 end
 
---- The same, but only once the gate "loader" is open.
+--- What a fetch returns: the value, or its error.
+---@param key string
+function _M.fetch_or_error(key)
+  local value, err = _M.cache:fetch(key, 60, _M.load)
+  return value or err
+end
+
+--- The same as load, but only once the gate "loader" is open.
 ---@param key string
 function _M.load_at_gate(key)
   counts:set("loader", ngx.worker.pid())

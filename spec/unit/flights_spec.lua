@@ -9,7 +9,7 @@ local function new_call()
   function engine.free(self, op) self.freed[#self.freed + 1] = op end
   function engine.share() end
   local cache = { flights = {}, engine = engine }
-  return { key = "k", tags = "", engine = engine }, cache
+  return { key = "k", tags = "", engine = engine, wait_ms = 1000 }, cache
 end
 
 local function new_waiter()
