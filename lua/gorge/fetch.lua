@@ -68,7 +68,7 @@ local spare_calls = spare.list()
 ---Waits for the result of another coroutine of this worker.
 ---@return string state "value" (with value, err, source), "again", "timeout" or "stuck"
 local function follow(self, call, flight)
-  local follower = flights.take_part(call, flight, self.host.waiter())
+  local follower = flights.take_part(call, flight, call.engine.host.waiter())
   local begun_ms = C.gorge_now_ms()
   while not follower.state do
     local now_ms = C.gorge_now_ms()
@@ -270,7 +270,7 @@ local function once(self, call)
   if flight and flights.is_own(flight) then
     return false, nil, own_fill(call.key)
   elseif flight and flights.can_share(self, call, flight) then
-    local ready, why = self.host.can_wait(engine)
+    local ready, why = engine.host.can_wait(engine)
     if not ready then
       return false, nil, "would block: " .. why
     end

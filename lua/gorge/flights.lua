@@ -124,12 +124,14 @@ function _M.can_share(cache, call, flight)
   local begun = flight.op ~= 0
   if begun and (C.gorge_now_ms() >= flight.until_ms or not flight.engine:joinable(flight.op)) then
     return false
+  elseif call.engine ~= cache.engine then
+    return begun -- who blocks would wait for it in any case, and in vain
   end
-  return flight.tags == call.tags and call.engine == cache.engine
+  return flight.tags == call.tags
 end
 
 ---Takes part in another coroutine's fill: its end is written into what is returned (state, value, err, source), and who waits is signalled. Where a wait
----blocks, the leader, which has yielded to somebody else's scheduler, could never go on: "stuck" is the state then, at once.
+---blocks, the leader, which has yielded to somebody else's scheduler, or to nginx, could never go on: "stuck" is the state then, at once.
 ---@param call gorge.Call
 ---@param flight gorge.Flight
 ---@param waiter gorge.Waiter

@@ -121,7 +121,7 @@ function Many:begin(key, items, loads)
     self.errs[key] = fetch.own_fill(key)
     return
   elseif flight and flights.can_share(cache, call, flight) then
-    local ready, why = cache.host.can_wait(engine)
+    local ready, why = engine.host.can_wait(engine)
     if not ready then
       self.errs[key] = "would block: " .. why
       return

@@ -65,6 +65,40 @@ describe("without Redis", function()
     n:assert_clean_log()
   end)
 
+  it("what this worker fills is not waited for by who blocks it", function()
+    local alone = node.start { options = {}, server = SERVER, workers = 1 }
+    local filling = alone:start(1, [[
+      local values = cache:fetch_many({ "many" }, 60, function() return { many = load_at_gate "many" } end)
+      return values.many
+    ]])
+    local slow = alone:start(1, [[return cache:fetch("slow", 60, load_at_gate)]])
+    alone:wait_count("at loader", 2)
+    local since = helper.now()
+    local results = probe(alone, [[
+      local phase = ...
+      if phase ~= "set" and phase ~= "log" then
+        return {}
+      end
+      local value, err, source = cache:fetch("slow", 60, load, nil, { blocking = true })
+      local _, refused = cache:fetch("slow", 60, load, nil, { blocking = true, on_lock_timeout = "error" })
+      local _, errs = cache:fetch_many({ "many" }, 60, load, nil, { blocking = true, on_lock_timeout = "error" })
+      local other_tags = cache:fetch("slow", 60, load, "tag", { blocking = true })
+      return { value = value, err = err, source = source, refused = refused, many = errs.many, other_tags = other_tags }
+    ]])
+    assert.is_true(helper.now() - since < 10) -- wait_timeout is 30
+    local stuck = 'gorge: key "%s": another coroutine of this program is loading it, and cannot go on while this one waits'
+    for _, phase in ipairs { "set", "log" } do
+      assert.same({
+        value = "value of slow", source = "fn", refused = stuck:format "slow", many = stuck:format "many", other_tags = "value of slow",
+      }, results[phase])
+    end
+    alone:run [[open "loader"]]
+    assert.equal("value of slow", slow:results(5)[1][1])
+    assert.equal("value of many", filling:results(5)[1][1])
+    assert.equal(0, alone:stats().fills_running)
+    alone:assert_clean_log()
+  end)
+
   it("what another worker fills is not waited for where the phase cannot yield", function()
     local filling = n:start(1, [[return cache:fetch("slow", 60, load_at_gate)]])
     n:wait_count "at loader"
