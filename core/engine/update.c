@@ -195,8 +195,9 @@ void gorge_update_look(struct gorge_op *op, uint64_t now_ms) {
     return;
   }
   gorge_op_unlist(op);
-  int status = gorge_remote_allowed(op, now_ms) ? gorge_remote_send(op, GORGE_L2_UPDATE, now_ms) : GORGE_ERR_DOWN;
-  if (status != GORGE_OK) {
+  /* A process that stood still may find its time over: what Redis remembers of the attempt ends some time after that. */
+  bool may_ask = now_ms < op->deadline_ms && gorge_remote_allowed(op, now_ms);
+  if (!may_ask || gorge_remote_send(op, GORGE_L2_UPDATE, now_ms) != GORGE_OK) {
     ask_later(op, GORGE_ERR_TIMEOUT, NULL, now_ms);
   }
 }

@@ -296,6 +296,57 @@ static void lost_while_the_lease_is_given_back_is_made_good(void **state) {
   expect_given_back();
 }
 
+/* An update of "k", which Redis does not have, up to the script that stores it. */
+static uint64_t bring_update(void) {
+  uint64_t op;
+  struct gorge_store store = engine_store(NULL, "counted");
+  assert_int_equal(gorge_update_start(c, "k", 1, NULL, 0, &op), GORGE_PENDING);
+  peer_expect(&peer, "GET");
+  say_nil();
+  assert_int_equal(engine_status(c, op).status, GORGE_MISS);
+  assert_int_equal(gorge_update_store(c, op, &store, NULL), GORGE_PENDING);
+  peer_expect_script(&peer, GORGE_SCRIPT_UPDATE);
+  return op;
+}
+
+static void connect_again(void) {
+  char host[64];
+  uint32_t port;
+  assert_true(WAIT_UNTIL(gorge_io_connect(c, 0, host, sizeof host, &port) == GORGE_OK));
+  peer_connect(&peer, c);
+}
+
+static void lost_while_updating_asks_again_under_the_same_name(void **state) {
+  (void)state;
+  uint64_t ops[4], op = bring_update();
+  uint64_t token = gorge_op_find(c, op)->l2_token;
+  lose();
+  connect_again();
+  assert_true(WAIT_UNTIL((gorge_poll(c, ops, 4), !peer_idle(&peer))));
+  peer_expect_script(&peer, GORGE_SCRIPT_UPDATE);
+  assert_int_equal(gorge_op_find(c, op)->l2_token, token);
+  assert_int_equal(peer_say_number(&peer, peer_version(1)), GORGE_OK);
+  assert_int_equal(engine_status(c, op).status, GORGE_STORED);
+  gorge_op_free(c, op);
+}
+
+/*
+ * The process stood still for longer than Redis remembers what it carried out: asked again it would refuse what it has done, or, the value
+ * deleted meanwhile, do it once more.
+ */
+static void lost_while_updating_does_not_ask_what_redis_has_forgotten(void **state) {
+  (void)state;
+  uint64_t ops[4], op = bring_update();
+  lose();
+  connect_again();
+  gorge_op_find(c, op)->deadline_ms -= 60000; /* as if a minute had passed */
+  assert_true(WAIT_UNTIL((gorge_poll(c, ops, 4), !peer_idle(&peer) || engine_status(c, op).status != GORGE_PENDING)));
+  assert_true(peer_idle(&peer));
+  assert_int_equal(engine_status(c, op).status, GORGE_ERR_TIMEOUT);
+  assert_int_equal(gorge_update_unknown(c, op), 1);
+  gorge_op_free(c, op);
+}
+
 static void a_lease_that_nobody_can_give_back_is_given_up_when_it_has_ended(void **state) {
   (void)state;
   uint64_t ops[4], op = bring(GORGE_OP_RUN);
@@ -367,6 +418,8 @@ int main(void) {
       TEST(lost_while_the_value_is_stored_keeps_it_here),
       TEST(lost_while_writing_is_told_and_holds_on_this_host),
       TEST(lost_while_the_lease_is_given_back_is_made_good),
+      TEST(lost_while_updating_asks_again_under_the_same_name),
+      TEST(lost_while_updating_does_not_ask_what_redis_has_forgotten),
       TEST(a_lease_that_nobody_can_give_back_is_given_up_when_it_has_ended),
       TEST(a_lease_whose_answer_takes_too_long_is_given_back_behind_it),
       TEST(a_fill_that_redis_cannot_store_gives_its_lease_back),
