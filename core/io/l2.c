@@ -206,6 +206,14 @@ int gorge_l2_begin(struct gorge_l2_request *rq, uint64_t now_ms) {
   return gorge_l2_submit_script(rq, now_ms);
 }
 
+void gorge_l2_set_deadline(struct gorge_l2_request *rq, uint64_t now_ms) {
+  const struct gorge_l2 *l2 = rq->l2;
+  rq->command[0].deadline_ms = rq->deadline_ms;
+  if (l2->map.follows && rq->deadline_ms == 0) { /* one for all that it goes through */
+    rq->command[0].deadline_ms = now_ms + (l2->config.timeout_ms > 0 ? l2->config.timeout_ms : TIMEOUT_DEFAULT_MS);
+  }
+}
+
 int gorge_l2_send_to(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint32_t partition, bool silent,
                      uint64_t now_ms) {
   memset(rq->command, 0, sizeof rq->command);
@@ -213,15 +221,12 @@ int gorge_l2_send_to(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint32_t 
   rq->l2 = l2;
   rq->command[0].done = on_first;
   rq->command[1].done = on_second;
-  rq->command[0].deadline_ms = rq->deadline_ms;
   rq->state.rejected = rq->rejected_version;
   rq->state.cursor = rq->since;
   rq->state.partition = partition;
   rq->state.silent = silent;
   rq->command[GORGE_L2_ASKING].done = on_asking;
-  if (l2->map.follows && rq->deadline_ms == 0) { /* one for all that it goes through */
-    rq->command[0].deadline_ms = now_ms + (l2->config.timeout_ms > 0 ? l2->config.timeout_ms : TIMEOUT_DEFAULT_MS);
-  }
+  gorge_l2_set_deadline(rq, now_ms);
   int status = gorge_l2_route_begin(rq, now_ms);
   if (status != GORGE_OK) {
     rq->l2 = NULL;

@@ -13,6 +13,8 @@ enum {
   CLOCK_RETRY_MS = 1000,
   CLOCK_RTT_SLACK_MS = 2
 };
+/* A version is at least the server's clock in microseconds. */
+static const uint64_t SECONDS_MAX = GORGE_VERSION_MAX / 1000000;
 
 /* ---- the server's clock ---- */
 
@@ -38,7 +40,8 @@ static void on_time(struct gorge_command *cmd, int status, const struct redisRep
   node->time_due = false;
   node->clock_next_ms = now_ms + CLOCK_RETRY_MS;
   if (status == GORGE_OK && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-      gorge_l2_number_of(reply->element[0], &seconds) && gorge_l2_number_of(reply->element[1], &us) && us < 1000000) {
+      gorge_l2_number_of(reply->element[0], &seconds) && seconds <= SECONDS_MAX &&
+      gorge_l2_number_of(reply->element[1], &us) && us < 1000000) {
     learn_clock(node, seconds * 1000 + (us + 999) / 1000, now_ms); /* rounded up: ttls end early, not late */
   }
 }

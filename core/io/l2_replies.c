@@ -177,7 +177,13 @@ static void on_journal(struct gorge_l2_request *rq, const struct redisReply *rep
     gorge_l2_finish_status(rq, GORGE_OK, cursor, NULL, now_ms);
     return;
   }
-  rq->state.cursor = cursor; /* there may be more */
+  if (cursor <= rq->state.cursor) { /* a page of one version: it would be read for ever */
+    gorge_l2_finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
+    return;
+  }
+  /* There may be more. Each page has its own time, or what is far away would never be read to its end. */
+  rq->state.cursor = cursor;
+  gorge_l2_set_deadline(rq, now_ms);
   gorge_l2_proceed(rq, gorge_l2_submit_script(rq, now_ms), now_ms);
 }
 

@@ -213,6 +213,8 @@ bool gorge_l2_epoch_confirmed(const struct gorge_l2_request *rq, const struct re
 /* gorge_l2_send of a request that was checked, to one partition, whatever its verb. */
 int gorge_l2_send_to(struct gorge_l2 *l2, struct gorge_l2_request *rq, uint32_t partition, bool silent,
                      uint64_t now_ms);
+/* Until when the request waits for what is asked from now on, however many commands that takes. */
+void gorge_l2_set_deadline(struct gorge_l2_request *rq, uint64_t now_ms);
 /* Sends the first command of a request, or the epoch script when the names are not known. */
 int gorge_l2_begin(struct gorge_l2_request *rq, uint64_t now_ms);
 

@@ -723,6 +723,57 @@ static void test_a_long_journal_comes_in_pages(void **state) {
   server_stop(&s);
 }
 
+/* A page as long as there are, of versions from `from` on, each `step` above the one before. */
+static void add_page(struct server *s, uint64_t from, uint64_t step) {
+  wire_addf(&s->out, "*501\r\n:1\r\n");
+  for (uint64_t i = 0; i < 500; i++) {
+    add_entry(&s->out, from + i * step, "k");
+  }
+}
+
+static void ask_long_journal(struct server *s, struct asked *a, int *entries) {
+  server_start(s, true, true);
+  ask(a, GORGE_L2_JOURNAL);
+  a->rq.since = 1000;
+  a->rq.ctx = entries;
+  a->rq.message = count_entry;
+  send_ok(s, a);
+}
+
+/* However long the journal, and however far away Redis: else a host that is far behind would never catch up. */
+static void test_each_page_of_a_journal_has_its_own_time(void **state) {
+  (void)state;
+  struct server s;
+  struct asked a;
+  int entries = 0;
+  uint64_t now_ms = T0 + 100;
+  ask_long_journal(&s, &a, &entries);
+  for (uint64_t page = 0; page < 4; page++) {
+    now_ms += 400; /* of 500 */
+    assert_false(gorge_conn_tick(s.conn, now_ms));
+    assert_int_equal(a.calls, 0);
+    add_page(&s, 1000 + page * 499, 1);
+    assert_int_equal(server_answer(&s, now_ms), GORGE_OK);
+    server_hear(&s);
+    expect_text(&s, "EVALSHA");
+  }
+  (void)gorge_conn_tick(s.conn, now_ms + 500); /* one that does not come is not waited for longer than that */
+  assert_int_equal(a.calls, 1);
+  assert_int_equal(a.result.status, GORGE_ERR_TIMEOUT);
+  server_stop(&s);
+}
+
+static void test_a_page_that_does_not_end_is_not_read_again(void **state) {
+  (void)state;
+  struct server s;
+  struct asked a;
+  int entries = 0;
+  ask_long_journal(&s, &a, &entries);
+  add_page(&s, 1000, 0);
+  answered(&s, &a, GORGE_ERR_PROTOCOL);
+  server_stop(&s);
+}
+
 static void test_journals_of_the_wrong_shape(void **state) {
   (void)state;
   static const char *const shapes[] = {
@@ -1291,6 +1342,7 @@ static void test_odd_answers_to_time(void **state) {
                                     ":5\r\n",
                                     "$-1\r\n",
                                     "*2\r\n$20\r\n99999999999999999999\r\n$1\r\n0\r\n",
+                                    "*2\r\n$16\r\n9223372036854776\r\n$1\r\n0\r\n",
                                     "*2\r\n$0\r\n\r\n$1\r\n0\r\n",
                                     "*2\r\n$1\r\n1\r\n$7\r\n1000000\r\n",
                                     "*2\r\n:1\r\n:1\r\n"};
@@ -1401,6 +1453,8 @@ int main(void) {
       cmocka_unit_test(test_fill_with_tags_that_were_not_known_before),
       cmocka_unit_test(test_journal),
       cmocka_unit_test(test_a_long_journal_comes_in_pages),
+      cmocka_unit_test(test_each_page_of_a_journal_has_its_own_time),
+      cmocka_unit_test(test_a_page_that_does_not_end_is_not_read_again),
       cmocka_unit_test(test_journals_of_the_wrong_shape),
       cmocka_unit_test(test_numbers_of_the_other_scripts),
       cmocka_unit_test(test_noscript_is_answered_by_eval),
