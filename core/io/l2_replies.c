@@ -19,9 +19,12 @@ static bool integer_at(const struct redisReply *reply, size_t i, int64_t *value)
   return true;
 }
 
+/* Whether it is one that scripts give, or 0: none. What had a higher one could never be followed by anything newer. */
+static bool is_version(int64_t number) { return number >= 0 && number <= (int64_t)GORGE_VERSION_MAX; }
+
 static void on_lease_hit(struct gorge_l2_request *rq, const struct redisReply *reply, uint64_t now_ms) {
   int64_t version, left;
-  if (!integer_at(reply, 1, &version) || !integer_at(reply, 2, &left) || version <= 0 ||
+  if (!integer_at(reply, 1, &version) || !integer_at(reply, 2, &left) || version == 0 || !is_version(version) ||
       reply->elements != 4 + (size_t)rq->ntags || reply->element[3]->type != REDIS_REPLY_STRING) {
     gorge_l2_finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
     return;
@@ -59,7 +62,7 @@ static void on_lease(struct gorge_l2_request *rq, const struct redisReply *reply
     result.status = GORGE_BUSY;
     result.remaining_ms = (uint64_t)left;
   } else if (code == GORGE_LEASE_GRANTED && reply->elements == 2 + (size_t)rq->ntags &&
-             integer_at(reply, 1, &version) && version >= 0) {
+             integer_at(reply, 1, &version) && is_version(version)) {
     result.status = GORGE_LEASE;
     result.version = (uint64_t)version;
     result.ntags = rq->ntags;
@@ -84,7 +87,7 @@ static void on_number(struct gorge_l2_request *rq, const struct redisReply *repl
     gorge_l2_finish_status(rq, GORGE_OK, (uint64_t)reply->integer, NULL, now_ms);
     return;
   }
-  if (reply->type != REDIS_REPLY_INTEGER || reply->integer < 0 || (reply->integer == 0 && !may_refuse)) {
+  if (reply->type != REDIS_REPLY_INTEGER || !is_version(reply->integer) || (reply->integer == 0 && !may_refuse)) {
     gorge_l2_finish_status(rq, GORGE_ERR_PROTOCOL, 0, NULL, now_ms);
   } else if (reply->integer == 0) {
     gorge_l2_finish_status(rq, GORGE_REFUSED, 0, NULL, now_ms);

@@ -804,6 +804,7 @@ static void test_journals_of_the_wrong_shape(void **state) {
   server_stop(&s);
 }
 
+/* A version above all that scripts give is none: no message could take the value away again. */
 static void test_numbers_of_the_other_scripts(void **state) {
   (void)state;
   static const struct {
@@ -823,6 +824,9 @@ static void test_numbers_of_the_other_scripts(void **state) {
       {GORGE_L2_RENEW, GORGE_SCRIPT_RENEW, ":1", GORGE_OK, 0},
       {GORGE_L2_RENEW, GORGE_SCRIPT_RENEW, ":0", GORGE_REFUSED, 0},
       {GORGE_L2_FILL, GORGE_SCRIPT_FILL, ":-1", GORGE_ERR_PROTOCOL, 0},
+      {GORGE_L2_FILL, GORGE_SCRIPT_FILL, ":9007199254740991", GORGE_STORED, GORGE_VERSION_MAX},
+      {GORGE_L2_FILL, GORGE_SCRIPT_FILL, ":9007199254740992", GORGE_ERR_PROTOCOL, 0},
+      {GORGE_L2_DELETE, GORGE_SCRIPT_DELETE, ":9223372036854775807", GORGE_ERR_PROTOCOL, 0},
   };
   struct server s;
   server_start(&s, true, true);
@@ -974,6 +978,7 @@ static void test_answers_of_the_wrong_shape(void **state) {
                                        "*2\r\n:3\r\n$1\r\n5\r\n",
                                        "*3\r\n:4\r\n$8\r\naaaaaaaa\r\n$3\r\nbbb\r\n",
                                        "*3\r\n:4\r\n:1\r\n:2\r\n",
+                                       "*4\r\n:4\r\n:9007199254740992\r\n$8\r\naaaaaaaa\r\n$8\r\nbbbbbbbb\r\n",
                                        "*4\r\n:2\r\n:1\r\n:1\r\n$-1\r\n",
                                        "*6\r\n:2\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n",
                                        "*6\r\n:2\r\n:-1\r\n:1\r\n$1\r\nx\r\n$-1\r\n$-1\r\n",
