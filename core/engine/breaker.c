@@ -70,6 +70,8 @@ static uint32_t node_of(const struct gorge_op *op) {
   return op->key.len > 0 ? gorge_l2_node_of(op->cache->l2, op->key.ptr, op->key.len) : EVERYBODY;
 }
 
+void gorge_remote_aim(struct gorge_op *op) { op->node = gorge_is_cluster(op->cache) ? node_of(op) : 0; }
+
 bool gorge_remote_allowed(struct gorge_op *op, uint64_t now_ms) {
   gorge_cache *c = op->cache;
   if (!gorge_remote_reachable(c)) {
@@ -78,7 +80,7 @@ bool gorge_remote_allowed(struct gorge_op *op, uint64_t now_ms) {
   if (!gorge_is_cluster(c)) {
     return gorge_breaker_allow(c->breaker, &c->breaker_config, now_ms);
   }
-  op->node = node_of(op);
+  gorge_remote_aim(op);
   return op->node == EVERYBODY ? any_allowed(c, now_ms) : node_allowed(c, op->node, now_ms);
 }
 
@@ -86,7 +88,7 @@ bool gorge_remote_refused(struct gorge_op *op, uint64_t now_ms) {
   gorge_cache *c = op->cache;
   const struct gorge_breaker_words *w = c->breaker;
   if (gorge_is_cluster(c)) {
-    op->node = node_of(op);
+    gorge_remote_aim(op);
     w = op->node == NOBODY ? w : gorge_remote_breaker(c, op->node);
   }
   return w != NULL && gorge_breaker_refuses(w, &c->breaker_config, now_ms);

@@ -120,6 +120,7 @@ int gorge_remote_send(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now
   rq->confirm_epoch = verb == GORGE_L2_LOOKUP && !is_fresh(c, now_ms);
   rq->done = done;
   rq->ctx = op;
+  gorge_remote_aim(op); /* the key may have moved since the op was sent before */
   op->requested_us = gorge_clock_us();
   int status = gorge_l2_send(c->l2, rq, now_ms);
   if (status != GORGE_OK) {

@@ -41,6 +41,8 @@ bool gorge_remote_reachable(const gorge_cache *c);
 bool gorge_remote_room(const struct gorge_op *op);
 /* Whether there is a connection to whom the op concerns. */
 bool gorge_remote_ready(const struct gorge_op *op);
+/* Notes to which node of a cluster the op is sent: what becomes of it says something of that one. */
+void gorge_remote_aim(struct gorge_op *op);
 /* Whether Redis may be asked now what the op asks (reachable, breaker). To be called before gorge_remote_send, where that begins something. */
 bool gorge_remote_allowed(struct gorge_op *op, uint64_t now_ms);
 /* Whether a breaker refuses the op, which has a key; unlike gorge_remote_allowed it makes nobody the one that tries. */

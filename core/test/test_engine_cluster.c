@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "engine/remote.h"
 #include "proto/names.h"
 #include "proto/slot.h"
 #include "test/cluster_support.h"
@@ -180,6 +181,32 @@ static void a_lost_node_opens_its_own_breaker_alone(void **state) {
   assert_true(TURN_UNTIL(engine_follows(a) && engine_follows(b)));
 }
 
+/* A lease that is given back later than its fetch has ended says something of the node that has it, and of no other one. */
+static void a_lease_given_back_late_speaks_of_its_own_node(void **state) {
+  (void)state;
+  int i = 0, status;
+  engine_get_or_fill(a, key_of(0), "v", &status); /* the map is known */
+  while (gorge_l2_node_of(a->l2, key_of(i), (uint32_t)strlen(key_of(i))) == 0) {
+    i++;
+  }
+  const char *key = key_of(i);
+  struct gorge_conn *conn = gorge_l2_node_conn(a->l2, gorge_l2_node_of(a->l2, key, (uint32_t)strlen(key)));
+  assert_int_equal(engine_delete_whole(a, key), GORGE_OK);
+  uint64_t op;
+  assert_int_equal(engine_fetch(a, key, NULL, &op), GORGE_PENDING);
+  assert_int_equal(engine_await(a, op).status, GORGE_LEASE);
+  struct gorge_op other = {.cache = a, .node = 0};
+  gorge_remote_tell(&other, GORGE_ERR_TIMEOUT, false, 0, gorge_clock_ms());
+  gorge_conn_fail(conn, "lost");
+  assert_true(TURN_UNTIL(gorge_conn_state(conn) == GORGE_CONN_DOWN));
+  assert_int_equal(gorge_fetch_skip(a, op), GORGE_OK);
+  gorge_op_free(a, op);
+  assert_int_equal(a->lost_count, 1);
+  assert_true(TURN_UNTIL(a->lost_count == 0));
+  /* That of the other one has not heard of a success. */
+  assert_false(gorge_breaker_untouched(gorge_remote_breaker(a, 0)));
+}
+
 /* While its breaker is open nobody asks the node: that its partition has gone elsewhere must be heard all the same. */
 static void a_partition_of_a_lost_node_is_found_elsewhere(void **state) {
   (void)state;
@@ -259,6 +286,7 @@ int main(void) {
       TEST(what_one_host_fills_the_other_finds_wherever_it_is),
       TEST(writes_are_heard_by_the_other_host),
       TEST(a_lost_node_opens_its_own_breaker_alone),
+      TEST(a_lease_given_back_late_speaks_of_its_own_node),
       TEST(a_partition_of_a_lost_node_is_found_elsewhere),
       TEST(the_subscriber_goes_to_another_node),
       cmocka_unit_test(seeds_that_will_not_do),
