@@ -210,6 +210,22 @@ function _M.parse_table(opts, prefix, rules)
   return out
 end
 
+---Whether an array goes on behind its end as `#` gives it: what stands there would be passed over in silence. { a, nil, b } may have the length 1.
+---@param list table
+---@return boolean
+function _M.has_gap(list)
+  local length = #list
+  if length == 0 or next(list, length) == nil then
+    return false
+  end
+  for key in next, list do
+    if type(key) == "number" and key > length then
+      return true
+    end
+  end
+  return false
+end
+
 ---@param list string[]
 ---@return table<string, true>
 function _M.set(list)

@@ -5,6 +5,7 @@
 local C = require "gorge.ffi.lib"
 local table_new = require "table.new"
 local check = require "gorge.arguments"
+local has_gap = require("gorge.check").has_gap
 local fetch = require "gorge.fetch"
 local look = require "gorge.look"
 local l0 = require "gorge.ffi.l0"
@@ -120,6 +121,8 @@ local function check_keys(keys, level)
     error("gorge: keys must be an array of strings, got " .. text.describe(keys), level)
   elseif #keys == 0 and next(keys) ~= nil then
     error("gorge: keys must be an array of strings, got a table with other keys", level)
+  elseif has_gap(keys) then
+    error("gorge: keys must be an array without gaps, got nil in between", level)
   elseif #keys > MAX_KEYS then
     return "gorge: fetch_many takes at most " .. MAX_KEYS .. " keys, got " .. #keys
   end

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Tags as users write them, and packed as the core takes them: each one length byte and its bytes.
 
+local check = require "gorge.check"
+
 local char = string.char
 local concat = table.concat
 local type = type
@@ -44,6 +46,8 @@ function _M.pack(tags)
   end
   if n == 0 and next(tags) ~= nil then
     return nil, "tags must be a string or an array of strings, got a table with other keys"
+  elseif check.has_gap(tags) then
+    return nil, "tags must be an array without gaps, got nil in between"
   elseif n > MAX_TAGS then
     return nil, "at most " .. MAX_TAGS .. " tags a value, got " .. n
   end

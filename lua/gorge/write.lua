@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 local check = require "gorge.arguments"
+local has_gap = require("gorge.check").has_gap
 local life = require "gorge.life"
 local text = require "gorge.text"
 local trouble = require "gorge.trouble"
@@ -141,6 +142,8 @@ function _M.invalidate_tags(self, first, ...)
   end
   if #list == 0 then
     error("gorge: invalidate_tags needs at least one tag", 2)
+  elseif has_gap(list) then
+    error("gorge: invalidate_tags takes tags without gaps, got nil in between", 2)
   end
   local engine, err = ready(self)
   if not engine then

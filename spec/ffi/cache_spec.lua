@@ -200,6 +200,8 @@ describe("fetch", function()
     raises("option 'stale_ttl' must be", function() cache:fetch("k", 60, print, nil, { stale_ttl = 0 }) end)
     raises("ttl must be", function() cache:set("k", 1, "x") end)
     raises("key must be a string", function() cache:delete() end)
+    raises("tags must be an array without gaps", function() cache:fetch("k", 60, print, { "a", nil, "c" }) end)
+    raises("invalidate_tags takes tags without gaps", function() cache:invalidate_tags("a", nil, "c") end)
     raises("invalidate_tags needs", function() cache:invalidate_tags() end)
     raises("a tag must have 1 to 255 bytes", function() cache:invalidate_tags("") end)
     raises("key must be a string", function() cache:get({}) end)
@@ -214,6 +216,29 @@ describe("fetch", function()
       raises("methods are called with a colon, .*, got a table$", function() cache[name]({}, "k", 60, print) end)
       raises("methods are called with a colon, .*, got nil$", function() cache[name]() end)
     end
+  end)
+
+  it("passes over no tag that stands behind a nil", function()
+    local cache = new()
+    local late = { "a" }
+    late[3] = "c"
+    for _, tags in ipairs { { "a", nil, "c" }, late } do
+      assert.error_matches(function() cache:fetch("k", 60, print, tags) end, "gorge: .*tag")
+      assert.error_matches(function() cache:set("k", 1, 60, tags) end, "gorge: .*tag")
+      assert.error_matches(function() cache:update("k", 60, print, tags) end, "gorge: .*tag")
+      assert.error_matches(function() cache:invalidate_tags(tags) end, "gorge: .*tag")
+      assert.matches("tag", (select(2, cache:fetch("k", 60, function() return 1, nil, { tags = tags } end))))
+    end
+    assert.error_matches(function() cache:invalidate_tags("a", nil, "c") end, "gorge: .*tag")
+    assert.is_nil(cache:peek "k")
+    assert.is_true(cache:set("k", 1, 60, { n = 2, "a", "b" }))
+    assert.same({ "a", "b" }, cache:peek("k").tags)
+    local backwards = {}
+    for i = 16, 1, -1 do
+      backwards[i] = "t" .. i
+    end
+    assert.is_true(cache:set("k", 1, 60, backwards))
+    assert.equal(16, #cache:peek("k").tags)
   end)
 
   it("says what is wrong with a loader that returns all that another fetch does", function()

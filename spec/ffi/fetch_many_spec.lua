@@ -188,6 +188,11 @@ describe("fetch_many", function()
     assert.equal('gorge: keys must be an array of strings, got "k"', message("k", 60, not_run))
     assert.equal("gorge: keys must be an array of strings, got a table with other keys", message({ k = 1 }, 60, not_run))
     assert.equal("gorge: keys[2] must be a string, got 5", message({ "k", 5 }, 60, not_run))
+    local gap = { "j" }
+    gap[3] = "l"
+    for _, keys in ipairs { { "j", nil, "l" }, gap } do
+      assert.matches("^gorge: keys.*, got nil", message(keys, 60, not_run))
+    end
     assert.matches("^gorge: ttl must be", message({ "k" }, -1, not_run))
     assert.equal("gorge: fn must be a function, got nil", message({ "k" }, 60))
     assert.matches("^gorge: tags must be", message({ "k" }, 60, not_run, 5))
