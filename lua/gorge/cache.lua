@@ -315,7 +315,7 @@ local function new(parsed, host, engine, codec)
     l0 = values,
     refreshing = {}, -- by key: values that this worker is refreshing
     flights = {}, -- by key: fills that coroutines of this worker wait for together
-    report = report.new(parsed.logger or host.log, host.now),
+    report = report.new(parsed.logger, host),
   }, Cache)
   degraded.apply(self, parsed)
   return self

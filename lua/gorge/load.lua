@@ -203,13 +203,13 @@ end
 
 ---The store is over: its status is not PENDING, and what it told is in the engine's `read`.
 function _M.end_store(self, call, value, status, size)
-  if status == TOO_LARGE then
-    local message = "gorge: a value is too large for L1 and is not kept there"
-    report.write(self.report, "info", message, { key = call.key, bytes = size })
-  end
   local engine = call.engine
   if engine.entered and status ~= ERR_ARGUMENT then -- that is an operation which was given up: nothing was told of it
     l0.store(self.l0, call.key, value, engine.read)
+  end
+  if status == TOO_LARGE then -- told last: a logger may use the cache, and `read` with it
+    local message = "gorge: a value is too large for L1 and is not kept there"
+    report.write(self.report, "info", message, { key = call.key, bytes = size })
   end
 end
 

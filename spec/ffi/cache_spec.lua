@@ -186,6 +186,26 @@ describe("fetch", function()
     assert.equal("small", (cache:fetch("small", 60, returns "small")))
   end)
 
+  it("does what it does when the logger raises, or uses the cache itself", function()
+    local told, cache = {}
+    cache = new { l1_size = "2m", stale_if_error = 60, logger = function(_, message)
+      told[#told + 1] = message
+      if cache then
+        cache:get "other"
+      end
+      error "the logger is out of order"
+    end }
+    cache:set("other", "of another key")
+    cache:fetch("late", 0.001, returns "old")
+    helper.wait_until(function() return cache:peek("late").stale end)
+    assert.same({ "old", nil, "stale" }, { cache:fetch("late", 60, function() return nil, "down" end) })
+    local big = ("x"):rep(3 * 1024 * 1024)
+    assert.same({ big, nil, "fn" }, { cache:fetch("big", 60, returns(big)) })
+    assert.is_nil((cache:get "big"))
+    assert.equal(0, cache:stats().fills_running)
+    assert.equal(3, #told)
+  end)
+
   it("raises wrong argument types at the caller's line", function()
     local cache = new()
     local function raises(pattern, fn)

@@ -199,6 +199,23 @@ describe("stale_while_revalidate", function()
     assert.matches("a refresh failed: it took longer than refresh_timeout", n.nginx:log_lines({ warn = true })[1], 1, true)
   end)
 
+  it("goes on when the program's logger raises", function()
+    local n = node.start { options = {}, init = ([[
+      local app = require "spec.nginx.app"
+      app.cache = assert(app.gorge.new {
+        namespace = "loud", stale_while_revalidate = true, stale_ttl = %s, refresh_timeout = 0.2,
+        logger = function() return ngx.get_phase() == "timer" and ngx.var.uri end, -- which a timer has not
+      })
+    ]]):format(STALE_TTL) }
+    prepare(n, "k")
+    begin(n, "k")
+    helper.wait_until(function() return n:stats().refresh_errors == 1 end)
+    n:run [[open "refresh"]]
+    wait_for(n, "k", "new")
+    assert.matches("gorge: the logger raised: .*API disabled", n.nginx:error_log())
+    assert.matches("a refresh failed: it took longer than refresh_timeout", n.nginx:error_log(), 1, true)
+  end)
+
   it("takes stale_ttl from the cache, from a call, and from what fn returns", function()
     local n = node.start { options = options { stale_ttl = 10 } }
     n:run [[
