@@ -151,7 +151,7 @@ struct gorge_l2_look {
   uint64_t version;
   double ttl_ms;     /* that is left; 0: past its end */
   double kept_ms;    /* left until it is kept no longer */
-  double past_ms;    /* since its end; 0: it has not come */
+  double past_ms;    /* since its end, when the state is GORGE_LOOK_STALE (0: it is this moment); else 0 */
   double refresh_ms; /* so long before its end it is due; 0: never */
   double load_ms;    /* how long its loader took */
   double lease_ms;   /* left of the lease of a fill; 0: there is none */

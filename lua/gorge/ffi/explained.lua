@@ -9,7 +9,7 @@ local band = bit.band
 
 local NIL = tonumber(C.GORGE_KIND_NIL)
 local OF_VALUE, THERE, QUEUED = tonumber(C.GORGE_TAG_OF_VALUE), tonumber(C.GORGE_TAG_THERE), tonumber(C.GORGE_TAG_QUEUED)
-local NONE = tonumber(C.GORGE_LOOK_NONE)
+local NONE, STALE = tonumber(C.GORGE_LOOK_NONE), tonumber(C.GORGE_LOOK_STALE)
 local STATES = { [0] = "none", "good", "due", "stale", "expired", "tag changed", "damaged" }
 local FLIGHTS = { [0] = nil, "running", "lapsed", "given up", "overtaken" }
 local OPEN_MS = 2 ^ 53 -- more than any clock says
@@ -138,7 +138,7 @@ function _M.of_redis(engine, op)
   end
   if out.size and out.state ~= "damaged" then
     out.ttl = look.ttl_ms / 1000
-    out.past = look.past_ms > 0 and look.past_ms / 1000 or nil
+    out.past = look.state == STALE and look.past_ms / 1000 or nil
     out.stale_left = math.max(0, look.kept_ms - look.ttl_ms) / 1000
     out.negative = look.kind == NIL
     out.tags = names_of(tags)
