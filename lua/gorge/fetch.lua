@@ -31,7 +31,6 @@ local PENDING = tonumber(C.GORGE_PENDING)
 local LEASE = tonumber(C.GORGE_LEASE)
 local FAILED = tonumber(C.GORGE_FAILED)
 local MISS = tonumber(C.GORGE_MISS)
-local CUSTOM = tonumber(C.GORGE_KIND_CUSTOM)
 local TIMED_OUT = tonumber(C.GORGE_ERR_TIMEOUT)
 local CLOSED = tonumber(C.GORGE_ERR_CLOSED)
 local LOOKUP = tonumber(C.GORGE_FETCH_LOOKUP)
@@ -142,10 +141,7 @@ end
 ---@return boolean ok
 ---@return any value_or_why
 local function take_l2(self, engine)
-  local read = engine.read
-  if read.kind == CUSTOM then -- as in take
-    read = engine:copy_read()
-  end
+  local read = look.read_of(engine)
   return read, self.codec.decode(read.kind, engine:bytes(), true)
 end
 

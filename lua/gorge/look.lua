@@ -3,6 +3,7 @@
 
 local C = require "gorge.ffi.lib"
 local Engine = require "gorge.ffi.engine"
+local kinds = require "gorge.codec.kind"
 local l0 = require "gorge.ffi.l0"
 local options = require "gorge.options"
 local refresh = require "gorge.refresh"
@@ -18,7 +19,7 @@ local HIT = tonumber(C.GORGE_HIT)
 local DUE = tonumber(C.GORGE_DUE)
 local SPACE = tonumber(C.GORGE_SPACE)
 local MISS = tonumber(C.GORGE_MISS)
-local CUSTOM = tonumber(C.GORGE_KIND_CUSTOM)
+local CUSTOM, PACKED = kinds.CUSTOM, kinds.PACKED
 local CLOSED = tonumber(C.GORGE_ERR_CLOSED)
 
 local _M = {}
@@ -43,6 +44,17 @@ function _M.note_undecodable(self, key, layer, why)
   report.write(self.report, "warn", message, { key = key })
 end
 
+---What the last call told, for who decodes its value and needs it afterwards: a decoder of the user's may yield, and others use `read` then.
+---@param engine gorge.Engine
+---@return ffi.cdata* read
+function _M.read_of(engine)
+  local read = engine.read
+  if read.kind == CUSTOM or read.kind == PACKED then -- what is compressed may be of a serializer of the user's
+    return engine:copy_read()
+  end
+  return read
+end
+
 ---Decodes what the last look into L1 found, and keeps it in L0.
 ---@return integer status HIT or MISS
 ---@return any value
@@ -54,9 +66,7 @@ local function take(self, key, keep)
   if read.kind == codec.memory_kind then
     ok, value = codec.decode_memory(engine.buffer, read.len)
   else
-    if read.kind == CUSTOM then -- the user's decoder may yield, and others use `read` then
-      read = engine:copy_read()
-    end
+    read = _M.read_of(engine)
     ok, value = codec.decode(read.kind, engine:bytes())
   end
   if not ok then

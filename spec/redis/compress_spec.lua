@@ -50,6 +50,29 @@ describe("compress", function()
     end)
   end
 
+  it("lets a decoder of the program's yield, and other calls be made meanwhile", function()
+    local function decode(bytes)
+      gorge.sleep(0.001)
+      return bytes
+    end
+    gorge.run(function()
+      local a, b = pair("compress-yields", { serializer = { name = "own", encode = function(value) return value end, decode = decode }, compress = 64 })
+      for _, key in ipairs { "other", "got", "fetched" } do
+        assert.is_true(a:set(key, key:rep(100), 60))
+      end
+      for key, ask in pairs { got = function() return b:get "got" end, fetched = function() return b:fetch("fetched", 60, never) end } do
+        local other
+        gorge.spawn(function() other = b:get "other" end)
+        assert.same({ key:rep(100), nil, "l2" }, { ask() })
+        while not other do
+          gorge.sleep(0.001)
+        end
+        assert.is_true(b:set(key, "newer", 60))
+        assert.equal("newer", (ask()))
+      end
+    end)
+  end)
+
   it("damaged in Redis is a miss", function()
     local a, b = pair "compress-damaged"
     a:set("k", ("x"):rep(100000), 60)
