@@ -157,6 +157,28 @@ describe("fetch", function()
     assert.equal(shared, (cache:fetch("k", 60, returns(0))))
   end)
 
+  it("makes private copies of what a serializer of the program's can store", function()
+    local stored, Account = {}, {}
+    Account.__index, Account.__metatable = Account, "private"
+    function Account.owner(self) return self.name end
+    local cache = new { serializer = {
+      name = "own",
+      encode = function(value) stored[#stored + 1] = value return tostring(#stored) end,
+      decode = function(bytes) return stored[tonumber(bytes)] end,
+    } }
+    local account = setmetatable({ name = "Ada" }, Account)
+    account.me, account[account] = account, false
+    for i = 1, 2 do
+      local copy = cache:fetch("k", 60, returns(account), nil, { clone = true })
+      assert.equal("Ada", copy:owner(), i)
+      assert.is_false(rawequal(copy, account))
+      assert.is_true(rawequal(copy, copy.me))
+      assert.is_false(copy[copy])
+    end
+    cache:set("no", false)
+    assert.is_false((cache:get("no", { clone = true })))
+  end)
+
   it("obeys a ttl and no_store that fn returns", function()
     local cache = new()
     cache:fetch("ttl", 60, function() return 1, nil, 5 end)

@@ -1,10 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- A serializer of the user: two functions that may fail in any way, kept from doing harm.
 
-local clone = require "gorge.clone"
 local kind = require "gorge.codec.kind"
 local text = require "gorge.text"
 
+local getmetatable, setmetatable = debug.getmetatable, debug.setmetatable -- without regard to the field __metatable
+local next = next
 local pcall = pcall
 local type = type
 
@@ -19,6 +20,27 @@ local function reason(err)
     return text.printable(err, 200)
   end
   return err == nil and "no reason given" or text.describe(err)
+end
+
+---A private copy of what the user's functions have made: objects with metatables may be in it, and tables that lead to themselves. Only tables are copied.
+---@param copies table<table, table>
+local function copy(value, copies)
+  if type(value) ~= "table" then
+    return value
+  elseif copies[value] then
+    return copies[value]
+  end
+  local out = {}
+  copies[value] = out
+  for key, member in next, value do
+    out[copy(key, copies)] = copy(member, copies)
+  end
+  setmetatable(out, getmetatable(value))
+  return out
+end
+
+local function clone(value)
+  return type(value) == "table" and copy(value, {}) or value
 end
 
 ---@param serializer gorge.Serializer checked by `options.parse`
