@@ -280,6 +280,9 @@ function Cache:close()
   check.cache(self, 3)
   local host = self.host
   local engine = self.engine
+  if not engine then -- by a method that the program has kept
+    return true
+  end
   setmetatable(self, CLOSED)
   self.fetch, self.get = closed, closed
   degraded.remove(self)
@@ -290,6 +293,7 @@ function Cache:close()
     self.second:close()
   end
   self.engine, self.second = nil, nil
+  l0.close(self.l0)
   return true
 end
 

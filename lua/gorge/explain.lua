@@ -261,6 +261,9 @@ function _M.explain(self, key, opts)
   if problem then
     return nil, problem
   end
+  if not self.engine then
+    return nil, "closed"
+  end
   local redis = self.engine.has_redis
   local facts = { redis = redis, l2 = {}, stale_ms = stale_ms or self.options.stale_if_error_ms }
   local told = { key = key }

@@ -313,6 +313,9 @@ end
 ---The engine for a call: in a phase that cannot wait, `blocking` asks for one that waits without yielding.
 local function engine_for(self, blocking)
   local engine = self.engine
+  if not engine then
+    return nil, "closed"
+  end
   local ok, err = self.host.enter(engine)
   if not ok then
     return nil, "gorge: " .. err

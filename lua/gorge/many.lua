@@ -234,7 +234,7 @@ function _M.fetch_many(self, keys, ttl, fn, tags, opts)
       take_stale(many)
     end
   end
-  if #many.due > 0 then
+  if #many.due > 0 and self.engine then
     refresh_due(many, new_call(self, self.engine, ttl, fn, tags, opts))
   end
   if want_clone then

@@ -115,6 +115,9 @@ function _M.update(self, key, ttl, fn, tags)
     return nil, problem
   end
   local engine = self.engine
+  if not engine then
+    return nil, "closed"
+  end
   local ok, why = self.host.enter(engine)
   if not ok then
     return nil, "gorge: " .. why

@@ -56,6 +56,9 @@ end
 
 local function ready(self)
   local engine = self.engine
+  if not engine then
+    return nil, "closed"
+  end
   local ok, err = self.host.enter(engine)
   if not ok then
     return nil, "gorge: " .. err

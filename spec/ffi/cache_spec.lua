@@ -466,6 +466,46 @@ describe("close and stats", function()
     assert.is_true(cache:close())
   end)
 
+  it("a closed cache says so to who has kept its methods", function()
+    local cache = new()
+    local kept = {}
+    for _, name in ipairs {
+      "fetch", "fetch_many", "get", "peek", "explain", "set", "update", "touch", "delete", "invalidate_tags", "clear", "stats", "prometheus", "close",
+    } do
+      kept[name] = cache[name]
+    end
+    for _ = 1, 3 do
+      cache:fetch("k", 60, returns "v") -- L0 has it, and has noted its uses
+    end
+    assert.is_true(cache:close())
+    for _, key in ipairs { "k", "other" } do
+      assert.same({ nil, "closed" }, { kept.fetch(cache, key, 60, returns(1)) })
+      assert.same({ nil, "closed" }, { kept.fetch_many(cache, { key }, 60, returns {}) })
+      assert.same({ nil, "closed" }, { kept.update(cache, key, 60, returns(1)) })
+      for _, name in ipairs { "get", "explain", "set", "touch", "delete", "invalidate_tags", "clear", "stats", "prometheus" } do
+        assert.same({ nil, "closed" }, { kept[name](cache, key) }, name)
+      end
+      assert.is_nil(kept.peek(cache, key))
+      assert.is_true(kept.close(cache))
+    end
+  end)
+
+  it("a cache that is closed while it is used raises nothing", function()
+    local cache = new { stale_while_revalidate = true, stale_ttl = 60 }
+    for _, key in ipairs { "hit", "due" } do
+      cache:fetch(key, 60, returns(key), nil, { stale_ttl = key == "due" and 59.999 or 0.001 })
+      cache:fetch(key, 60, returns(key))
+    end
+    helper.wait_until(function() return cache:explain("due").l1.state == "due" end)
+    local values, errs = cache:fetch_many({ "due", "missing" }, 60, function()
+      cache:close()
+      return { missing = "loaded" }
+    end)
+    assert.same({ { due = "due", missing = "loaded" }, {} }, { values, errs })
+    cache = new()
+    assert.same({ "v", nil, "fn" }, { cache:fetch("k", 60, function() cache:close() return "v" end) })
+  end)
+
   it("stats counts what happened", function()
     local cache = new()
     cache:fetch("k", 60, returns(1))

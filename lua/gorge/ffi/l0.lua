@@ -138,6 +138,13 @@ function _M.state(cache, key)
   return now >= words.fresh_until_ms and "closed" or "good"
 end
 
+---From now on L0 is off, also for who has kept a method of the cache, or is in one.
+---@param l0 gorge.L0
+function _M.close(l0)
+  l0.capacity = 0
+  l0.view.records = nil
+end
+
 ---Keeps a value that stands in L1 as `read` says.
 ---@param l0 gorge.L0
 ---@param key string
