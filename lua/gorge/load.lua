@@ -122,15 +122,8 @@ local function call_loader(self, call, op)
   return ok, value, overrides
 end
 
----@return string|nil problem
----@return number|nil ttl_ms
----@return string|nil packed_tags
----@return boolean|nil no_store
----@return number|nil stale_ttl_ms
-local function read_overrides(overrides)
-  if overrides == nil then
-    return
-  elseif type(overrides) == "number" then
+local function take_overrides(overrides)
+  if type(overrides) == "number" then
     overrides = { ttl = overrides }
   elseif type(overrides) ~= "table" then
     return "the third value that fn returns must be a ttl or a table, got " .. text.describe(overrides)
@@ -138,7 +131,7 @@ local function read_overrides(overrides)
   end
   for name in pairs(overrides) do
     if not OVERRIDES[name] then
-      return "override " .. text.quote(tostring(name)) .. " is not one of ttl, tags, stale_ttl, no_store"
+      return "override " .. text.describe(name) .. " is not one of ttl, tags, stale_ttl, no_store"
     end
   end
   local ttl_ms, stale_ttl_ms, packed, problem
@@ -150,6 +143,22 @@ local function read_overrides(overrides)
     packed, problem = tags.pack(overrides.tags)
   end
   return problem, ttl_ms, packed, overrides.no_store, stale_ttl_ms
+end
+
+---@return string|nil problem
+---@return number|nil ttl_ms
+---@return string|nil packed_tags
+---@return boolean|nil no_store
+---@return number|nil stale_ttl_ms
+local function read_overrides(overrides)
+  if overrides == nil then
+    return
+  end
+  local ok, problem, ttl_ms, packed, no_store, stale_ttl_ms = pcall(take_overrides, overrides)
+  if not ok then -- by a metamethod of the user's
+    return "the overrides cannot be read: " .. (type(problem) == "string" and problem or text.describe(problem))
+  end
+  return problem, ttl_ms, packed, no_store, stale_ttl_ms
 end
 
 ---@return nil

@@ -261,12 +261,29 @@ end
 
 -- A round: the loader ------------------------------------------------------------------------------------------------
 
+---What a table of the user's has for the items. A metatable may have it, or raise.
+local function pick(found, items)
+  if type(found) ~= "table" or getmetatable(found) == nil then
+    return found
+  end
+  local out = { found[1] }
+  for i = 1, #items do
+    local key = items[i].call.key
+    out[key] = found[key]
+  end
+  return out
+end
+
+local function pick_all(items, values, errs, overrides)
+  return pick(values, items), pick(errs, items), pick(overrides, items)
+end
+
 ---Runs the loader for these keys.
 ---@return table values
 ---@return table errs by key
 ---@return any rest_err what is wrong with all keys that have no value
 ---@return table|number|nil overrides
-local function run_loader(call, keys)
+local function run_loader(call, keys, items)
   local args, began_us = call.args, C.gorge_now_us()
   local ok, values, errs, overrides
   if args then
@@ -275,6 +292,9 @@ local function run_loader(call, keys)
     ok, values, errs, overrides = load.protected(call.fn, keys)
   end
   call.load_ms = (C.gorge_now_us() - began_us) / 1000
+  if ok and type(values) == "table" then
+    ok, values, errs, overrides = load.protected(pick_all, items, values, errs, overrides)
+  end
   if not ok then
     return {}, {}, values
   elseif type(values) == "nil" and errs ~= nil then
@@ -412,7 +432,7 @@ function Many:load(items)
   for i = 1, #items do
     keys[i] = items[i].call.key
   end
-  local values, errs, rest_err, overrides = run_loader(self.call, keys)
+  local values, errs, rest_err, overrides = run_loader(self.call, keys, items)
   if run then
     origin.leave(engine, run, rest_err ~= nil)
   end

@@ -283,6 +283,18 @@ describe("fetch", function()
     assert.equal(16, #cache:peek("k").tags)
   end)
 
+  it("says what is wrong with overrides that cannot be read", function()
+    local cache = new()
+    local strict = setmetatable({}, { __index = function(_, name) error("there is no " .. name, 0) end })
+    local nameless = { [setmetatable({}, { __tostring = function() return nil end })] = 1 }
+    for _, case in ipairs { { strict, "the overrides cannot be read: there is no ttl" }, { nameless, "override a table is not one of" } } do
+      local _, err = cache:fetch("k", 60, function() return 1, nil, case[1] end)
+      assert.matches('^gorge: key "k": ' .. case[2], err)
+      assert.equal(0, cache:stats().fills_running)
+    end
+    assert.equal(1, (cache:fetch("k", 60, returns(1))))
+  end)
+
   it("says what is wrong with a loader that returns all that another fetch does", function()
     local cache = new()
     local function inner() return cache:fetch("inner", 60, returns(1)) end

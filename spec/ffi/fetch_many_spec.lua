@@ -130,6 +130,24 @@ describe("fetch_many", function()
     assert.same({ "a b" }, runs)
   end)
 
+  it("takes tables with metatables, also such that raise", function()
+    local cache = new()
+    local function strict(of)
+      return setmetatable(of or {}, { __index = function(_, key) error("there is no " .. key, 0) end })
+    end
+    for i, results in ipairs { { strict() }, { {}, strict() }, { { [1] = nil }, {}, strict() } } do
+      local key = "k" .. i
+      local values, errs = cache:fetch_many({ key, "other" .. i }, 60, function() return unpack(results, 1, 3) end)
+      assert.same({}, values)
+      assert.matches("^gorge: fn raised: there is no ", errs[key])
+      assert.equal("again", cache:fetch_many({ key }, 60, function(keys)
+        keys[1] = nil -- the loader's own
+        return setmetatable({}, { __index = function(_, name) return name == key and "again" or nil end })
+      end)[key])
+    end
+    assert.equal(0, cache:stats().fills_running)
+  end)
+
   it("ignores what the loader returns of keys that were not asked for", function()
     local cache = new()
     assert.same({ a = 1 }, (cache:fetch_many({ "a" }, 60, function() return { a = 1, b = 2 } end)))
