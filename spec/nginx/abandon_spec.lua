@@ -217,6 +217,30 @@ describe_both("a loader that is cut off is not taken for one under way", functio
   end)
 end)
 
+describe_both("loaders that are cut off one after another", function(nodes_with)
+  it("are forgotten, though nobody asks for their keys again", function()
+    local n = nodes_with({}, 1)[1]
+    for i = 1, 20 do
+      local doomed = n:start(1, [[
+        count "doomed"
+        return cache:fetch("k" .. ..., 60, function() ngx.sleep(60) end)
+      ]], i)
+      n:wait_count("doomed", i)
+      doomed:close()
+    end
+    n:run [[return cache:fetch("k", 60, load)]]
+    local known = n:run [[
+      local count = 0
+      for _ in pairs(cache.flights) do
+        count = count + 1
+      end
+      return count
+    ]]
+    assert.is_true(known <= 2, known)
+    n:assert_clean_log()
+  end)
+end)
+
 describe_both("a caller that waits", function(nodes_with)
   it("and closes takes nobody along", function()
     local nodes = nodes_with()

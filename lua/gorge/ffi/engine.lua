@@ -394,7 +394,12 @@ end
 ---Who else waits for the operation: lost() is called when it goes away without its coroutine.
 ---@param flight { op: integer, lost: fun(self: table) }
 function _M:share(op, flight)
-  self.shared[op % SLOTS + 1] = flight
+  local place = op % SLOTS + 1
+  local before = self.shared[place]
+  if before and before ~= flight then -- its operation has gone, and nobody has looked around since
+    before:lost()
+  end
+  self.shared[place] = flight
 end
 
 ---Who waits for the operation, until unlisten: signal() is called when its status may have changed, or `waiter` signalled, for which that does so.
