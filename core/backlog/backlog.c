@@ -11,7 +11,8 @@ enum { DONE = 1, SENT = 2, PAD = 4 };
 struct gorge_backlog {
   struct gorge_lock lock;
   uint64_t head, tail; /* words, only grow; position in the ring: modulo its length */
-  uint64_t reserved[4];
+  uint64_t added;      /* see gorge_backlog_added */
+  uint64_t reserved[3];
   uint64_t clear_due[GORGE_NAMESPACES]; /* grows with each clear that becomes due; 0: none is */
 };
 _Static_assert(sizeof(struct gorge_backlog) % 64 == 0, "the ring begins on a cache line");
@@ -118,6 +119,8 @@ void gorge_backlog_add(struct gorge_zone *zone, uint32_t owner, uint32_t ns, uin
   bool added = false;
   if (len >= 1 && len <= GORGE_KEY_MAX && enter(zone, &r, owner)) {
     uint64_t at = tail_at(&r);
+    /* release: partner of gorge_backlog_added; whoever begins to write once this has returned finds it counted */
+    __atomic_fetch_add(&r.shared->added, 1, __ATOMIC_RELEASE);
     added = find(&r, &at, ns, what, name, len, SENT) || append(&r, ns, where, what, name, len);
     leave(&r, owner);
   }
@@ -137,14 +140,18 @@ static void mark_done(const struct ring *r, uint64_t at) {
   set_tail(r, tail);
 }
 
+uint64_t gorge_backlog_added(const struct gorge_zone *zone) {
+  return __atomic_load_n(&ring_of(zone).shared->added, __ATOMIC_ACQUIRE); /* partner: gorge_backlog_add */
+}
+
 void gorge_backlog_cancel(struct gorge_zone *zone, uint32_t owner, uint32_t ns, enum gorge_backlog_what what,
-                          const char *name, uint32_t len) {
+                          const char *name, uint32_t len, uint64_t added) {
   struct ring r = ring_of(zone);
   if (gorge_backlog_empty(zone, ns) || !enter(zone, &r, owner)) {
     return;
   }
   uint64_t at = tail_at(&r);
-  if (find(&r, &at, ns, what, name, len, SENT)) {
+  if (gorge_backlog_added(zone) == added && find(&r, &at, ns, what, name, len, SENT)) {
     mark_done(&r, at);
   }
   leave(&r, owner);

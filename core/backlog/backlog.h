@@ -46,9 +46,14 @@ struct gorge_backlog_record {
 /* Adds one, unless the same is waiting already. len: 1..GORGE_KEY_MAX. When it cannot be added, the namespace is to be cleared. */
 void gorge_backlog_add(struct gorge_zone *zone, uint32_t owner, uint32_t ns, uint32_t where,
                        enum gorge_backlog_what what, const char *name, uint32_t len);
-/* Redis has been told of it in another way, by a write that came later. One that is on its way stays. */
+/* How often something has been added. */
+uint64_t gorge_backlog_added(const struct gorge_zone *zone);
+/*
+ * Redis has been told of it in another way, by a write that came later: `added` is what it was before that write was sent. One that is on its
+ * way stays, and so does all when something has been added since, be it the same once more.
+ */
 void gorge_backlog_cancel(struct gorge_zone *zone, uint32_t owner, uint32_t ns, enum gorge_backlog_what what,
-                          const char *name, uint32_t len);
+                          const char *name, uint32_t len, uint64_t added);
 /* The namespace is to be cleared. */
 void gorge_backlog_add_clear(const struct gorge_zone *zone, uint32_t ns);
 

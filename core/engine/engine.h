@@ -104,7 +104,7 @@ struct gorge_op {
   uint64_t lease_id;      /* in the control thread's list; 0: none */
   uint64_t l2_token;      /* lease in Redis; 0: none */
   uint64_t previous;      /* lease in Redis of the fill that was taken over */
-  uint64_t since;         /* the partition's version when the lease was granted */
+  uint64_t since;         /* the partition's version when the lease was granted; WRITE: see gorge_missed_by_now */
   bool late_tags;         /* the tags came from the loader: their nonces from before it are not known */
   bool elsewhere;         /* L1 must not keep the value: one of its late tags may have been invalidated */
   bool unrun;             /* the loader was not run, since `origin` refused it */

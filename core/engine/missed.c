@@ -12,15 +12,14 @@
 #include "shm/events.h"
 
 /* Calls `what` for each key or tag that the write concerns. */
-typedef void for_each(const gorge_cache *c, enum gorge_backlog_what what, const char *name, uint32_t len);
+typedef void for_each(const struct gorge_op *op, enum gorge_backlog_what what, const char *name, uint32_t len);
 
 static void concerned(const struct gorge_op *op, for_each *call) {
-  const gorge_cache *c = op->cache;
   if (op->verb == GORGE_L2_SET || op->verb == GORGE_L2_DELETE) {
-    call(c, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
+    call(op, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
   } else if (op->verb == GORGE_L2_INVALIDATE_TAGS) {
     for (uint32_t i = 0; i < op->ntags; i++) {
-      call(c, GORGE_BACKLOG_TAG, op->tags[i].ptr, op->tags[i].len);
+      call(op, GORGE_BACKLOG_TAG, op->tags[i].ptr, op->tags[i].len);
     }
   } /* update and, but for the case below, touch: when they fail, the value in Redis is as good as it was */
 }
@@ -32,15 +31,18 @@ void gorge_missed_add(struct gorge_zone *zone, uint32_t owner, uint32_t ns, uint
   gorge_backlog_add(zone, owner, ns, where, what, name, len);
 }
 
-static void add(const gorge_cache *c, enum gorge_backlog_what what, const char *name, uint32_t len) {
+static void add(const struct gorge_op *op, enum gorge_backlog_what what, const char *name, uint32_t len) {
+  const gorge_cache *c = op->cache;
   gorge_missed_add(c->zone, c->process->owner.id, c->ns, c->partitions, what, name, len);
 }
 
-static void cancel(const gorge_cache *c, enum gorge_backlog_what what, const char *name, uint32_t len) {
-  gorge_backlog_cancel(c->zone, c->process->owner.id, c->ns, what, name, len);
+static void cancel(const struct gorge_op *op, enum gorge_backlog_what what, const char *name, uint32_t len) {
+  const gorge_cache *c = op->cache;
+  gorge_backlog_cancel(c->zone, c->process->owner.id, c->ns, what, name, len, op->since);
 }
 
-static void tell(const gorge_cache *c, enum gorge_backlog_what what, const char *name, uint32_t len) {
+static void tell(const struct gorge_op *op, enum gorge_backlog_what what, const char *name, uint32_t len) {
+  const gorge_cache *c = op->cache;
   gorge_events_add(c->zone, what == GORGE_BACKLOG_KEY ? GORGE_EVENT_KEY : GORGE_EVENT_TAG, GORGE_EVENT_QUEUED, c->ns, 0,
                    name, len, gorge_clock_ms());
 }
@@ -56,10 +58,15 @@ void gorge_missed_write(const struct gorge_op *op) {
   }
   if (op->verb == GORGE_L2_TOUCH && op->shorter) {
     /* Redis and the other hosts would have the value beyond its end, and this host have it again from there. Ending it early is allowed. */
-    add(c, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
+    add(op, GORGE_BACKLOG_KEY, op->key.ptr, op->key.len);
   }
   concerned(op, add);
   concerned(op, tell);
+}
+
+uint64_t gorge_missed_by_now(const struct gorge_op *op) {
+  const gorge_cache *c = op->cache;
+  return op->verb == GORGE_L2_CLEAR ? gorge_backlog_clear_due(c->zone, c->ns) : gorge_backlog_added(c->zone);
 }
 
 void gorge_missed_none(const struct gorge_op *op) {

@@ -8,6 +8,8 @@
 
 /* Redis did not take the op's write: it will be told, as an invalidation. */
 void gorge_missed_write(const struct gorge_op *op);
+/* What the op makes up for if Redis takes it: what has been missed by now. To be noted in op->since before it is sent. */
+uint64_t gorge_missed_by_now(const struct gorge_op *op);
 /* Redis took it: what was missed before of the same key or tags is made up for. */
 void gorge_missed_none(const struct gorge_op *op);
 /* Whether Redis has not been told yet that the op's key, or one of these tags, was invalidated here: what it holds is not to be used. */

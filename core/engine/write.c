@@ -7,7 +7,6 @@
  */
 #include <string.h>
 
-#include "backlog/backlog.h"
 #include "engine/missed.h"
 #include "engine/remote.h"
 #include "shm/events.h"
@@ -117,6 +116,7 @@ void gorge_write_ask(struct gorge_op *op, enum gorge_l2_verb verb, uint64_t now_
   int status = gorge_remote_reachable(c) ? GORGE_ERR_BREAKER : GORGE_ERR_DOWN;
   if (gorge_remote_allowed(op, now_ms)) {
     op->state = GORGE_OP_WRITE;
+    op->since = gorge_missed_by_now(op);
     status = gorge_remote_send(op, verb, now_ms);
   }
   if (status != GORGE_OK) {
@@ -164,7 +164,6 @@ void gorge_write_invalidate(struct gorge_op *op, uint64_t now_ms) {
 void gorge_write_clear(struct gorge_op *op, uint64_t now_ms) {
   gorge_count(op->cache, GORGE_COUNT_CLEARS);
   op->verb = GORGE_L2_CLEAR;
-  op->since = gorge_backlog_clear_due(op->cache->zone, op->cache->ns); /* what it makes up for when Redis takes it */
   forget_here(op, 0);
   tell(op, GORGE_EVENT_CLEAR, NULL, 0, now_ms);
   gorge_write_ask(op, GORGE_L2_CLEAR, now_ms);

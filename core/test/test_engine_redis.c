@@ -278,7 +278,7 @@ static void what_was_asked_for_while_an_invalidation_waited_is_asked_for_again(v
       gorge_backlog_add(a->zone, a->process->owner.id, a->ns, 0, GORGE_BACKLOG_TAG, "t", 1);
     }
     assert_int_equal(engine_lookup(a, "k", &op), GORGE_PENDING);
-    gorge_backlog_cancel(a->zone, a->process->owner.id, a->ns, GORGE_BACKLOG_TAG, "t", 1);
+    gorge_backlog_cancel(a->zone, a->process->owner.id, a->ns, GORGE_BACKLOG_TAG, "t", 1, gorge_backlog_added(a->zone));
     assert_int_equal(engine_finish(a, op, GORGE_PENDING), GORGE_HIT);
     assert_int_equal(reads_of_redis() - reads, 2 + waiting); /* one more for tags that the caller did not name */
   }

@@ -339,6 +339,41 @@ static void what_a_neighbour_reads_before_a_write_is_queued_does_not_stay(void *
   gorge_owner_release(c->zone, &holder);
 }
 
+/* Redis is asked, or not: the breaker is open, as it may be for any worker at any time. */
+static void let_ask(bool asked) {
+  c->breaker_config.max_failures = asked ? 1000 : 1;
+  c->breaker_config.timeout_ms = 60000;
+  gorge_breaker_reset(c->breaker);
+  if (!asked) {
+    (void)gorge_breaker_failure(c->breaker, &c->breaker_config, gorge_clock_ms());
+  }
+}
+
+/*
+ * A write that Redis was not told of makes up for nothing that was sent before it: what Redis says of that one afterwards leaves it queued, or the
+ * value of the older write would be back for good. One that is sent later does make up for it.
+ */
+static void an_answer_makes_up_for_what_was_missed_before_it_was_asked_for(void **state) {
+  (void)state;
+  for (int queued = 0; queued < 2; queued++) {
+    if (queued > 0) {
+      let_ask(false);
+      assert_true(fail_to_write(0, false) < 0);
+    }
+    let_ask(true);
+    uint64_t op = set("older");
+    let_ask(false);
+    assert_true(fail_to_write(0, false) < 0);
+    answered(op, peer_version(1), GORGE_OK);
+    assert_null(engine_l1(c, "k"));
+    assert_int_equal(gorge_backlog_count(c->zone, c->ns), 1);
+    let_ask(true);
+    answered(set("newer"), peer_version(2), GORGE_OK);
+    assert_int_equal(gorge_backlog_count(c->zone, c->ns), 0);
+    assert_string_equal(engine_l1(c, "k"), "newer");
+  }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void) {
@@ -352,6 +387,7 @@ int main(void) {
       TEST(a_tag_is_invalidated_before_and_after_redis_is_told),
       TEST(what_a_neighbour_reads_under_a_tag_meanwhile_does_not_stay),
       TEST(what_a_neighbour_reads_before_a_write_is_queued_does_not_stay),
+      TEST(an_answer_makes_up_for_what_was_missed_before_it_was_asked_for),
   };
   return cmocka_run_group_tests_name("engine, writes", tests, NULL, NULL);
 }
