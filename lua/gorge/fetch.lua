@@ -348,6 +348,9 @@ end
 ---@return any value
 ---@return string source
 local function refresh_one(self, call, value)
+  if self.host.has_background() then -- where waits yield, also when this call blocks
+    call.engine = self.engine
+  end
   local done = refresh.begin(self, { call.key }, call, fill_one)
   if done and done.source then
     return done.value, done.source

@@ -185,6 +185,31 @@ describe("stale_while_revalidate", function()
     end)
   end
 
+  it("does not block the worker, though the call that begins it may", function()
+    local n = node.start {
+      options = options { redis = helper.redis().url },
+      workers = 1,
+      server = [[
+        location = /logged {
+          content_by_lua_block { ngx.print "done" }
+          log_by_lua_block {
+            local cache = require("spec.nginx.app").cache
+            cache:fetch("k", 60, function(key)
+              return cache.flights[key].engine == cache.engine and "yields" or "blocks", nil, { stale_ttl = 0.001 }
+            end, nil, { blocking = true })
+          }
+        }
+      ]],
+    }
+    prepare(n, "k")
+    n.nginx:request { uri = "/logged" }
+    local value = helper.wait_until(function()
+      local found = n:run [[return cache:get "k"]]
+      return found ~= "old" and found
+    end)
+    assert.equal("yields", value)
+  end)
+
   it("ends a run of fn that takes longer than refresh_timeout", function()
     local n = node.start { options = options { refresh_timeout = 0.2 } }
     prepare(n, "k")
