@@ -93,7 +93,9 @@ local function attempt(self, call, op, status)
     status = engine:wait(op, status)
   end
   if status == STORED then
-    l0.store(self.l0, key, value, engine.read)
+    if engine.entered then -- as in look.lua: what the master of workers has stays out of their L0
+      l0.store(self.l0, key, value, engine.read)
+    end
     return false, value
   elseif status == REFUSED then
     return true

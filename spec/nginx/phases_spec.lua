@@ -225,6 +225,28 @@ describe("init_by_lua", function()
     n:assert_clean_log()
   end)
 
+  it("leaves the workers an empty L0, whatever the master did", function()
+    local n = node.start { options = {}, workers = 1, init = [[
+      local cache = require("spec.nginx.app").cache
+      cache:fetch("fetched", 60, function() return "from init" end)
+      cache:get "fetched"
+      cache:fetch_many({ "many" }, 60, function() return { many = "from init" } end)
+      cache:update("updated", 60, function() return "from init" end)
+      cache:update("updated", 60, function(old) return old end)
+    ]] }
+    local sources, hits = n:run [[
+      local sources = {}
+      for _, key in ipairs { "updated", "many", "fetched" } do
+        sources[key] = select(3, cache:get(key))
+        cache:get(key)
+      end
+      return sources, cache:stats().l0_hits
+    ]]
+    assert.same({ updated = "l1", many = "l1", fetched = "l1" }, sources)
+    assert.equal(3, hits)
+    n:assert_clean_log()
+  end)
+
   it("works as if Redis could not be reached, and starts no thread in the master", function()
     local redis = helper.redis()
     local n = node.start { options = { redis = redis.url }, init = INIT }
