@@ -43,7 +43,8 @@ bool proc_await(const uint64_t *word, uint64_t value);
 
 /*
  * Microseconds of a clock that stands still while the calling thread could run and does not, because others do: what takes long by it, asleep
- * or busy, takes long on an idle machine, too. Where the kernel does not tell, the same as gorge_clock_us.
+ * or busy, takes long on an idle machine, too. The kernel counts by another clock, so that it may go back a few microseconds. Where the
+ * kernel does not tell, the same as gorge_clock_us.
  */
 uint64_t proc_own_us(void);
 

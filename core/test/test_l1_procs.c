@@ -164,8 +164,8 @@ static void test_stopped_at_random(void **state) {
     for (int k = 0; k < 200; k++) {
       uint64_t before = proc_own_us(); /* what else the machine does is not L1's doing */
       stress_step(u);
-      uint64_t took = proc_own_us() - before;
-      longest = took > longest ? took : longest;
+      uint64_t after = proc_own_us();
+      longest = after > before + longest ? after - before : longest;
     }
     proc_continue(&child[i]);
     usleep(proc_random(&random) % 2000);
