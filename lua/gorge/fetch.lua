@@ -199,6 +199,8 @@ local function lead(self, call, status, op, queued)
   return true
 end
 
+flights.leaders(lead, from_l2)
+
 local function own_fill(key)
   return "gorge: key " .. text.quote(key) .. ": fn fetches the key that it is loading"
 end

@@ -2,11 +2,11 @@
 -- Fills that coroutines of this worker share: the first leads, the others take part and have its result from memory.
 
 local C = require "gorge.ffi.lib"
-local load = require "gorge.load"
 local spare = require "gorge.spare"
 
 local keep, take_spare = spare.keep, spare.take
 local running = coroutine.running
+local getinfo = debug.getinfo
 
 local _M = {}
 
@@ -86,9 +86,34 @@ function Flight:lost()
   tell(self, "again")
 end
 
+local leaders = {}
+
+---While a flight is under way, one of these functions is on the stack of the coroutine that leads it, below all that it calls of the user's.
+---@param ... function
+function _M.leaders(...)
+  for i = 1, select("#", ...) do
+    leaders[select(i, ...)] = true
+  end
+end
+
+---Whether this coroutine leads a flight, and has not left it for ever.
+---@return boolean
+local function is_leading()
+  local level = 2
+  local frame = getinfo(level, "f")
+  while frame do
+    if leaders[frame.func] then
+      return true
+    end
+    level = level + 1
+    frame = getinfo(level, "f")
+  end
+  return false
+end
+
 ---Whether this coroutine leads the flight: it must not wait for itself.
 function _M.is_own(flight)
-  return flight.co == running() and load.is_inside()
+  return flight.co == running() and is_leading()
 end
 
 ---The flight of a key that is under way in this worker. One that this coroutine began in an earlier life is not: nginx gives a request the coroutine of one
@@ -98,7 +123,7 @@ end
 ---@return gorge.Flight|nil
 function _M.find(cache, key)
   local flight = cache.flights[key]
-  if flight and flight.co == running() and not load.is_inside() then
+  if flight and flight.co == running() and not is_leading() then
     flight:lost()
     flight.engine:free(flight.op)
     return nil

@@ -10,7 +10,6 @@ local stale = require "gorge.stale"
 local tags = require "gorge.tags"
 local text = require "gorge.text"
 
-local getinfo = debug.getinfo
 local pcall = pcall
 local type = type
 local unpack = unpack
@@ -36,21 +35,6 @@ function _M.protected(fn, ...)
     return false, value -- a structured error: as it is
   end
   return false, "gorge: fn raised: " .. (type(value) == "string" and value or text.describe(value))
-end
-
----Whether the calling coroutine is inside a function of the user's that `protected` runs.
----@return boolean
-function _M.is_inside()
-  local level = 2
-  local frame = getinfo(level, "f")
-  while frame do
-    if frame.func == _M.protected then
-      return true
-    end
-    level = level + 1
-    frame = getinfo(level, "f")
-  end
-  return false
 end
 
 ---Calls fn(key, ...); what it raises becomes an error like any other.

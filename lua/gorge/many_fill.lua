@@ -467,6 +467,8 @@ function Many:load(items)
   self:finish_stores(storing)
 end
 
+flights.leaders(Many.settle, Many.load)
+
 ---@param keys string[]
 ---@return string[] again keys to be looked for once more
 function Many:round(keys)
