@@ -4,6 +4,7 @@
 
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
+local timer = require "gorge.hosts.nginx_timer"
 
 local exiting = ngx.worker.exiting
 local READ_TIMEOUT_MS = 86400 * 1000 -- nginx logs an error for each read that times out
@@ -55,6 +56,7 @@ local function listen(engine)
 end
 
 local function run(premature, engine)
+  engine.bell_running = true
   local watcher = not premature and ngx.thread.spawn(watch, engine)
   while not premature and not engine.closed and not engine.bell_closed do
     local problem = listen(engine)
@@ -72,17 +74,19 @@ end
 ---An operation of this worker begins to wait for others.
 ---@param engine gorge.Engine
 function _M.expect(engine)
-  if engine.bell_running or engine.inline then
+  local place = engine.bell
+  if engine.inline or (engine.bell_running and not (place.asked_ms and timer.lost(place))) then
     return
+  elseif not place then
+    place = {}
+    engine.bell = place
   end
-  engine.bell_running = true
-  local called, made, err = pcall(ngx.timer.at, 0, run, engine)
-  if not called or not made then
-    engine.bell_running = false
-    if not engine.bell_logged then
-      engine.bell_logged = true
-      ngx.log(ngx.WARN, "gorge: no timer for the doorbell (", tostring(called and err or made), "): waiters look every lock_sleep")
-    end
+  local lost = engine.bell_running
+  local asked, err = timer.ask(place, run, engine)
+  engine.bell_running = asked
+  if (lost or not asked) and not engine.bell_logged then
+    engine.bell_logged = true
+    ngx.log(ngx.WARN, "gorge: ", err or timer.LOST, ": until there is one for the doorbell, waiters look every lock_sleep")
   end
 end
 

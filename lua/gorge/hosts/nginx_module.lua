@@ -5,6 +5,7 @@
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 local semaphore = require "ngx.semaphore"
+local timer = require "gorge.hosts.nginx_timer"
 
 ffi.cdef [[
 typedef struct ngx_gorge_link_s ngx_gorge_link_t;
@@ -99,6 +100,7 @@ end
 
 -- What C cannot do: tell in Lua that an operation went away without its coroutine. Runs while somebody may follow one.
 local function look_for_news(premature, engine)
+  engine.looking.running = true
   while not premature and not engine.closed do
     engine.news:wait(LOOK_AROUND)
     if engine.closed then
@@ -109,17 +111,20 @@ local function look_for_news(premature, engine)
       break
     end
   end
-  engine.looking = false
+  engine.looking.running = false
 end
 
 ---A coroutine begins to wait for another's operation.
 ---@param engine gorge.Engine
 function _M.follow(engine)
   _M.expect(engine)
-  if not engine.looking then
-    engine.looking = true
-    local called, made = pcall(ngx.timer.at, 0, look_for_news, engine)
-    engine.looking = called and made and true or false -- without a timer who follows looks every second
+  local place = engine.looking
+  if not place then
+    place = { running = false }
+    engine.looking = place
+  end
+  if not place.running or timer.lost(place) then
+    place.running = timer.ask(place, look_for_news, engine) -- without a timer who follows looks every second
   end
 end
 

@@ -7,6 +7,7 @@
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
 local semaphore = require "ngx.semaphore"
+local timer = require "gorge.hosts.nginx_timer"
 
 local ffi_string = ffi.string
 local exiting = ngx.worker.exiting
@@ -25,7 +26,7 @@ local ATTEND = 0.005 -- how often requests are looked after that no node is aske
 
 local _M = {}
 
----@class gorge.Pump
+---@class gorge.Pump: gorge.TimerPlace
 ---@field node integer whose bytes it moves
 ---@field running boolean a timer has been asked for or runs
 ---@field wake table semaphore of the writer
@@ -192,6 +193,7 @@ local function serve(engine, pump)
 end
 
 local function run(premature, engine, pump)
+  pump.running = true
   while not premature and not engine.closed do
     local status = C.gorge_io_connect(engine.handle, pump.node, pump.host, 256, pump.port)
     if status == OK then
@@ -206,29 +208,32 @@ local function run(premature, engine, pump)
 end
 
 local function start(engine, pump)
-  pump.running = true
-  local called, made, err = pcall(ngx.timer.at, 0, run, engine, pump) -- raises in a worker that is about to end
-  if not called or not made then
-    pump.running = false
-    C.gorge_io_closed(engine.handle, pump.node, "no timer: " .. tostring(called and err or made))
+  local asked, err = timer.ask(pump, run, engine, pump)
+  pump.running = asked
+  if not asked then
+    C.gorge_io_closed(engine.handle, pump.node, err)
   end
 end
 
 ---Wakes the writer, but not for nothing: it comes after those who are about to run by then, and their commands leave in one send.
 local function stir(engine, pump)
-  if pump.writer_waits and waiting(engine, pump) > 0 then
+  if pump.asked_ms and timer.lost(pump) then -- the next command asks for another one
+    pump.running, pump.asked_ms = false, nil
+    C.gorge_io_closed(engine.handle, pump.node, timer.LOST)
+  elseif pump.writer_waits and waiting(engine, pump) > 0 then
     pump.writer_waits = false
     pump.wake:post(1)
   end
 end
 
 ---While requests wait for the map of the cluster, or for a slot on its way.
-local function attend(premature, engine)
+local function attend(premature, engine, place)
+  place.running = true
   while not premature and not engine.closed and C.gorge_io_parked(engine.handle) > 0 do
     ngx.sleep(ATTEND)
     engine:poll()
   end
-  engine.attended = false
+  place.running = false
 end
 
 ---The nodes of a cluster, those that have something to be sent.
@@ -246,9 +251,13 @@ local function kick_nodes(engine)
       start(engine, pump)
     end
   end
-  if not engine.attended and C.gorge_io_parked(engine.handle) > 0 then
-    local called, made = pcall(ngx.timer.at, 0, attend, engine)
-    engine.attended = called and made and true or false -- without a timer those look who wait
+  local place = engine.attending
+  if not place then
+    place = { running = false }
+    engine.attending = place
+  end
+  if (not place.running or timer.lost(place)) and C.gorge_io_parked(engine.handle) > 0 then
+    place.running = timer.ask(place, attend, engine, place) -- without a timer those look who wait
   end
 end
 
