@@ -145,14 +145,6 @@ local function look(cache, watch)
   end
 end
 
-local function run_timer(premature, cache, watch)
-  if premature or not cache.engine then
-    return
-  end
-  look(cache, watch)
-  pcall(ngx.timer.at, EVERY, run_timer, cache, watch)
-end
-
 ---A program without timers looks after its calls.
 local function look_after_calls(cache, watch)
   local function after(...)
@@ -188,7 +180,7 @@ function _M.attach(cache)
     if self.entered and not watch.began then
       begin(cache, watch)
       if in_nginx then
-        pcall(ngx.timer.at, EVERY, run_timer, cache, watch)
+        require("gorge.hosts.nginx_timer").every(EVERY, look, cache, watch)
       end
     end
     return ok, err

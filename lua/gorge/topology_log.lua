@@ -6,7 +6,6 @@ local node_breakers = require "gorge.node_breakers"
 local report = require "gorge.report"
 local stats = require "gorge.stats"
 
-local pcall = pcall
 
 local EVERY = 1 -- seconds between two looks of a worker of nginx, which may have nothing else to do
 
@@ -46,13 +45,6 @@ local function begin(cache)
   return { look = look_at_master, switches = stats.count(cache.engine, "master_switches") }
 end
 
-local function run_timer(premature, cache, watch)
-  if not premature and cache.engine then
-    watch.look(cache, watch)
-    pcall(ngx.timer.at, EVERY, run_timer, cache, watch)
-  end
-end
-
 ---@param cache gorge.Cache with sentinels, or of a cluster
 function _M.attach(cache)
   local engine, watch = cache.engine, nil
@@ -65,7 +57,7 @@ function _M.attach(cache)
     if self.entered and not watch then
       watch = begin(cache)
       if in_nginx then
-        pcall(ngx.timer.at, EVERY, run_timer, cache, watch)
+        require("gorge.hosts.nginx_timer").every(EVERY, watch.look, cache, watch)
       else
         function self.after_poll()
           watch.look(cache, watch)

@@ -21,6 +21,24 @@ describe("without timers for a while, a worker", function()
     assert.is_nil(n:stats().redis_error)
   end)
 
+  it("tells on_event afterwards", function()
+    local redis = helper.redis()
+    local n = node.start { options = {}, workers = 1, http = HTTP, init = ([[
+      local app = require "spec.nginx.app"
+      app.cache = assert(app.gorge.new {
+        namespace = "told", redis = %q, on_event = function(name) app.count(name) end,
+      })
+    ]]):format(redis.url) }
+    n:run [[return cache:get "k"]]
+    n:wait_count "redis_up"
+    n:run(TAKE_ALL .. "ngx.sleep(1.2)") -- it would have looked in that time
+    redis:kill()
+    helper.wait_until(function()
+      n:run [[return cache:get "k"]]
+      return n:counted "redis_down" > 0
+    end, { message = "nobody was told that Redis is down" })
+  end)
+
   it("hears of other workers afterwards", function()
     local n = node.start { options = { lock_sleep = 20, wait_timeout = 40, lock_ttl = 60 }, http = HTTP }
     local waiting, filling = n:worker(0), n:worker(1)

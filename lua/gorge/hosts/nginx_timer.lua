@@ -47,6 +47,29 @@ function _M.lost(place)
   return asked_ms ~= nil and C.gorge_now_ms() - asked_ms > START_MS
 end
 
+local function tick(premature, place)
+  local cache = place.cache
+  if premature or not cache or place.busy then
+    return
+  elseif not cache.engine then -- closed: the timer goes on for as long as the worker, and keeps nothing
+    place.cache, place.watch = nil, nil
+    return
+  end
+  place.busy = true
+  local ok, err = pcall(place.look, cache, place.watch)
+  place.busy = false
+  if not ok then
+    error(err, 0)
+  end
+end
+
+---Has look(cache, watch) called every so many seconds while the cache is open, but for the times that nginx has no timer.
+---@param seconds number
+---@param look fun(cache: gorge.Cache, watch: table) may yield
+function _M.every(seconds, look, cache, watch)
+  pcall(ngx.timer.every, seconds, tick, { look = look, cache = cache, watch = watch })
+end
+
 _M.LOST = "no timer: lua_max_running_timers are not enough"
 
 return _M
