@@ -12,6 +12,7 @@ local l0 = require "gorge.ffi.l0"
 local load = require "gorge.load"
 local look = require "gorge.look"
 local options = require "gorge.options"
+local origin = require "gorge.origin"
 local refresh = require "gorge.refresh"
 local spare = require "gorge.spare"
 local stale = require "gorge.stale"
@@ -56,6 +57,7 @@ local spare_calls = spare.list()
 ---@field on_timeout "run"|"stale"|"error"
 ---@field stale_ms integer how long ago a value may have expired that is served when fn fails
 ---@field stale_ttl_ms integer|nil how long before its end the value is due for a refresh; nil: the cache's
+---@field run integer|nil with `origin`: its run of fn, from when on it waits for that
 ---@field failed boolean|nil fn failed, or was waited for in vain
 ---@field load_ms number|nil how long fn took
 ---@field soft_at_ms number|nil from then on a value that has expired is good enough
@@ -219,8 +221,7 @@ function Detached:run()
     flight:lost()
     return
   end
-  local _
-  _, _, _, self.source = lead(self_, call, status, op, flight)
+  self.source = select(4, lead(self_, call, status, op, flight))
 end
 
 function Detached:drop()
@@ -231,6 +232,10 @@ function Detached:give_up()
   local op = self.flight.op
   self.flight:lost()
   self.call.engine:free(op)
+end
+
+function Detached:cut_off()
+  origin.cut_off(self.call)
 end
 
 ---Has the fill run beside this coroutine, which takes part in it until soft_timeout.

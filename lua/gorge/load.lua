@@ -102,7 +102,7 @@ local function call_loader(self, call, op)
     return false, later and why_not or "gorge: key " .. text.quote(call.key) .. ": " .. why_not, nil, later and "later" or nil
   end
   local ok, value, overrides = run_loader(call)
-  origin.leave(engine, run, not ok)
+  origin.leave(call, run, not ok)
   return ok, value, overrides
 end
 

@@ -421,8 +421,8 @@ end
 
 ---Runs the loader once for all of these, stores what it returns and tells who waits.
 function Many:load(items)
-  local engine, run = self.call.engine, nil
-  if engine.has_origin then
+  local run
+  if self.call.engine.has_origin then
     run, items = self:ask_origin(items)
     if not run then
       return
@@ -434,7 +434,7 @@ function Many:load(items)
   end
   local values, errs, rest_err, overrides = run_loader(self.call, keys, items)
   if run then
-    origin.leave(engine, run, rest_err ~= nil)
+    origin.leave(self.call, run, rest_err ~= nil)
   end
   local all = type(overrides) == "number" and overrides or nil
   local storing, bytes, window = {}, 0, self:window()

@@ -13,11 +13,13 @@ local _M = {}
 ---@return string|nil why_not
 local function decided(self, call, run, status)
   local engine = call.engine
+  call.run = run
   engine.host.guard(engine, run)
   status = engine:wait(run, status)
   if status == LEASE then
     return run
   end
+  call.run = nil
   engine:free(run)
   if status == BREAKER then
     return nil, "fn is not run: the circuit breaker of the origin is open"
@@ -64,12 +66,23 @@ function _M.wait(self, call)
 end
 
 ---fn has returned.
----@param engine gorge.Engine
+---@param call gorge.Call
 ---@param run integer as it was given
 ---@param failed boolean
-function _M.leave(engine, run, failed)
+function _M.leave(call, run, failed)
+  call.run = nil
   if run ~= 0 then
-    C.gorge_origin_finish(engine.handle, run, failed and 1 or 0)
+    C.gorge_origin_finish(call.engine.handle, run, failed and 1 or 0)
+  end
+end
+
+---The coroutine of the call was ended, in fn or while it waited for it. Its request may live on.
+---@param call gorge.Call
+function _M.cut_off(call)
+  local run = call.run
+  if run then
+    call.run = nil
+    call.engine:free(run)
   end
 end
 

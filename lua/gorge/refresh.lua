@@ -3,6 +3,7 @@
 -- the core's business (core/engine/refresh.c).
 
 local C = require "gorge.ffi.lib"
+local origin = require "gorge.origin"
 local report = require "gorge.report"
 local text = require "gorge.text"
 
@@ -76,6 +77,10 @@ function Refresh:give_up()
   end
   forget(self)
   tell(self.cache, "gorge: a refresh failed", "it took longer than refresh_timeout", self.keys[1])
+end
+
+function Refresh:cut_off()
+  origin.cut_off(self.call)
 end
 
 ---Begins a refresh in the background, unless this worker has begun one; in a program without a background, runs it.

@@ -130,6 +130,28 @@ describe("origin.max_concurrency", function()
     helper.wait_until(function() return n:stats().origin_running == 0 and n:stats().fills_running == 0 end)
   end)
 
+  it("gets the permit of a refresh back that took too long, while others are under way", function()
+    local n = node.start { workers = 1, options = {
+      origin = { max_concurrency = 2 }, stale_while_revalidate = true, stale_ttl = 59.99, refresh_timeout = 0.3,
+    } }
+    n:run [[
+      for i = 1, 2000 do
+        cache:set("k" .. i, "old", 60)
+      end
+      ngx.sleep(0.05)
+      cache:fetch("k1", 60, function() count "hung" ngx.sleep(60) end)
+      cache:fetch_many({ "k2" }, 60, function() count "hung" ngx.sleep(60) end)
+    ]]
+    n:wait_count("hung", 2)
+    local key = 2
+    helper.wait_until(function() -- refreshes that wait keep the timer in which all of them run
+      key = key + 1
+      n:run([[return cache:fetch("k" .. ..., 60, function() count "ran" return "new" end)]], key)
+      return n:counted "ran" > 0
+    end, { message = "no permit came back" })
+    helper.wait_until(function() return n:stats().origin_running == 0 end)
+  end)
+
   it("is not waited for where the phase cannot yield, and that is nobody else's error", function()
     local n = node.start { options = { origin = { max_concurrency = 1 } }, workers = 1, server = [[
       location = /phases {

@@ -19,6 +19,7 @@ local _M = {}
 ---@field run fun(job: gorge.Job)
 ---@field drop fun(job: gorge.Job) it will not be run
 ---@field give_up fun(job: gorge.Job) its time is over
+---@field cut_off fun(job: gorge.Job) its coroutine was ended
 ---@field limit_ms number how long it may run
 
 local function jobs_of(engine)
@@ -75,6 +76,9 @@ local function sift(engine, jobs)
       if not job.gave_up then
         job.gave_up = true
         job:give_up()
+      end
+      if killed then
+        job:cut_off()
       end
       if not killed and not engine.closed then
         job.deadline_ms = now_ms + job.limit_ms
