@@ -13,8 +13,7 @@
 local bit = require "bit"
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
-local addresses = require "gorge.addresses"
-local set_tls = require("gorge.ffi.tls").set
+local configure = require("gorge.ffi.config").of
 
 local tobit = bit.tobit
 local ffi_new, ffi_string = ffi.new, ffi.string
@@ -39,10 +38,6 @@ local _M = {}
 ---@field host gorge.Host
 ---@field after_poll fun()|false
 
-local function text(value)
-  return value and ffi.cast("const char *", value) or nil
-end
-
 ---Where a worker keeps its latest hits, beside its counters.
 local function recent_of(counters)
   return ffi.cast("const uint64_t **", counters + C.GORGE_COUNT_RECENT)
@@ -55,41 +50,7 @@ end
 ---@return string? err
 function _M.new(options, host, flags)
   local redis = options.redis
-  local breaker = options.circuit_breaker
-  local config = ffi_new "struct gorge_config"
-  local servers = redis and (redis.sentinels or redis.cluster)
-  local lines = servers and addresses.lines(servers) -- what config points to must live until it has been used
-  config.zone, config.ns = text(options.zone), text(options.namespace)
-  config.l1_size = options.l1_size
-  config.flags = flags
-  config.lock_sleep_ms, config.lock_retries = options.lock_sleep_ms, options.lock_retries
-  config.l1_ttl_ms = options.l1_ttl_ms
-  config.early_beta = options.early_refresh or 0
-  config.freshness_bound_ms, config.disconnected_ttl_ms = options.freshness_bound_ms, options.disconnected_ttl * 1000
-  if redis then
-    config.redis_host, config.redis_path = text(redis.host), text(redis.path)
-    config.redis_port = redis.port or 0
-    config.username, config.password = text(redis.username), text(redis.password)
-    config.db = redis.db
-    set_tls(config, redis.tls)
-    if redis.cluster then
-      config.cluster = text(lines)
-    elseif redis.sentinels then
-      config.sentinels, config.master = text(lines), text(redis.master)
-      config.sentinel_username, config.sentinel_password = text(redis.sentinel_username), text(redis.sentinel_password)
-    end
-    config.connect_timeout_ms, config.timeout_ms = redis.connect_timeout_ms, redis.timeout_ms
-    config.keepalive_ms, config.max_pending = redis.keepalive_interval_ms, redis.max_pending
-  end
-  if breaker then
-    config.breaker_max_failures, config.breaker_timeout_ms = breaker.max_failures, breaker.timeout_ms
-    config.breaker_slow_ms = breaker.slow_call_ms or 0
-  end
-  local origin = options.origin
-  if origin then
-    config.origin_max_concurrency = origin.max_concurrency or 0
-    config.origin_max_failures, config.origin_timeout_ms = origin.max_failures or 0, origin.timeout_ms
-  end
+  local config, servers = configure(options, flags)
   local out, err = ffi_new "gorge_cache *[1]", ffi_new "char[256]"
   if C.gorge_cache_create(config, out, err, 256) ~= 0 then
     return nil, ffi_string(err)
@@ -106,6 +67,7 @@ function _M.new(options, host, flags)
     counters = ffi_new("uint64_t[?]", C.GORGE_COUNTERS), -- until this process has a slot
     entered = false,
     view = view, read = view.read,
+    servers = servers, -- it has lived until the configuration that points to it was read
     fetch = ffi_new "struct gorge_fetch", store = ffi_new "struct gorge_store", op_out = ffi_new "uint64_t[1]",
     events = ffi_new("uint64_t[?]", EVENTS),
     waiters = {}, -- by the operation's slot
