@@ -12,7 +12,6 @@ local l0 = require "gorge.ffi.l0"
 local load = require "gorge.load"
 local look = require "gorge.look"
 local options = require "gorge.options"
-local origin = require "gorge.origin"
 local refresh = require "gorge.refresh"
 local spare = require "gorge.spare"
 local stale = require "gorge.stale"
@@ -213,6 +212,7 @@ Detached.__index = Detached
 
 function Detached:run()
   local self_, call, flight = self.cache, self.call, self.flight
+  self.co = coroutine.running()
   if flight.gone then
     return
   end
@@ -235,7 +235,7 @@ function Detached:give_up()
 end
 
 function Detached:cut_off()
-  origin.cut_off(self.call)
+  flights.cut_off(self)
 end
 
 ---Has the fill run beside this coroutine, which takes part in it until soft_timeout.

@@ -2,9 +2,11 @@
 -- Fills that coroutines of this worker share: the first leads, the others take part and have its result from memory.
 
 local C = require "gorge.ffi.lib"
+local origin = require "gorge.origin"
 local spare = require "gorge.spare"
 
 local keep, take_spare = spare.keep, spare.take
+local next = next
 local running = coroutine.running
 local getinfo = debug.getinfo
 
@@ -17,6 +19,7 @@ local _M = {}
 ---@field tags string packed
 ---@field co thread|false|nil who leads; nil: the main program; false: nobody yet
 ---@field engine gorge.Engine|nil that of the operation
+---@field call gorge.Call|nil of who leads
 ---@field until_ms number|nil its lease is not renewed beyond
 ---@field gone boolean|nil it was given up
 ---@field followers table[]|nil
@@ -46,7 +49,7 @@ end
 function _M.begin(cache, call, op, queued)
   local engine = call.engine
   local flight = queued or _M.queue(cache, call)
-  flight.engine, flight.until_ms = engine, C.gorge_now_ms() + call.wait_ms
+  flight.engine, flight.call, flight.until_ms = engine, call, C.gorge_now_ms() + call.wait_ms
   flight.op, flight.co = op, running() -- LuaJIT breaks the trace of a hit in Redis here; unbroken it is too long to be compiled
   engine:share(op, flight)
   engine.host.guard(engine, op)
@@ -76,7 +79,7 @@ function _M.land(engine, flight, state, value, err, source)
   tell(flight, state, value, err, source)
   engine:free(flight.op)
   flight.cache, flight.key, flight.co, flight.followers, flight.gone = nil, nil, nil, nil, nil
-  flight.engine, flight.until_ms = nil, nil
+  flight.engine, flight.call, flight.until_ms = nil, nil, nil
   keep(spares, flight)
 end
 
@@ -129,6 +132,19 @@ function _M.find(cache, key)
     return nil
   end
   return flight
+end
+
+---A coroutine of the background was ended, and with it its run of fn and all fills of this cache that it led: its loader may have fetched other keys.
+---@param job { cache: gorge.Cache, call: gorge.Call, co: thread|nil }
+function _M.cut_off(job)
+  for _, flight in next, job.cache.flights do
+    if flight.co == job.co then
+      flight:lost()
+      origin.cut_off(flight.call)
+      flight.engine:free(flight.op)
+    end
+  end
+  origin.cut_off(job.call)
 end
 
 ---An operation whose wait was in vain gets leave to run fn, without a lease: for the others of this worker a new beginning.

@@ -3,7 +3,7 @@
 -- the core's business (core/engine/refresh.c).
 
 local C = require "gorge.ffi.lib"
-local origin = require "gorge.origin"
+local flights = require "gorge.flights"
 local report = require "gorge.report"
 local text = require "gorge.text"
 
@@ -67,9 +67,8 @@ end
 ---Its time is over. What its loader returns later is not stored.
 function Refresh:give_up()
   self.over = true
-  local flights = self.cache.flights
   for i = 1, #self.keys do
-    local flight = flights[self.keys[i]]
+    local flight = self.cache.flights[self.keys[i]]
     if flight and flight.co == self.co then
       flight:lost()
       self.call.engine:free(flight.op)
@@ -80,7 +79,7 @@ function Refresh:give_up()
 end
 
 function Refresh:cut_off()
-  origin.cut_off(self.call)
+  flights.cut_off(self)
 end
 
 ---Begins a refresh in the background, unless this worker has begun one; in a program without a background, runs it.

@@ -224,6 +224,29 @@ describe("stale_while_revalidate", function()
     assert.matches("a refresh failed: it took longer than refresh_timeout", n.nginx:log_lines({ warn = true })[1], 1, true)
   end)
 
+  it("that is ended takes the fills along that its fn has begun, while others are under way", function()
+    local n = node.start { workers = 1, options = options { refresh_timeout = 0.3, origin = { max_concurrency = 4 } } }
+    n:run [[
+      for i = 1, 100 do
+        cache:set("k" .. i, "old", 60)
+      end
+      ngx.sleep(0.15)
+      cache:fetch("k1", 60, function()
+        return cache:fetch("inner", 60, function() count "hung" ngx.sleep(60) end)
+      end)
+      for i = 2, 100 do -- as long as one runs, so does the timer of all
+        ngx.timer.at(i / 10, function()
+          count "begun"
+          cache:fetch("k" .. i, 60, function() ngx.sleep(60) end)
+        end)
+      end
+    ]]
+    n:wait_count "hung"
+    assert.equal("value of inner", (n:run [[return cache:fetch("inner", 60, load)]]))
+    assert.is_true(n:counted "begun" < 99)
+    helper.wait_until(function() return n:stats().origin_running <= 3 end) -- 0.3 s of those that began since
+  end)
+
   it("goes on when the program's logger raises", function()
     local n = node.start { options = {}, init = ([[
       local app = require "spec.nginx.app"
