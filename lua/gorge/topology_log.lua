@@ -6,7 +6,6 @@ local node_breakers = require "gorge.node_breakers"
 local report = require "gorge.report"
 local stats = require "gorge.stats"
 
-
 local EVERY = 1 -- seconds between two looks of a worker of nginx, which may have nothing else to do
 
 local _M = {}

@@ -3,7 +3,7 @@
 
 local ffi = require "ffi"
 local C = require "gorge.ffi.lib"
-local set_tls = require("gorge.ffi.tls").set
+local set_server = require("gorge.ffi.config").set_server
 
 local ANSWER_SIZE = 65536
 
@@ -13,19 +13,12 @@ local _M = {}
 local Asker = {}
 Asker.__index = Asker
 
-local function text(value)
-  return value and ffi.cast("const char *", value) or nil
-end
-
 ---@param redis table the option `redis`, parsed
 ---@return gorge.Asker|nil
 ---@return string? err
 function _M.open(redis)
   local config = ffi.new "struct gorge_config"
-  config.redis_host, config.redis_path, config.redis_port = text(redis.host), text(redis.path), redis.port or 0
-  config.username, config.password, config.db = text(redis.username), text(redis.password), redis.db
-  set_tls(config, redis.tls)
-  config.connect_timeout_ms, config.timeout_ms = redis.connect_timeout_ms, redis.timeout_ms
+  set_server(config, redis)
   local out, buf = ffi.new "gorge_asker *[1]", ffi.new("char[?]", ANSWER_SIZE)
   local status = C.gorge_ask_open(config, out, buf, ANSWER_SIZE)
   if status ~= 0 then

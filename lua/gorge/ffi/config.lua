@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- The options of a cache as the library takes them.
+-- The options of a cache, or only of a Redis, as the library takes them.
 
 local ffi = require "ffi"
+local C = require "gorge.ffi.lib"
 local addresses = require "gorge.addresses"
-local set_tls = require("gorge.ffi.tls").set
 
 local _M = {}
 
@@ -11,19 +11,35 @@ local function text(value)
   return value and ffi.cast("const char *", value) or nil
 end
 
-local function set_redis(config, redis, servers)
+---@param tls gorge.ParsedTls|false
+local function set_tls(config, tls)
+  if tls then
+    config.tls = tls.verify and C.GORGE_TLS_ON or C.GORGE_TLS_UNVERIFIED
+    config.tls_ca, config.tls_cert, config.tls_key = text(tls.ca), text(tls.cert), text(tls.key)
+    config.tls_server_name = text(tls.server_name)
+  end
+end
+
+---How to reach a server, and how long to wait for it.
+---@param config ffi.cdata* struct gorge_config; good as long as `redis` is
+---@param redis gorge.ParsedRedis
+function _M.set_server(config, redis)
   config.redis_host, config.redis_path = text(redis.host), text(redis.path)
   config.redis_port = redis.port or 0
   config.username, config.password = text(redis.username), text(redis.password)
   config.db = redis.db
   set_tls(config, redis.tls)
+  config.connect_timeout_ms, config.timeout_ms = redis.connect_timeout_ms, redis.timeout_ms
+end
+
+local function set_redis(config, redis, servers)
+  _M.set_server(config, redis)
   if redis.cluster then
     config.cluster = text(servers)
   elseif redis.sentinels then
     config.sentinels, config.master = text(servers), text(redis.master)
     config.sentinel_username, config.sentinel_password = text(redis.sentinel_username), text(redis.sentinel_password)
   end
-  config.connect_timeout_ms, config.timeout_ms = redis.connect_timeout_ms, redis.timeout_ms
   config.keepalive_ms, config.max_pending = redis.keepalive_interval_ms, redis.max_pending
 end
 

@@ -24,7 +24,8 @@ local PENDING = tonumber(C.GORGE_PENDING)
 local SPACE = tonumber(C.GORGE_SPACE)
 local HIT = tonumber(C.GORGE_HIT)
 local ERR_ARGUMENT = tonumber(C.GORGE_ERR_ARGUMENT)
-local EVENTS, FIRST_BUFFER = 64, 16384
+local EVENTS = 64
+local FIRST_BUFFER = 16384
 local NO_KIND = 0xffffffff
 local SLOTS = tonumber(C.GORGE_OP_SLOTS) -- the low digits of an operation's id are its slot, which another has after it
 
@@ -77,8 +78,9 @@ function _M.new(options, host, flags)
   for name, method in next, _M do -- behind a metatable, each call would look for its name in vain first
     self[name] = method
   end
-  view.words, view.plain = C.gorge_cache_words(self.handle), NO_KIND
+  view.words = C.gorge_cache_words(self.handle)
   view.counters, view.recent = self.counters, recent_of(self.counters)
+  view.plain = NO_KIND
   if host.clock then
     view.clock = host.clock
     C.gorge_cache_clock(self.handle, host.clock)
@@ -89,7 +91,8 @@ end
 
 function _M:grow(size)
   self.buffer = ffi_new("char[?]", size)
-  self.read.buf, self.read.buf_size = self.buffer, size
+  self.read.buf = self.buffer
+  self.read.buf_size = size
 end
 
 ---Readies this process: its slot and counters, its control thread. Cheap once done; called at every miss.
