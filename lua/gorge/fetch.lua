@@ -12,6 +12,7 @@ local l0 = require "gorge.ffi.l0"
 local load = require "gorge.load"
 local look = require "gorge.look"
 local options = require "gorge.options"
+local engine_of = require("gorge.ready").engine_of
 local refresh = require "gorge.refresh"
 local spare = require "gorge.spare"
 local stale = require "gorge.stale"
@@ -319,18 +320,11 @@ end
 
 ---The engine for a call: in a phase that cannot wait, `blocking` asks for one that waits without yielding.
 local function engine_for(self, blocking)
-  local engine = self.engine
-  if not engine then
-    return nil, "closed"
-  end
-  local ok, err = self.host.enter(engine)
-  if not ok then
-    return nil, "gorge: " .. err
-  end
-  if blocking and not self.host.can_wait(engine) then
+  local engine, err = engine_of(self)
+  if engine and blocking and not self.host.can_wait(engine) then
     return second_engine(self)
   end
-  return engine
+  return engine, err
 end
 
 -- A refresh of one key.

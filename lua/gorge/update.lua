@@ -8,6 +8,7 @@ local l0 = require "gorge.ffi.l0"
 local life = require "gorge.life"
 local load = require "gorge.load"
 local look = require "gorge.look"
+local engine_of = require("gorge.ready").engine_of
 local text = require "gorge.text"
 
 local HIT = tonumber(C.GORGE_HIT)
@@ -116,15 +117,11 @@ function _M.update(self, key, ttl, fn, tags)
   if problem then
     return nil, problem
   end
-  local engine = self.engine
+  local engine, not_ready = engine_of(self)
   if not engine then
-    return nil, "closed"
+    return nil, not_ready
   end
-  local ok, why = self.host.enter(engine)
-  if not ok then
-    return nil, "gorge: " .. why
-  end
-  ok, why = self.host.can_wait(engine)
+  local ok, why = self.host.can_wait(engine)
   if not ok and engine.has_redis then
     return nil, "would block: " .. why .. "; nothing is changed"
   end

@@ -6,6 +6,7 @@ local C = require "gorge.ffi.lib"
 local check = require "gorge.arguments"
 local has_gap = require("gorge.check").has_gap
 local life = require "gorge.life"
+local engine_of = require("gorge.ready").engine_of
 local text = require "gorge.text"
 local trouble = require "gorge.trouble"
 
@@ -54,18 +55,6 @@ local function finish(self, engine, what, op, status)
   return nil, "gorge: " .. what .. ": done on this host, but not in Redis: " .. phrase
 end
 
-local function ready(self)
-  local engine = self.engine
-  if not engine then
-    return nil, "closed"
-  end
-  local ok, err = self.host.enter(engine)
-  if not ok then
-    return nil, "gorge: " .. err
-  end
-  return engine
-end
-
 function _M.set(self, key, value, ttl, tags)
   check.key_type(key, 3)
   local options = self.options
@@ -76,7 +65,7 @@ function _M.set(self, key, value, ttl, tags)
   if problem then
     return nil, problem
   end
-  local engine, err = ready(self)
+  local engine, err = engine_of(self)
   if not engine then
     return nil, err
   end
@@ -104,7 +93,7 @@ function _M.delete(self, key)
   if problem then
     return nil, problem
   end
-  local engine, err = ready(self)
+  local engine, err = engine_of(self)
   if not engine then
     return nil, err
   end
@@ -112,7 +101,7 @@ function _M.delete(self, key)
 end
 
 function _M.clear(self)
-  local engine, err = ready(self)
+  local engine, err = engine_of(self)
   if not engine then
     return nil, err
   end
@@ -127,7 +116,7 @@ function _M.touch(self, key, ttl)
   if problem then
     return nil, problem
   end
-  local engine, err = ready(self)
+  local engine, err = engine_of(self)
   if not engine then
     return nil, err
   end
@@ -148,7 +137,7 @@ function _M.invalidate_tags(self, first, ...)
   elseif has_gap(list) then
     error("gorge: invalidate_tags takes tags without gaps, got nil in between", 2)
   end
-  local engine, err = ready(self)
+  local engine, err = engine_of(self)
   if not engine then
     return nil, err
   end
