@@ -230,9 +230,7 @@ function Detached:drop()
 end
 
 function Detached:give_up()
-  local op = self.flight.op
-  self.flight:lost()
-  self.call.engine:free(op)
+  self.flight:give_up()
 end
 
 function Detached:cut_off()
@@ -270,8 +268,8 @@ end
 local function once(self, call)
   local status
   local engine = call.engine
-  local flight = flights.find(self, call.key)
-  if flight and flights.is_own(flight) then
+  local flight, own = flights.find(self, call.key)
+  if own then
     return false, nil, own_fill(call.key)
   elseif flight and flights.can_share(self, call, flight) then
     local ready, why = engine.host.can_wait(engine)

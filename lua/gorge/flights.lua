@@ -18,8 +18,7 @@ local _M = {}
 ---@field op integer 0: it has not begun
 ---@field tags string packed
 ---@field co thread|false|nil who leads; nil: the main program; false: nobody yet
----@field engine gorge.Engine|nil that of the operation
----@field call gorge.Call|nil of who leads
+---@field call gorge.Call|nil of who leads; nil: nobody yet
 ---@field until_ms number|nil its lease is not renewed beyond
 ---@field gone boolean|nil it was given up
 ---@field followers table[]|nil
@@ -49,7 +48,7 @@ end
 function _M.begin(cache, call, op, queued)
   local engine = call.engine
   local flight = queued or _M.queue(cache, call)
-  flight.engine, flight.call, flight.until_ms = engine, call, C.gorge_now_ms() + call.wait_ms
+  flight.call, flight.until_ms = call, C.gorge_now_ms() + call.wait_ms
   flight.op, flight.co = op, running() -- LuaJIT breaks the trace of a hit in Redis here; unbroken it is too long to be compiled
   engine:share(op, flight)
   engine.host.guard(engine, op)
@@ -79,7 +78,7 @@ function _M.land(engine, flight, state, value, err, source)
   tell(flight, state, value, err, source)
   engine:free(flight.op)
   flight.cache, flight.key, flight.co, flight.followers, flight.gone = nil, nil, nil, nil, nil
-  flight.engine, flight.call, flight.until_ms = nil, nil, nil
+  flight.call, flight.until_ms = nil, nil
   keep(spares, flight)
 end
 
@@ -87,6 +86,14 @@ end
 function Flight:lost()
   self.gone = true
   tell(self, "again")
+end
+
+---Nobody leads it any more: its operation ends.
+function Flight:give_up()
+  self:lost()
+  if self.call then
+    self.call.engine:free(self.op)
+  end
 end
 
 local leaders = {}
@@ -124,14 +131,15 @@ end
 ---@param cache gorge.Cache
 ---@param key string
 ---@return gorge.Flight|nil
+---@return boolean|nil own this coroutine leads it: it must not wait for itself
 function _M.find(cache, key)
   local flight = cache.flights[key]
-  if flight and flight.co == running() and not is_leading() then
-    flight:lost()
-    flight.engine:free(flight.op)
-    return nil
+  if not flight or flight.co ~= running() then
+    return flight
+  elseif is_leading() then
+    return flight, true
   end
-  return flight
+  flight:give_up()
 end
 
 ---A coroutine of the background was ended, and with it its run of fn and all fills of this cache that it led: its loader may have fetched other keys.
@@ -139,9 +147,8 @@ end
 function _M.cut_off(job)
   for _, flight in next, job.cache.flights do
     if flight.co == job.co then
-      flight:lost()
       origin.cut_off(flight.call)
-      flight.engine:free(flight.op)
+      flight:give_up()
     end
   end
   origin.cut_off(job.call)
@@ -163,7 +170,7 @@ end
 ---@param flight gorge.Flight
 function _M.can_share(cache, call, flight)
   local begun = flight.op ~= 0
-  if begun and (C.gorge_now_ms() >= flight.until_ms or not flight.engine:joinable(flight.op)) then
+  if begun and (C.gorge_now_ms() >= flight.until_ms or not flight.call.engine:joinable(flight.op)) then
     return false
   elseif call.engine ~= cache.engine then
     return begun -- who blocks would wait for it in any case, and in vain

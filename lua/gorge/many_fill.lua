@@ -116,8 +116,8 @@ function Many:begin(key, items, loads)
   local cache, engine = self.cache, self.call.engine
   local call = setmetatable({ key = key }, self.call)
   local item = setmetatable({ call = call, elsewhere = false }, Item)
-  local flight = flights.find(cache, key)
-  if flight and flights.is_own(flight) then
+  local flight, own = flights.find(cache, key)
+  if own then
     self.errs[key] = fetch.own_fill(key)
     return
   elseif flight and flights.can_share(cache, call, flight) then

@@ -70,8 +70,7 @@ function Refresh:give_up()
   for i = 1, #self.keys do
     local flight = self.cache.flights[self.keys[i]]
     if flight and flight.co == self.co then
-      flight:lost()
-      self.call.engine:free(flight.op)
+      flight:give_up()
     end
   end
   forget(self)

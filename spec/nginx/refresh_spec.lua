@@ -195,7 +195,7 @@ describe("stale_while_revalidate", function()
           log_by_lua_block {
             local cache = require("spec.nginx.app").cache
             cache:fetch("k", 60, function(key)
-              return cache.flights[key].engine == cache.engine and "yields" or "blocks", nil, { stale_ttl = 0.001 }
+              return cache.flights[key].call.engine == cache.engine and "yields" or "blocks", nil, { stale_ttl = 0.001 }
             end, nil, { blocking = true })
           }
         }
