@@ -688,23 +688,32 @@ static void count_entry(struct gorge_l2_request *rq, const struct gorge_message 
   (*(int *)rq->ctx)++;
 }
 
+/* A page of n entries, of versions from `from` on, each `step` above the one before. One of 500 says that there may be more. */
+static void add_page(struct server *s, uint64_t n, uint64_t from, uint64_t step) {
+  wire_addf(&s->out, "*%d\r\n:1\r\n", (int)n + 1);
+  for (uint64_t i = 0; i < n; i++) {
+    add_entry(&s->out, from + i * step, "k");
+  }
+}
+
+static void ask_long_journal(struct server *s, struct asked *a, int *entries) {
+  server_start(s, true, true);
+  ask(a, GORGE_L2_JOURNAL);
+  a->rq.since = 1000;
+  a->rq.ctx = entries;
+  a->rq.message = count_entry;
+  send_ok(s, a);
+}
+
 static void test_a_long_journal_comes_in_pages(void **state) {
   (void)state;
   struct server s;
   struct asked a;
   int entries = 0;
-  server_start(&s, true, true);
-  ask(&a, GORGE_L2_JOURNAL);
-  a.rq.since = 1000;
-  a.rq.ctx = &entries;
-  a.rq.message = count_entry;
-  send_ok(&s, &a);
+  ask_long_journal(&s, &a, &entries);
   for (uint64_t from = 1000; from < 2300; from += 499) {
     uint64_t n = from == 1998 ? 100 : 500;
-    wire_addf(&s.out, "*%d\r\n:1\r\n", (int)n + 1);
-    for (uint64_t i = 0; i < n; i++) {
-      add_entry(&s.out, from + i, "k");
-    }
+    add_page(&s, n, from, 1);
     assert_int_equal(server_answer(&s, T0 + 101), GORGE_OK);
     if (n == 500) {
       char next[64];
@@ -723,23 +732,6 @@ static void test_a_long_journal_comes_in_pages(void **state) {
   server_stop(&s);
 }
 
-/* A page as long as there are, of versions from `from` on, each `step` above the one before. */
-static void add_page(struct server *s, uint64_t from, uint64_t step) {
-  wire_addf(&s->out, "*501\r\n:1\r\n");
-  for (uint64_t i = 0; i < 500; i++) {
-    add_entry(&s->out, from + i * step, "k");
-  }
-}
-
-static void ask_long_journal(struct server *s, struct asked *a, int *entries) {
-  server_start(s, true, true);
-  ask(a, GORGE_L2_JOURNAL);
-  a->rq.since = 1000;
-  a->rq.ctx = entries;
-  a->rq.message = count_entry;
-  send_ok(s, a);
-}
-
 /* However long the journal, and however far away Redis: else a host that is far behind would never catch up. */
 static void test_each_page_of_a_journal_has_its_own_time(void **state) {
   (void)state;
@@ -752,7 +744,7 @@ static void test_each_page_of_a_journal_has_its_own_time(void **state) {
     now_ms += 400; /* of 500 */
     assert_false(gorge_conn_tick(s.conn, now_ms));
     assert_int_equal(a.calls, 0);
-    add_page(&s, 1000 + page * 499, 1);
+    add_page(&s, 500, 1000 + page * 499, 1);
     assert_int_equal(server_answer(&s, now_ms), GORGE_OK);
     server_hear(&s);
     expect_text(&s, "EVALSHA");
@@ -769,7 +761,7 @@ static void test_a_page_that_does_not_end_is_not_read_again(void **state) {
   struct asked a;
   int entries = 0;
   ask_long_journal(&s, &a, &entries);
-  add_page(&s, 1000, 0);
+  add_page(&s, 500, 1000, 0);
   answered(&s, &a, GORGE_ERR_PROTOCOL);
   server_stop(&s);
 }
