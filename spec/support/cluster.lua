@@ -122,20 +122,21 @@ function Cluster:acquainted()
   return true
 end
 
---- Which node has which slots, as one text.
+--- Which node has which slots and who follows whom, as one text; of those that are gone, their slots alone.
 local function layout(known)
   local list = {}
   for id, node in pairs(known) do
     local slots = node.slots:gsub(" ?%[.*$", "") -- of one that is being moved
-    if slots ~= "" then
-      list[#list + 1] = id .. " " .. slots
+    local master = node.flags:find "fail" and "-" or node.master
+    if slots ~= "" or master ~= "-" then
+      list[#list + 1] = ("%s follows %s, has %s"):format(id, master, slots)
     end
   end
   table.sort(list)
   return table.concat(list, "\n")
 end
 
----@return boolean whether all nodes that run find the cluster well and agree about it, and every replica follows its master
+---@return boolean whether all nodes that run find the cluster well and agree about who has what and follows whom, and every replica is linked to its master
 function Cluster:is_well()
   local running = self:running()
   local agreed
