@@ -136,7 +136,7 @@ local function layout(known)
   return table.concat(list, "\n")
 end
 
----@return boolean whether all nodes that run find the cluster well and agree about who has what and follows whom, and every replica is linked to its master
+---@return boolean whether all nodes that run find the cluster well and agree about its layout, and every replica is linked to its master
 function Cluster:is_well()
   local running = self:running()
   local agreed
