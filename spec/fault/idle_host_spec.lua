@@ -13,8 +13,15 @@ local server = [[
     ngx.print(tostring(value), " ", err or source)
   } }
   location /delete { content_by_lua_block { ngx.print(tostring(cache:delete("k"))) } }
+  location /look { content_by_lua_block { cache:get "another" } }
   location /subscribed { content_by_lua_block { ngx.print(tostring(cache:stats().subscribed)) } }
 ]]
+
+--- A host begins to listen with its first look, and may forget what it has in L1 by then.
+local function wait_until_it_listens(n)
+  n:get "/look"
+  helper.wait_until(function() return n:get("/subscribed").body == "true" end, { message = "the host does not listen" })
+end
 
 describe("a host that was idle since its reload", function()
   local redis, a, b
@@ -26,6 +33,7 @@ describe("a host that was idle since its reload", function()
   end)
 
   it("keeps L1 warm over the reload, and hears of a delete before it answers from L1", function()
+    wait_until_it_listens(a)
     assert.equal("one fn", a:get("/fetch?v=one").body)
     a:reload()
     a:wait_drained()
@@ -74,6 +82,7 @@ describe("a host without contact to Redis", function()
   end)
 
   it("serves what it had for disconnected_ttl, then loads anew, and keeps that", function()
+    wait_until_it_listens(n)
     n:get("/fetch?v=one")
     helper.wait_until(function() return n:get("/lag").body == "true recent" end, { timeout = 5 })
     assert.matches("^one l[01]$", n:get("/fetch?v=two").body)
