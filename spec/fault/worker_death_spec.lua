@@ -4,13 +4,16 @@ local helper = require "spec.helper"
 local node = require "spec.nginx.node"
 local process = helper.process
 
-local LEASE = 1.5
+-- For those who wait for it to end; what a loaded machine adds is less than another one.
+local LEASE, LOADED = 1.5, 1.4
+-- For those who must not wait for it to end, and the time that they have.
+local LONG_LEASE, AT_ONCE = 20, 5
 
 local FETCH = [[return cache:fetch("k", 60, hang_once)]]
 
-local function options(redis)
+local function options(lease, redis)
   -- Waiters of another node shall not lose patience before the lease ends.
-  return { options = { lock_ttl = LEASE, lock_retries = 1000, wait_timeout = 20, redis = redis and redis.url } }
+  return { options = { lock_ttl = lease, lock_retries = 1000, wait_timeout = 20, redis = redis and redis.url } }
 end
 
 --- Starts callers on the nodes and waits until the loader hangs in a worker of the first one and the others wait for it.
@@ -58,11 +61,11 @@ end
 
 describe("a worker that is killed while it fills", function()
   it("lets the other workers go on at once", function()
-    local n = node.start(options())
+    local n = node.start(options(LONG_LEASE))
     local pid, batches = begin({ n }, 40)
     local since = helper.now()
     process.kill(pid, process.SIGKILL)
-    local answered, lost = assert_answered(batches[1], since, 1)
+    local answered, lost = assert_answered(batches[1], since, AT_ONCE)
     assert.is_true(answered > 5 and lost > 0, answered .. " answered, " .. lost .. " lost")
     assert.equal(1, n:counted "loads")
     assert_nothing_left(n)
@@ -70,14 +73,14 @@ describe("a worker that is killed while it fills", function()
 
   it("lets the other workers and the other node go on at once", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis, options(redis))
+    local a, b = node.pair(redis, options(LONG_LEASE, redis))
     b:run [[counts:set("hangs", 1)]] -- its loader would return at once
     local pid, batches = begin({ a, b }, 40)
     local since = helper.now()
     process.kill(pid, process.SIGKILL)
-    local answered = assert_answered(batches[1], since, 1)
+    local answered = assert_answered(batches[1], since, AT_ONCE)
     assert.is_true(answered > 5, answered .. " answered")
-    local _, lost = assert_answered(batches[2], since, 1)
+    local _, lost = assert_answered(batches[2], since, AT_ONCE)
     assert.equal(0, lost)
     assert.equal(1, a:counted "loads" + b:counted "loads")
     assert_nothing_left(a)
@@ -86,7 +89,7 @@ describe("a worker that is killed while it fills", function()
 
   it("is followed by another node within the lease when its whole node is gone", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis, options(redis))
+    local a, b = node.pair(redis, options(LEASE, redis))
     b:run [[counts:set("hangs", 1)]]
     local _, batches = begin({ a, b }, 40)
     local pids = process.children(a.nginx.pid)
@@ -94,7 +97,7 @@ describe("a worker that is killed while it fills", function()
     for _, pid in ipairs { a.nginx.pid, unpack(pids) } do
       process.kill(pid, process.SIGKILL)
     end
-    local _, lost = assert_answered(batches[2], since, LEASE + 0.5)
+    local _, lost = assert_answered(batches[2], since, LEASE + LOADED)
     assert.equal(0, lost)
     assert.equal(1, b:counted "loads")
     assert_nothing_left(b)
@@ -102,7 +105,7 @@ describe("a worker that is killed while it fills", function()
 
   it("leaves nothing behind however often it happens", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis, options(redis))
+    local a, b = node.pair(redis, options(LEASE, redis))
     local kills = 0
     local next_kill = helper.now() + 0.2
     local responses = helper.http.load {
@@ -195,21 +198,21 @@ describe("a worker that is stopped while it fills", function()
   end
 
   it("holds the others up for the lease at most, and its value comes too late", function()
-    local n = node.start(options())
+    local n = node.start(options(LEASE))
     local other, batches, since = begin_and_stop { n }
     assert.equal("value of k", other:run [[return cache:fetch("k", 60, load)]])
-    assert.is_true(helper.now() - since < LEASE + 0.5)
+    assert.is_true(helper.now() - since < LEASE + LOADED)
     go_on(n, other, batches[1])
   end)
 
   it("holds the other node up for the lease at most, and its value comes too late there too", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis, options(redis))
+    local a, b = node.pair(redis, options(LEASE, redis))
     b:run [[counts:set("hangs", 1)]]
     local other, batches, since = begin_and_stop { a, b }
-    assert_answered(batches[2], since, LEASE + 0.5)
+    assert_answered(batches[2], since, LEASE + LOADED)
     assert.equal("value of k", other:run [[return cache:fetch("k", 60, load)]])
-    assert.is_true(helper.now() - since < LEASE + 0.7)
+    assert.is_true(helper.now() - since < LEASE + LOADED)
     assert.equal(1, other:run [[return counted "loads"]] + b:counted "loads")
     go_on(a, other, batches[1])
     assert.equal("value of k", b:run [[return cache:fetch("k", 60, load)]])
