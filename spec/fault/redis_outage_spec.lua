@@ -22,14 +22,25 @@ end
 local function assert_l1_answers(n, key)
   for id = 0, 1 do
     local worker = n:worker(id)
-    local value, err, source, took = worker:run([[
-      local since = now()
+    local value, err, source, took, turns = worker:run([[
+      local turns, over = 0, false
+      local others = ngx.thread.spawn(function()
+        while not over do
+          turns = turns + 1
+          ngx.sleep(0)
+        end
+      end)
+      local since, before = now(), turns
       local value, err, source = cache:fetch(..., 60, load)
-      return value, err, source, now() - since
+      local took, during = now() - since, turns - before
+      over = true
+      ngx.thread.wait(others)
+      return value, err, source, took, during
     ]], key)
     assert.same({ "value of " .. key }, { value, err })
     assert.is_true(source == "l1" or source == "l0", source)
-    assert.is_true(took < 0.3, ("a hit took %.2f s"):format(took))
+    assert.equal(0, turns) -- it waited for nothing
+    assert.is_true(took < BOUND, ("a hit took %.2f s"):format(took))
     worker:close()
   end
 end
@@ -198,7 +209,11 @@ describe("a node without Redis", function()
     local a = node.pair(redis)
     a:run [[return cache:set("k", 1, 60)]]
     redis:pause()
-    local cold = a:start(20, [[return cache:fetch(tostring(math.random()), 60, load)]])
+    local cold = a:start(20, [[
+      local since = now()
+      local value, err = cache:fetch(tostring(math.random()), 60, load)
+      return value, err, now() - since
+    ]])
     local slowest, turns = a:run [[
       local slowest, turns, over = 0, 0, false
       local others = ngx.thread.spawn(function()
@@ -224,7 +239,7 @@ describe("a node without Redis", function()
     assert.is_true(slowest < 0.4, ("a hit took %.3f s"):format(slowest)) -- nor held the worker up for as long as a command may
     for _, result in ipairs(cold:results(5)) do
       assert.is_nil(result.err or result[2])
-      assert.is_true(result.time < BOUND + 0.5)
+      assert.is_true(result[3] < BOUND, result[3])
     end
   end)
 
@@ -236,8 +251,10 @@ describe("a node without Redis", function()
       fetch_cold(a)
       return a:stats().breaker == "open"
     end)
-    local _, err = a:run [[return cache:delete "k"]]
-    assert.matches("breaker", err)
+    helper.wait_until(function() -- it may have let one call try in the meantime
+      local _, err = a:run [[return cache:delete "k"]]
+      return err:find "circuit breaker open"
+    end, { message = "a call does not know of the breaker" })
     local fastest = 1
     for _ = 1, 3 do
       local _, _, took = fetch_cold(a)
