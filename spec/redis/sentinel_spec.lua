@@ -13,7 +13,7 @@ local set, dead_port
 local count = 0
 
 setup(function()
-  set = helper.replicated { replicas = 1, sentinels = 2, quorum = 1, password = PASSWORD, sentinel_password = SENTINEL_PASSWORD, down_after_ms = 300 }
+  set = helper.replicated { replicas = 1, sentinels = 2, quorum = 1, password = PASSWORD, sentinel_password = SENTINEL_PASSWORD }
   dead_port = helper.net.free_port()
 end)
 
@@ -221,7 +221,7 @@ describe("a master and sentinels that speak TLS", function()
     local ca = certificates.authority(dir, "ca")
     local tls = ca:issue("server", { alt = "DNS:redis.example" })
     tls.ca = ca.ca
-    local secure = helper.replicated { replicas = 1, sentinels = 1, quorum = 1, tls = tls, down_after_ms = 300 }
+    local secure = helper.replicated { replicas = 1, sentinels = 1, quorum = 1, tls = tls }
     local function open(changes)
       count = count + 1
       return assert(gorge.new { namespace = "sentinel-" .. count, l1_size = "4m", freshness_bound = 1, redis = {

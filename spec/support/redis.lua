@@ -17,6 +17,7 @@ local _M = { SERVER = SERVER }
 ---@field pid integer
 ---@field dir string its folder; the log is redis.log in it
 ---@field paused boolean|nil
+---@field on_leave fun()|nil called before it is paused or killed
 local Redis = {}
 Redis.__index = Redis
 
@@ -174,8 +175,15 @@ function Redis:clients()
   return tonumber(info:match "connected_clients:(%d+)") - 1
 end
 
+local function leave(self)
+  if self.on_leave then
+    self.on_leave()
+  end
+end
+
 --- Stops the process from running without closing anything: a server that hangs.
 function Redis:pause()
+  leave(self)
   self.process:kill(process.SIGSTOP)
   self.paused = true
 end
@@ -187,6 +195,7 @@ end
 
 --- SIGKILL: gone in the middle of everything. `up` brings an empty one back.
 function Redis:kill()
+  leave(self)
   self.process:stop(process.SIGKILL)
 end
 

@@ -16,8 +16,12 @@ Replicated.__index = Replicated
 ---@class gorge.spec.Sentinel
 ---@field port integer
 ---@field tls_port integer|nil
+---@field paused boolean|nil
 local Sentinel = {}
 Sentinel.__index = Sentinel
+
+-- So long must a server stand still to count as dead by itself: longer than a busy machine ever makes it.
+local PATIENCE_MS = 60000
 
 local function lines(list)
   return table.concat(list, "\n") .. "\n"
@@ -34,7 +38,7 @@ local function start_sentinel(name, master_port, opts)
     opts.sentinel_password and "requirepass " .. opts.sentinel_password or "",
     opts.sentinel_password and "sentinel sentinel-pass " .. opts.sentinel_password or "",
     ("sentinel monitor %s 127.0.0.1 %d %d"):format(name, master_port, opts.quorum or 2),
-    ("sentinel down-after-milliseconds %s %d"):format(name, opts.down_after_ms or 500),
+    ("sentinel down-after-milliseconds %s %d"):format(name, PATIENCE_MS),
     ("sentinel failover-timeout %s %d"):format(name, opts.failover_timeout_ms or 3000),
     opts.password and ("sentinel auth-pass %s %s"):format(name, opts.password) or "",
   }
@@ -71,10 +75,12 @@ end
 
 function Sentinel:pause()
   self.process:kill(process.SIGSTOP)
+  self.paused = true
 end
 
 function Sentinel:resume()
   self.process:kill(process.SIGCONT)
+  self.paused = nil
 end
 
 --- Forgets what it has learned, and begins with a master that its companions have left, without ever hearing of it: they may not publish here, and the
@@ -98,12 +104,13 @@ function Sentinel:stop()
 end
 
 --- Starts them and waits until every sentinel knows every replica and every other sentinel.
---- opts: password, sentinel_password, replicas (2), sentinels (3), quorum (2), down_after_ms (500), tls as for redis.start.
+--- opts: password, sentinel_password, replicas (2), sentinels (3), quorum (2), tls as for redis.start; down_after_ms (500): how long a server does not
+--- answer before it counts as dead, from when the first one is killed or paused.
 ---@param opts? table
 ---@return gorge.spec.Replicated
 function _M.start(opts)
   opts = opts or {}
-  local self = setmetatable({ name = "main", servers = {}, sentinels = {} }, Replicated)
+  local self = setmetatable({ name = "main", servers = {}, sentinels = {}, down_after_ms = opts.down_after_ms or 500 }, Replicated)
   local replicas, sentinels = opts.replicas or 2, opts.sentinels or 3
   local common = lines {
     "repl-diskless-sync-delay 0", "repl-ping-replica-period 1",
@@ -124,6 +131,9 @@ function _M.start(opts)
   end
   process.wait_until(function() return self:settled(sentinels - 1, replicas) end,
     { timeout = 20, interval = 0.05, message = "the sentinels did not find one another" })
+  for _, server in ipairs(self.servers) do
+    server.on_leave = function() self:become_impatient() end
+  end
   return self
 end
 
@@ -135,17 +145,38 @@ local function fields(reply)
   return out
 end
 
----@return boolean whether each sentinel that answers knows so many others and so many replicas
+--- Whether a sentinel has asked every replica, and found it good: it promotes no other.
+local function knows_replicas(sentinel, name)
+  local reply = sentinel:command("SENTINEL", "REPLICAS", name)
+  for _, replica in ipairs(type(reply) == "table" and reply or {}) do
+    local state = fields(replica)
+    if state.flags ~= "slave" or state["master-link-status"] ~= "ok" then
+      return false
+    end
+  end
+  return type(reply) == "table"
+end
+
+---@return boolean whether each sentinel knows so many others and so many replicas, which are good
 function Replicated:settled(others, replicas)
   for _, sentinel in ipairs(self.sentinels) do
     local reply = sentinel:command("SENTINEL", "MASTER", self.name)
     local state = type(reply) == "table" and fields(reply) or {}
     local known = tonumber(state["num-other-sentinels"]) == others and tonumber(state["num-slaves"]) == replicas
-    if not known or state.flags ~= "master" then
+    if not known or state.flags ~= "master" or not knows_replicas(sentinel, self.name) then
       return false
     end
   end
   return true
+end
+
+--- Lets the sentinels take a server for dead soon.
+function Replicated:become_impatient()
+  for _, sentinel in ipairs(self.sentinels) do
+    if sentinel.process:alive() and not sentinel.paused then
+      assert(sentinel:command("SENTINEL", "SET", self.name, "down-after-milliseconds", self.down_after_ms))
+    end
+  end
 end
 
 --- Where the sentinels send clients.
