@@ -112,8 +112,10 @@ describe("status.serve", function()
     assert.matches('<script nonce="' .. nonce .. '">', response.body, 1, true)
     assert.matches('<style nonce="' .. nonce .. '">', response.body, 1, true)
     assert.is_nil(response.body:match "[%s]style%s*=" or response.body:match "%son%l+%s*=")
-    for address in response.body:gmatch '[%l]+="([^"]*)"' do
-      assert.is_nil(address:match "^//" or address:match "^https?:", address)
+    for name, address in response.body:gmatch '(%l+)="([^"]*)"' do
+      if name ~= "nonce" then -- whose letters are drawn
+        assert.is_nil(address:match "^//" or address:match "^https?:", address)
+      end
     end
     assert.matches("<title>shop &lt;1&gt; &amp; {{nonce}}</title>", response.body, 1, true)
   end)
