@@ -11,6 +11,7 @@ setup(function()
   redis = helper.redis()
   n = node.start { options = { redis = redis.url, l1_size = "2m" } }
   zone = n.namespace
+  node.wait_linked { n } -- a host that begins to listen forgets its L1
   n:run [[for i = 1, 500 do cache:set("key:" .. i, ("value %d "):format(i):rep(10), 600, { "tag:" .. i % 7 }) end]]
   entries = n:stats().entries
   for _, fd in ipairs { 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20 } do
