@@ -8,7 +8,7 @@ local HALF = 8192
 
 setup(function()
   for i = 1, 2 do
-    nodes[i] = helper.redis { config = ("cluster-enabled yes\ncluster-node-timeout 2000\ncluster-port %d"):format(helper.net.free_port()) }
+    nodes[i] = helper.redis { config = ("cluster-enabled yes\ncluster-node-timeout 15000\ncluster-port %d"):format(helper.net.free_port()) }
     assert.equal("OK", nodes[i]:command("CLUSTER", "ADDSLOTSRANGE", (i - 1) * HALF, i * HALF - 1))
   end
   local bus = nodes[2].opts.config:match "cluster%-port (%d+)"

@@ -31,10 +31,15 @@ local function place(server)
   return server.tls_port or server.port, server.bus_port
 end
 
+--- Where nobody takes the place of another, one that stands still for a moment need not count as gone.
+local function node_timeout_ms(opts)
+  return opts.node_timeout_ms or opts.replicas == 0 and 15000 or 1500
+end
+
 local function start_node(opts)
   local bus_port = net.free_port()
   local server = redis.start { password = opts.password, tls = opts.tls, config = lines {
-    "cluster-enabled yes", "cluster-port " .. bus_port, "cluster-node-timeout " .. (opts.node_timeout_ms or 1500),
+    "cluster-enabled yes", "cluster-port " .. bus_port, "cluster-node-timeout " .. node_timeout_ms(opts),
     "cluster-replica-validity-factor 0", "cluster-allow-replica-migration no",
     "repl-diskless-sync-delay 0", "repl-ping-replica-period 1",
     opts.password and "masterauth " .. opts.password or "",
@@ -52,8 +57,8 @@ local function start_node(opts)
 end
 
 --- Starts one and waits until all of it is well.
---- opts: masters (3), replicas of each (1), password, tls as for redis.start, node_timeout_ms (1500), config: further lines of redis.conf,
---- bus_relays: a relay before the bus port of each node, `bus` of the server: what the others say to it goes that way.
+--- opts: masters (3), replicas of each (1), password, tls as for redis.start, node_timeout_ms (1500, without replicas 15000), config: further
+--- lines of redis.conf, bus_relays: a relay before the bus port of each node, `bus` of the server: what the others say to it goes that way.
 ---@param opts? table
 ---@return gorge.spec.Cluster
 function _M.start(opts)
