@@ -6,13 +6,16 @@
 #include <stdint.h>
 
 #include "test/drive_support.h"
+#include "test/ports.h"
 
 enum { CLUSTER_NODES = 3, CLUSTER_OPTIONS = 16 };
 
 struct support_cluster {
   struct support_redis node[CLUSTER_NODES];
   int port[CLUSTER_NODES];
-  char text[CLUSTER_NODES][2][16]; /* ports, as arguments */
+  struct kept_port kept[CLUSTER_NODES][2]; /* of clients, of the other nodes */
+  char text[CLUSTER_NODES][2][16];         /* the same, as arguments */
+  char id[CLUSTER_NODES][41];
   const char *options[CLUSTER_NODES][CLUSTER_OPTIONS];
 };
 
@@ -23,7 +26,7 @@ void support_cluster_stop(struct support_cluster *c);
 bool support_cluster_is_well(struct support_cluster *c);
 /* The node that has the slot in the beginning. */
 int support_cluster_owner(uint32_t slot);
-/* Gives a slot to another node, as all that run hear at once; what the others have in it is lost. Returns success. */
+/* Gives a slot to another node, as all that run hear at once and for good; what the others have in it is lost. Returns success. */
 bool support_cluster_give(struct support_cluster *c, uint32_t slot, int to);
 
 #endif
