@@ -12,12 +12,19 @@ local HTTP = [[
       circuit_breaker = { max_failures = 2, timeout = 60 },
     })
     other = assert(gorge.new { namespace = "sessions", l1_size = "4m" })
+    looks = { count = 0 }
   }
 ]]
 
 local SERVER = [[
   location = /status { content_by_lua_block {
     require("gorge.status").serve({ cache, other }, { title = "shop <1> & {{nonce}}", refresh = 0.5 })
+  } }
+  # Between two looks something has happened, another number of times each.
+  location = /moving { content_by_lua_block {
+    looks.count = looks.count + 1
+    for i = 1, looks.count * 7 % 20 do cache:fetch("secret-key-" .. i, 60, function() return "secret-value" end) end
+    require("gorge.status").serve({ cache, other }, { title = "shop", refresh = 0.5 })
   } }
   location = /one { content_by_lua_block { require("gorge.status").serve(cache) } }
   location = /hot { content_by_lua_block {
@@ -221,6 +228,8 @@ describe("the page in a browser", function()
   end
 
   run("renders both caches, and moves under load", function()
+    path = "/moving"
+    finally(function() path = "/status" end)
     local page = document(10, "--dump-dom")
     assert.matches("live, every 0.5 s", page, 1, true)
     assert.matches('data-f="namespace">shop</h2>', page, 1, true)
