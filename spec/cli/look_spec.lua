@@ -122,7 +122,7 @@ describe("gorge stat", function()
   it("names the nodes of a cluster whose breakers are not closed", function()
     local cluster = helper.cluster { replicas = 0, config = "cluster-require-full-coverage no" }
     local m = node.start { options = {
-      l1_size = "4m", redis = { cluster = cluster:addresses(), timeout = 0.2, connect_timeout = 0.3 }, circuit_breaker = { max_failures = 2, timeout = 60 },
+      l1_size = "4m", redis = { cluster = cluster:addresses(), timeout = 5, connect_timeout = 5 }, circuit_breaker = { max_failures = 2, timeout = 60 },
     } }
     local function set_all()
       return m:run [[
