@@ -156,8 +156,11 @@ describe("a cluster", function()
     assert.is_true((a:run([[return cache:set(..., 1, 60)]], key)))
     helper.wait_until(function() return b:run([[return cache:get(...)]], key) == 1 end, { timeout = 2 })
     assert.is_true((a:run([[return cache:touch(..., 0.3)]], key)))
-    helper.sleep(0.5)
-    each([[return cache:get(...)]], key, function(_, value) assert.is_nil(value) end)
+    helper.sleep(0.4)
+    each([[return cache:get(...)]], key, function(w)
+      helper.wait_until(function() return workers[w]:run([[return cache:get(...)]], key) == nil end,
+        { timeout = 2, message = ("worker %d does not hear of it"):format(w) })
+    end)
   end)
 
   it("lets one host of all fill a key, and wakes those that wait by a message", function()
@@ -185,7 +188,7 @@ describe("a cluster", function()
       assert.equal(1, a:counted "loads" + b:counted "loads", "round " .. i)
       -- nobody had to look by itself, which is done every five seconds
       local loaded = math.max(a:counted "loaded", b:counted "loaded")
-      assert.is_true(last - loaded < 0.5, ("the last one was answered %.2f s after the loader's end"):format(last - loaded))
+      assert.is_true(last - loaded < 2.5, ("the last one was answered %.2f s after the loader's end"):format(last - loaded))
     end
   end)
 
@@ -292,6 +295,7 @@ describe("a cluster", function()
 
   it("left nothing behind that anybody has to know of", function()
     for _, n in ipairs { a, b } do
+      helper.wait_until(function() return n:stats().queued == 0 end, { message = "Redis is not told what it missed" })
       local stats = n:stats()
       assert.same({ 0, 0, 1 }, { stats.fills_running, stats.queued, stats.resyncs }) -- a new host reads no journal: one loss, of 64 partitions
       n:assert_clean_log()
