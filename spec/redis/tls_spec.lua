@@ -237,11 +237,11 @@ describe("two nodes with TLS", function()
   end)
 
   it("renew a lease while fn runs", function()
-    start { lock_ttl = 0.6 }
+    start { lock_ttl = 1 }
     local running = a:start(1, [[return cache:fetch("slow", 60, load_at_gate)]])
     a:wait_count "at loader"
     local waiting = b:start(1, [[return cache:fetch("slow", 60, load)]])
-    helper.sleep(1.5) -- more than two lives of a lease
+    helper.sleep(2.1) -- more than two lives of a lease
     a:run [[open "loader"]]
     assert.equal("value of slow", running:results()[1][1])
     assert.equal("value of slow", waiting:results()[1][1])
