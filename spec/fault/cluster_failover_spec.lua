@@ -159,6 +159,7 @@ describe("a master of a cluster", function()
   it("that hands over to its replica, one after the other and back", function()
     local cluster, a, b, program = start()
     local resyncs = a:stats().resyncs + b:stats().resyncs -- a host that is new reads no journal
+    local since = helper.now()
     local load = begin(a, b, program)
     for _ = 1, 2 do
       for _, master in ipairs(cluster:masters()) do
@@ -174,7 +175,8 @@ describe("a master of a cluster", function()
     assert.equal(resyncs, a:stats().resyncs + b:stats().resyncs) -- the journals were there all the time
     assert.is_true(a:stats().cluster_changes > 0)
     local said = a.nginx:wait_warned "of its partitions are at other nodes of the cluster now"
-    assert.is_true(said <= 2, said .. " lines") -- one a minute and worker
+    local minutes = math.ceil((helper.now() - since) / 60)
+    assert.is_true(said <= 2 * minutes, said .. " lines") -- one a minute and worker
   end)
 
   it("that has no replica takes its partitions with it, and no others", function()
@@ -305,7 +307,7 @@ describe("the circuit breaker of a node of a cluster", function()
     assert.equal("closed", breaker("127.0.0.1:" .. cluster.servers[1].port))
     local ok, err = cache:set(lost, 1, 60)
     assert.same({ nil, "gorge: set: done on this host, but not in Redis: circuit breaker open" }, { ok, err })
-    assert.is_true((cache:set(kept, 2, 60))) -- others are asked
+    helper.wait_until(function() return (cache:set(kept, 2, 60)) end, { message = "others are not asked" })
     dead:resume()
     helper.wait_until(function() return (cache:set(lost, 2, 60)) end, { message = "it does not close" })
     assert.equal("closed", breaker(place))
@@ -355,7 +357,7 @@ describe("a cluster", function()
     load:finish(STALE, SLOW)
     assert_healed { a, b }
     for _, n in ipairs { a, b } do
-      assert.is_true(n:stats().resyncs > resyncs[n], "that Redis had lost everything was not noticed")
+      helper.wait_until(function() return n:stats().resyncs > resyncs[n] end, { message = "that Redis had lost everything was not noticed" })
     end
   end)
 
@@ -388,7 +390,7 @@ describe("a cluster", function()
   end)
 
   it("has a node that the others cannot reach: who listens there listens elsewhere", function()
-    local cluster, a, b, program = start { bus_relays = true, node_timeout_ms = 15000 }
+    local cluster, a, b, program = start { bus_relays = true, node_timeout_ms = 60000 }
     local load = begin(a, b, program)
     helper.sleep(0.5)
     local deaf = listened_to(cluster, a)
@@ -405,7 +407,7 @@ describe("a cluster", function()
         end
       end
       return #listened_to(cluster, a) > 0
-    end, { timeout = 10, message = "they listen where nothing is to be heard" })
+    end, { timeout = 30, message = "they listen where nothing is to be heard" }) -- the next place may be another one of these
     helper.sleep(1.5)
     for i = 1, 12 do
       helper.wait_until(function() return (a:run([[return cache:set("beside" .. ..., ..., 60)]], i)) end)
