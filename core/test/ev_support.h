@@ -7,6 +7,9 @@
 #include "drive/ev.h"
 #include "test/drive_support.h"
 
+/* For what comes long before: no machine stands still for so long. */
+enum { PATIENCE_MS = 30000 };
+
 /* One command and what became of it. Static in each test: it may be pending still when the test is cleaned up. */
 struct asked {
   struct gorge_command command;
@@ -56,7 +59,10 @@ bool accepted(void);
 bool shaken(void);
 
 void on_alarm(struct ev_loop *loop, ev_timer *t, int events);
-/* Runs the loop until the condition holds or the time has passed; evaluates to whether it holds. */
+/*
+ * Runs the loop until the condition holds or the time has passed; evaluates to whether it holds. The loop's own timers that end before have
+ * fired by then, even when the process stood still.
+ */
 #define RUN_UNTIL(condition, ms)                               \
   ({                                                           \
     ev_timer alarm_;                                           \

@@ -17,10 +17,10 @@
 static void test_commands_reach_redis_and_come_back(void **state) {
   (void)state;
   static struct asked a;
-  link_to(at_path(f.redis.path), 1000, 1000);
+  link_to(at_path(f.redis.path), PATIENCE_MS, PATIENCE_MS);
   assert_int_equal(ask(&a, "PING"), GORGE_OK);
   kick();
-  assert_true(RUN_UNTIL(a.status != GORGE_PENDING, 2000));
+  assert_true(RUN_UNTIL(a.status != GORGE_PENDING, PATIENCE_MS));
   assert_int_equal(a.status, GORGE_OK);
   assert_int_equal(a.type, REDIS_REPLY_STATUS);
   assert_true(f.after > 0);
@@ -33,7 +33,7 @@ static void test_much_more_than_socket_buffers_hold_goes_both_ways(void **state)
   enum { N = 400, SIZE = 50000 };
   static struct asked set[N], get[N];
   static char value[SIZE];
-  link_to(at_path(f.redis.path), 1000, 20000);
+  link_to(at_path(f.redis.path), PATIENCE_MS, PATIENCE_MS);
   memset(value, 'x', sizeof value);
   for (int i = 0; i < N; i++) {
     char key[16];
@@ -42,7 +42,7 @@ static void test_much_more_than_socket_buffers_hold_goes_both_ways(void **state)
     assert_int_equal(submit(&get[i], 2, (const char *[]){"GET", key}, (size_t[]){3, key_len}), GORGE_OK);
   }
   kick();
-  assert_true(RUN_UNTIL(f.done == 2 * N, 15000));
+  assert_true(RUN_UNTIL(f.done == 2 * N, PATIENCE_MS));
   for (int i = 0; i < N; i++) {
     assert_int_equal(set[i].status, GORGE_OK);
     assert_int_equal(get[i].len, SIZE);
@@ -57,20 +57,20 @@ static void test_a_large_command_goes_out_though_nothing_comes_in(void **state) 
   static char bytes[1 << 20];
   size_t received = 0;
   listen_on_path(8);
-  link_to(at_path(f.path), 1000, 5000);
+  link_to(at_path(f.path), PATIENCE_MS, PATIENCE_MS);
   char *value = calloc(1, SIZE);
   assert_int_equal(submit(&a, 2, (const char *[]){"ECHO", value}, (size_t[]){4, SIZE}), GORGE_OK);
   free(value);
   kick();
-  assert_true(RUN_UNTIL(shaken(), 2000));
-  for (uint64_t start_ms = gorge_clock_ms(); received < SIZE && gorge_clock_ms() < start_ms + 3000;) {
+  assert_true(RUN_UNTIL(shaken(), PATIENCE_MS));
+  for (uint64_t start_ms = gorge_clock_ms(); received < SIZE && gorge_clock_ms() < start_ms + PATIENCE_MS;) {
     ssize_t n = recv(f.peer, bytes, sizeof bytes, 0);
     received += n > 0 ? (size_t)n : 0;
     ev_run(f.loop, EVRUN_NOWAIT);
   }
   assert_in_range(received, SIZE, SIZE + 64);
   assert_int_equal(send(f.peer, "+OK\r\n", 5, MSG_NOSIGNAL), 5);
-  assert_true(RUN_UNTIL(a.status == GORGE_OK, 1000));
+  assert_true(RUN_UNTIL(a.status == GORGE_OK, PATIENCE_MS));
 }
 
 static void test_a_large_reply_leaves_room_for_others(void **state) {
@@ -79,10 +79,10 @@ static void test_a_large_reply_leaves_room_for_others(void **state) {
   static struct asked a;
   unsigned before;
   listen_on_path(8);
-  link_to(at_path(f.path), 1000, 5000);
+  link_to(at_path(f.path), PATIENCE_MS, PATIENCE_MS);
   ask(&a, "GET");
   kick();
-  assert_true(RUN_UNTIL(shaken(), 2000));
+  assert_true(RUN_UNTIL(shaken(), PATIENCE_MS));
   assert_int_equal(fcntl(f.peer, F_SETFL, 0), 0);
   int size = SIZE;
   setsockopt(f.peer, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size);
@@ -110,10 +110,10 @@ static void test_a_command_without_answer_ends_at_its_deadline(void **state) {
   (void)state;
   static struct asked a;
   listen_on_path(8);
-  link_to(at_path(f.path), 1000, 80);
+  link_to(at_path(f.path), PATIENCE_MS, 80);
   ask(&a, "PING");
   kick();
-  assert_true(RUN_UNTIL(shaken(), 1000));
+  assert_true(RUN_UNTIL(shaken(), PATIENCE_MS));
   assert_true(RUN_UNTIL(a.status != GORGE_PENDING, 500));
   assert_int_equal(a.status, GORGE_ERR_TIMEOUT);
   assert_int_equal(gorge_conn_state(f.conn), GORGE_CONN_READY);
@@ -125,10 +125,10 @@ static void test_a_later_command_with_an_earlier_deadline_ends_first(void **stat
   const char *word = "PING";
   size_t len = 4;
   listen_on_path(8);
-  link_to(at_path(f.path), 1000, 5000);
+  link_to(at_path(f.path), PATIENCE_MS, PATIENCE_MS);
   ask(&a, "PING");
   kick();
-  assert_true(RUN_UNTIL(shaken(), 1000));
+  assert_true(RUN_UNTIL(shaken(), PATIENCE_MS));
   b = (struct asked){.command.done = on_done, .command.deadline_ms = gorge_clock_ms() + 50, .status = GORGE_PENDING};
   assert_int_equal(gorge_conn_submit(f.conn, &b.command, 1, &word, &len, gorge_clock_ms()), GORGE_OK);
   kick();
@@ -142,10 +142,10 @@ static void test_what_came_while_the_process_stood_still_is_not_late(void **stat
   const char *word = "PING";
   size_t len = 4;
   listen_on_path(8);
-  link_to(at_path(f.path), 5000, 5000);
+  link_to(at_path(f.path), PATIENCE_MS, PATIENCE_MS);
   gorge_conn_want(f.conn);
   kick();
-  assert_true(RUN_UNTIL(shaken(), 5000));
+  assert_true(RUN_UNTIL(shaken(), PATIENCE_MS));
   a = (struct asked){.command.done = on_done, .command.deadline_ms = gorge_clock_ms() + 20, .status = GORGE_PENDING};
   assert_int_equal(gorge_conn_submit(f.conn, &a.command, 1, &word, &len, gorge_clock_ms()), GORGE_OK);
   kick();
@@ -153,17 +153,17 @@ static void test_what_came_while_the_process_stood_still_is_not_late(void **stat
   while (gorge_clock_ms() < a.command.deadline_ms + 10) {
     usleep(1000);
   }
-  assert_true(RUN_UNTIL(a.status != GORGE_PENDING, 5000));
+  assert_true(RUN_UNTIL(a.status != GORGE_PENDING, PATIENCE_MS));
   assert_int_equal(a.status, GORGE_OK);
 }
 
 static void test_a_connected_link_with_nothing_to_do_sleeps(void **state) {
   (void)state;
   static struct asked a;
-  link_to(at_path(f.redis.path), 1000, 1000);
+  link_to(at_path(f.redis.path), PATIENCE_MS, PATIENCE_MS);
   ask(&a, "PING");
   kick();
-  assert_true(RUN_UNTIL(a.status == GORGE_OK, 1000));
+  assert_true(RUN_UNTIL(a.status == GORGE_OK, PATIENCE_MS));
   RUN_UNTIL(false, 20);
   assert_true(turns_in(200) < 6);
 }
@@ -172,12 +172,12 @@ static void test_garbage_closes_the_connection(void **state) {
   (void)state;
   static struct asked a;
   listen_on_path(8);
-  link_to(at_path(f.path), 1000, 1000);
+  link_to(at_path(f.path), PATIENCE_MS, PATIENCE_MS);
   ask(&a, "PING");
   kick();
-  assert_true(RUN_UNTIL(shaken(), 1000));
+  assert_true(RUN_UNTIL(shaken(), PATIENCE_MS));
   assert_int_equal(send(f.peer, "HTTP/1.1 400\r\n\r\n", 16, MSG_NOSIGNAL), 16);
-  assert_true(RUN_UNTIL(a.status != GORGE_PENDING, 1000));
+  assert_true(RUN_UNTIL(a.status != GORGE_PENDING, PATIENCE_MS));
   assert_int_equal(a.status, GORGE_ERR_PROTOCOL);
   assert_int_equal(gorge_conn_state(f.conn), GORGE_CONN_DOWN);
 }
@@ -186,20 +186,20 @@ static void test_a_closed_connection_comes_back_when_it_is_needed(void **state) 
   (void)state;
   static struct asked a, b;
   listen_on_path(8);
-  link_to(at_path(f.path), 1000, 1000);
+  link_to(at_path(f.path), PATIENCE_MS, PATIENCE_MS);
   ask(&a, "PING");
   kick();
-  assert_true(RUN_UNTIL(shaken(), 1000));
+  assert_true(RUN_UNTIL(shaken(), PATIENCE_MS));
   close(f.peer);
   f.peer = -1;
-  assert_true(RUN_UNTIL(a.status != GORGE_PENDING, 1000));
+  assert_true(RUN_UNTIL(a.status != GORGE_PENDING, PATIENCE_MS));
   assert_int_equal(a.status, GORGE_ERR_DOWN);
-  assert_true(RUN_UNTIL(shaken(), 3000)); /* by its own backoff */
+  assert_true(RUN_UNTIL(shaken(), PATIENCE_MS)); /* by its own backoff */
   assert_int_equal(gorge_conn_connects(f.conn), 2);
   assert_int_equal(ask(&b, "PING"), GORGE_OK);
   kick();
   assert_int_equal(send(f.peer, "+PONG\r\n", 7, MSG_NOSIGNAL), 7);
-  assert_true(RUN_UNTIL(b.status == GORGE_OK, 1000));
+  assert_true(RUN_UNTIL(b.status == GORGE_OK, PATIENCE_MS));
 }
 
 static void ask_again(struct gorge_command *cmd, int status, const struct redisReply *reply, uint64_t now_ms) {
@@ -250,12 +250,12 @@ static void destroy_link(void *ctx) {
 static void test_after_may_destroy_the_link(void **state) {
   (void)state;
   static struct asked a;
-  link_to(at_path(f.redis.path), 1000, 1000);
+  link_to(at_path(f.redis.path), PATIENCE_MS, PATIENCE_MS);
   gorge_ev_link_destroy(f.link);
   f.link = gorge_ev_link_create(f.loop, f.conn, f.endpoint, destroy_link, NULL);
   ask(&a, "PING");
   kick();
-  assert_true(RUN_UNTIL(f.link == NULL, 1000));
+  assert_true(RUN_UNTIL(f.link == NULL, PATIENCE_MS));
   ev_run(f.loop, 0);
 }
 

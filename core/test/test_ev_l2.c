@@ -63,18 +63,19 @@ static void on_alarm(struct ev_loop *loop, ev_timer *t, int events) {
   ev_break(loop, EVBREAK_ALL);
 }
 
-#define RUN_UNTIL(condition)                  \
-  ({                                          \
-    ev_timer alarm_;                          \
-    bool late_ = false;                       \
-    ev_now_update(s.loop);                    \
-    ev_timer_init(&alarm_, on_alarm, 5., 0.); \
-    alarm_.data = &late_;                     \
-    ev_timer_start(s.loop, &alarm_);          \
-    while (!(condition) && !late_)            \
-      ev_run(s.loop, EVRUN_ONCE);             \
-    ev_timer_stop(s.loop, &alarm_);           \
-    (condition);                              \
+/* At most half a minute. */
+#define RUN_UNTIL(condition)                   \
+  ({                                           \
+    ev_timer alarm_;                           \
+    bool late_ = false;                        \
+    ev_now_update(s.loop);                     \
+    ev_timer_init(&alarm_, on_alarm, 30., 0.); \
+    alarm_.data = &late_;                      \
+    ev_timer_start(s.loop, &alarm_);           \
+    while (!(condition) && !late_)             \
+      ev_run(s.loop, EVRUN_ONCE);              \
+    ev_timer_stop(s.loop, &alarm_);            \
+    (condition);                               \
   })
 
 static int ask_and_wait(enum gorge_l2_verb verb, int number) {
@@ -91,7 +92,7 @@ static struct gorge_place place_of(int port) {
 }
 
 static void follow_all(const struct gorge_place *seeds, uint32_t count, uint32_t partitions) {
-  struct gorge_conn_config config = {.connect_timeout_ms = 1000, .timeout_ms = 1000, .seed = 1};
+  struct gorge_conn_config config = {.connect_timeout_ms = 20000, .timeout_ms = 20000, .seed = 1};
   s.fds = support_count("/proc/self/fd");
   s.loop = ev_loop_new(EVFLAG_NOENV);
   s.l2 = gorge_l2_create("evl2", 4, partitions, &config);
@@ -202,7 +203,7 @@ static void test_a_lost_node_leaves_the_others_alone(void **state) {
   }
   assert_true(support_redis_restart(&cluster.node[2]));
   int status = GORGE_ERR_DOWN;
-  for (uint64_t until_ms = gorge_clock_ms() + 10000; status < 0 && gorge_clock_ms() < until_ms; support_nap()) {
+  for (uint64_t until_ms = gorge_clock_ms() + 20000; status < 0 && gorge_clock_ms() < until_ms; support_nap()) {
     status = ask_and_wait(GORGE_L2_SET, dead);
   }
   assert_int_equal(status, GORGE_STORED);

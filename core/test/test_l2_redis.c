@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * L2 and the subscriber against a real Redis: what the scripts promise. A simple blocking driver moves the bytes; every wait
- * is for a condition and ends after five seconds.
+ * is for a condition and ends after half a minute.
  */
 #include <errno.h>
 #include <hiredis/hiredis.h>
@@ -22,6 +22,8 @@
 #include "io/subscriber.h"
 #include "test/drive_support.h"
 #include "test/wire.h"
+
+enum { PATIENCE_MS = 30000 };
 
 static struct support_redis redis;
 static redisContext *admin; /* plain commands of the test itself */
@@ -92,7 +94,7 @@ struct node {
 };
 
 static const struct gorge_conn_config config = {
-    .connect_timeout_ms = 1000, .timeout_ms = 2000, .max_pending = 256, .seed = 7};
+    .connect_timeout_ms = 20000, .timeout_ms = 20000, .max_pending = 256, .seed = 7};
 
 static struct node node_start_with(const char *ns, const struct gorge_conn_config *with) {
   struct node n = {.l2 = gorge_l2_create(ns, (uint32_t)strlen(ns), 1, with)};
@@ -166,7 +168,7 @@ static void ask(struct asked *a, enum gorge_l2_verb verb, const char *key, const
 }
 
 static int run(struct node *n, struct asked *a) {
-  uint64_t until = now_ms() + 5000;
+  uint64_t until = now_ms() + PATIENCE_MS;
   int status = gorge_l2_send(n->l2, &a->rq, now_ms());
   while (status == GORGE_OK && a->calls == 0 && now_ms() < until) {
     link_step(&n->link);
@@ -281,7 +283,7 @@ static void listener_start(struct listener *l, const char *ns) {
   const struct gorge_subscriber_hooks hooks = {.ctx = l, .ready = on_ready, .message = on_message};
   l->s = gorge_subscriber_create(ns, (uint32_t)strlen(ns), &config, &hooks);
   l->link = (struct link){gorge_subscriber_conn(l->s), -1};
-  for (uint64_t until = now_ms() + 5000; l->ready == 0 && now_ms() < until;) {
+  for (uint64_t until = now_ms() + PATIENCE_MS; l->ready == 0 && now_ms() < until;) {
     link_step(&l->link);
   }
   assert_int_equal(l->ready, 1);
@@ -295,7 +297,7 @@ static const char *listener_hear(struct listener *l) {
   assert_non_null(r);
   freeReplyObject(r);
   char *end = NULL;
-  for (uint64_t until = now_ms() + 5000; end == NULL && now_ms() < until;) {
+  for (uint64_t until = now_ms() + PATIENCE_MS; end == NULL && now_ms() < until;) {
     link_step(&l->link);
     end = strstr(l->heard, "2:sentinel@0 ");
   }
@@ -514,9 +516,15 @@ static void test_a_lease_expires_by_itself(void **state) {
   ask(&a, GORGE_L2_LEASE, "k", NULL);
   a.rq.token = 1;
   a.rq.lease_ms = 1000;
+  uint64_t asked = now_ms();
   assert_int_equal(run(&n, &a), GORGE_LEASE);
-  assert_int_equal(lease(&n, &b, "k", NULL, 2), GORGE_BUSY);
-  assert_true(b.result.remaining_ms <= 1000);
+  int status = lease(&n, &b, "k", NULL, 2);
+  if (status == GORGE_BUSY) {
+    assert_true(b.result.remaining_ms <= 1000);
+  } else { /* this test stood still */
+    assert_int_equal(status, GORGE_LEASE);
+    assert_true(now_ms() >= asked + 1000);
+  }
   assert_true(WAIT_UNTIL(lease(&n, &b, "k", NULL, 2) == GORGE_LEASE));
   assert_int_equal(fill(&n, &a, "k", "late", NULL, 1, NULL), GORGE_REFUSED);
   assert_int_equal(fill(&n, &b, "k", "in time", NULL, 2, NULL), GORGE_STORED);
@@ -1056,12 +1064,15 @@ static void test_tags_that_only_the_loader_knew(void **state) {
 static void test_ttl(void **state) {
   (void)state;
   struct node n = node_start("ns");
-  struct asked a = {0};
+  struct asked a = {0}, b = {0};
   ask(&a, GORGE_L2_SET, "k", NULL);
   a.rq.ttl_ms = 150;
   a.rq.value = "v";
   a.rq.value_len = 1;
-  uint64_t asked = now_ms(), last = 151;
+  /* While it connects, it asks for the time of Redis: by as much as that takes may it think that it is later. */
+  uint64_t connecting = now_ms();
+  assert_int_equal(lookup(&n, &b, "k", NULL), GORGE_MISS);
+  uint64_t asked = now_ms(), early = asked - connecting, last = 151;
   assert_int_equal(run(&n, &a), GORGE_STORED);
   uint64_t stored = now_ms(), look = stored;
   while (lookup(&n, &a, "k", NULL) == GORGE_HIT) {
@@ -1072,7 +1083,7 @@ static void test_ttl(void **state) {
     support_nap();
     look = now_ms();
   }
-  assert_true(now_ms() >= asked + 100);
+  assert_true(now_ms() + early >= asked + 120);
   /* a value that Redis was made to keep: still over by its own time */
   ask(&a, GORGE_L2_SET, "k", NULL);
   a.rq.ttl_ms = 1000;
@@ -1090,6 +1101,7 @@ static void test_ttl(void **state) {
   assert_int_equal(lookup(&n, &a, "k", NULL), GORGE_HIT);
   node_stop(&n);
   done_with(&a);
+  done_with(&b);
 }
 
 static void test_versions_only_rise(void **state) {
