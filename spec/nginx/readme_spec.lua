@@ -371,7 +371,7 @@ local function run_for_cluster(block)
   end
   local status, output = helper.luajit(([[
     local cache = assert(require("gorge").new { namespace = "my-app", zone = "cluster", l1_size = "4m", redis = { cluster = { %q },
-      username = "my-app", password = "a-password" } })
+      username = "my-app", password = "a-password", timeout = 5, connect_timeout = 5 } })
     local deadline = os.time() + 10
     while not cache:stats().subscribed do cache:get "k" assert(os.time() < deadline, "not subscribed") end
     for i = 1, 100 do assert(cache:set("k" .. i, 1, 60, "t")) end
@@ -503,7 +503,8 @@ describe("README.md", function()
     local status, output = helper.luajit(([[
       local gorge = require "gorge"
       local function handle(zone)
-        return assert(gorge.new { namespace = "my-app", zone = zone, l1_size = "4m", redis = "redis://my-app:a-password@127.0.0.1:%d" })
+        return assert(gorge.new { namespace = "my-app", zone = zone, l1_size = "4m",
+          redis = { host = "127.0.0.1", port = %d, username = "my-app", password = "a-password", timeout = 5, connect_timeout = 5 } })
       end
       local a, b = handle "a", handle "b"
       local function load() return nil, nil, 60 end

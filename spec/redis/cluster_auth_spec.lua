@@ -9,6 +9,7 @@ local PASSWORD = "s3cret-Pa55word"
 --- Two caches of this process, each with memory of its own, that hear one another through a cluster.
 local function pair(redis, namespace)
   local name = namespace or helper.unique_name "auth"
+  redis.timeout, redis.connect_timeout = 5, 5 -- no error comes of a busy machine
   local function open(zone)
     return assert(gorge.new { namespace = name, zone = helper.unique_name(zone), l1_size = "4m", redis = redis, freshness_bound = 1 })
   end
