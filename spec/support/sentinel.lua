@@ -123,9 +123,10 @@ function _M.start(opts)
       config = common .. "replicaof 127.0.0.1 " .. (self.servers[1].tls_port or self.servers[1].port) }
   end
   process.wait_until(function()
-    local info = assert(self.servers[1]:command("INFO", "replication"))
-    return info:match "connected_slaves:(%d+)" == tostring(replicas) and self:in_step()
+    local _, online = assert(self.servers[1]:command("INFO", "replication")):gsub("state=online", "")
+    return online == replicas
   end, { message = "the replicas did not follow" })
+  self:catch_up(self.servers[1], replicas)
   for i = 1, sentinels do
     self.sentinels[i] = start_sentinel(self.name, self.servers[1].tls_port or self.servers[1].port, opts)
   end
@@ -198,20 +199,6 @@ function Replicated:server_at(port)
     end
   end
   error("no server of ours has the port " .. tostring(port))
-end
-
---- Whether every replica that is connected has all that the master has.
----@param master? gorge.spec.Redis the first server
----@return boolean
-function Replicated:in_step(master)
-  local info = assert((master or self.servers[1]):command("INFO", "replication"))
-  local offset = info:match "master_repl_offset:(%d+)"
-  for line in info:gmatch "slave%d+:([^\r\n]+)" do
-    if not line:find("state=online", 1, true) or line:match "offset=(%d+)" ~= offset then
-      return false
-    end
-  end
-  return true
 end
 
 --- Waits until the replicas have all that the master has taken so far.
