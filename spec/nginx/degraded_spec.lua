@@ -15,13 +15,7 @@ for _, with in ipairs { "without Redis", "with Redis" } do
           app.full = assert(app.gorge.new { namespace = "degraded", zone = "degraded", l1_size = "4m", redis = %s })
         ]]):format(options.redis and ("%q"):format(options.redis) or "nil"),
       }
-      if options.redis then
-        helper.wait_until(function()
-          n:run [[full:get "link"]]
-          return n:stats().subscribed
-        end)
-      end
-      return n
+      return options.redis and n:wait_subscribed() or n
     end
 
     it("that does not read runs fn for each caller, and stores nothing", function()

@@ -110,6 +110,13 @@ function _M.pair(redis, opts)
   return a, b
 end
 
+--- The option `redis` of a node that a busy machine does not make give up on a Redis which is there.
+---@param redis gorge.spec.Redis
+---@return table
+function _M.patient(redis)
+  return { host = "127.0.0.1", port = redis.port, timeout = 10, connect_timeout = 10 }
+end
+
 local function request(code, ...)
   local args = select("#", ...) > 0 and cjson.encode { ... } or nil
   return { uri = "/run", method = "POST", body = code, headers = { Args = args } }
@@ -242,6 +249,16 @@ function _M.wait_linked(nodes)
     end
     return true
   end, { interval = 0.02, message = "the nodes do not hear one another" })
+end
+
+--- Waits until this host listens to other nodes and Redis has confirmed that it missed nothing: before that its L1 may be forgotten once, and not answer.
+---@return gorge.spec.Node itself
+function Node:wait_subscribed()
+  helper.wait_until(function()
+    self:run [[return cache:get "link"]] -- a process starts its threads with its first miss
+    return self:stats().subscribed
+  end, { message = "the node does not listen" })
+  return self
 end
 
 ---@return integer[]
