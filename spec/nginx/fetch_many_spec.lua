@@ -248,16 +248,23 @@ end)
 describe("fetch_many", function()
   it("goes on without Redis, and keeps its values in L1", function()
     local redis = helper.redis()
-    local n = node.start { options = { redis = redis.url } }
-    n:run [[return cache:get "link"]]
+    -- until then L1 is silent: whether Redis is there or not is not known
+    local n = node.start({ options = { redis = redis.url } }):wait_subscribed()
     redis:kill()
     local keys = names("away ", 50)
     local values, errs, from = n:run(code(LOAD), cjson.encode(keys))
     assert.same({ expected(keys), {}, sources(keys, "fn") }, { values, errs, from })
     assert.equal(1, n:counted "runs")
+    -- of two keys filled at once that share a stamp L1 refuses one, which is filled again
+    local refused = n:stats().refused_fills
+    assert.is_true(refused <= 3, refused)
     values, errs = n:run(code(LOAD), cjson.encode(keys))
     assert.same({ expected(keys), {} }, { values, errs })
-    assert.equal(1, n:counted "runs")
+    local loaded = 0
+    for _, key in ipairs(keys) do
+      loaded = loaded + n:counted("of " .. key)
+    end
+    assert.equal(#keys + refused, loaded)
   end)
 
   it("takes over what a killed worker was filling", function()
