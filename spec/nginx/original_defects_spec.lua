@@ -11,18 +11,9 @@ local SERVER = [[
   } }
 ]]
 
---- A loader that takes `seconds`.
-local SLOW = [[
-  local key, seconds, lock_ttl = ...
-  return cache:fetch(key, 60, function(k)
-    ngx.sleep(seconds)
-    return load(k)
-  end, nil, { lock_ttl = lock_ttl })
-]]
-
 --- A loader that waits at the gate `name`, and then returns, or fails.
 local GATED = [[
-  local key, name, value, failure = ...
+  local key, name, value, failure, lock_ttl = ...
   return cache:fetch(key, 60, function()
     count("loads of " .. name)
     gate(name)
@@ -30,7 +21,7 @@ local GATED = [[
       return nil, failure
     end
     return value
-  end)
+  end, nil, { lock_ttl = lock_ttl })
 ]]
 
 describe("two nodes", function()
@@ -41,9 +32,9 @@ describe("two nodes", function()
   setup(function()
     redis = helper.redis()
     relay_a, relay_b = helper.relay(redis), helper.relay(redis)
-    local options = { namespace = helper.unique_name "defects", circuit_breaker = { max_failures = 3, timeout = 1 }, wait_timeout = 10 }
+    local options = { namespace = helper.unique_name "defects", circuit_breaker = { max_failures = 3, timeout = 1 } }
     local function start(relay)
-      options.redis = { host = "127.0.0.1", port = relay.port, timeout = 0.3, connect_timeout = 0.3 }
+      options.redis = node.patient(relay)
       return node.start { options = options, http = "lua_check_client_abort on;", server = SERVER }
     end
     a, b = start(relay_a), start(relay_b)
@@ -73,9 +64,9 @@ describe("two nodes", function()
   end
 
   --- A fill of `a` that has begun; returns a function that lets it end, and returns what its caller got.
-  local function begun_fill(value, failure)
+  local function begun_fill(value, failure, lock_ttl)
     local gate = "gate of " .. key
-    local batch = a:start(1, GATED, key, gate, value, failure)
+    local batch = a:start(1, GATED, key, gate, value, failure, lock_ttl)
     a:wait_count("at " .. gate)
     return function()
       a:run([[open(...)]], gate)
@@ -144,7 +135,13 @@ describe("two nodes", function()
       return a:stats().breaker == "open"
     end)
     local before = loads()
-    for _, result in ipairs(a:start(60, SLOW, key, 0.1):results()) do
+    local callers = a:start(60, [[
+      return cache:fetch(..., 60, function(key)
+        ngx.sleep(0.1)
+        return load(key)
+      end)
+    ]], key)
+    for _, result in ipairs(callers:results()) do
       assert.same({ "value of " .. key }, { result[1], result[2] })
     end
     assert.equal(before + 1, loads())
@@ -183,16 +180,24 @@ describe("two nodes", function()
   end)
 
   it("wait for a loader that is merely slow, however often its lease would have ended", function()
-    local before = loads()
-    local first = a:start(1, SLOW, key, 1, 0.2)
-    helper.wait_until(function() return a:run [[return cache:stats().fills_running]] == 1 end)
-    local others = { a:start(10, SLOW, key, 1, 0.2), b:start(10, SLOW, key, 1, 0.2) }
-    for _, batch in ipairs { first, unpack(others) } do
+    local before, lock_ttl = loads(), 1 -- renewed three times as often, by a thread that may stand still in between
+    local finish = begun_fill("slow", false, lock_ttl)
+    local since = helper.now()
+    local others = {}
+    for i, n in ipairs { a, b } do
+      others[i] = n:start(10, [[
+        local key, lock_ttl = ...
+        return cache:fetch(key, 60, load, nil, { lock_ttl = lock_ttl })
+      ]], key, lock_ttl)
+    end
+    helper.wait_until(function() return helper.now() - since > 1.5 * lock_ttl end)
+    assert.equal("slow", finish()[1])
+    for _, batch in ipairs(others) do
       for _, result in ipairs(batch:results()) do
-        assert.same({ "value of " .. key }, { result[1], result[2] })
+        assert.same({ "slow" }, { result[1], result[2] })
       end
     end
-    assert.equal(before + 1, loads())
+    assert.equal(before, loads())
   end)
 
   it("free no lock but their own", function()
@@ -213,10 +218,11 @@ describe("two nodes", function()
   end)
 
   it("keep a value for a fraction of a second, in each layer", function()
+    local begun = helper.now()
     set(a, "v", 0.6)
     local set_at = helper.now()
     local here, there = get(a), get(b)
-    if helper.now() - set_at < 0.5 then -- on a machine that took longer nothing can be said
+    if helper.now() - begun < 0.5 then -- on a machine that took longer nothing can be said
       assert.same({ "v", "v" }, { here, there })
     end
     helper.wait_until(function() return helper.now() > set_at + 0.7 end)
@@ -252,9 +258,7 @@ describe("two nodes", function()
   end)
 
   it("invalidate a tag of 9,000 values at once", function()
-    -- of which none may be late
-    local patient = { host = "127.0.0.1", port = redis.port, timeout = 10, connect_timeout = 10 }
-    local writer, reader = node.pair(redis, { options = { redis = patient } })
+    local writer, reader = node.pair(redis, { options = { redis = node.patient(redis) } })
     assert.equal(9000, (writer:run([[
       local key, tag = ...
       local threads, n = {}, 0
