@@ -114,12 +114,18 @@ describe("l1_ttl", function()
         else
           assert.equal("l2", (select(3, worker:run([[return cache:get(...)]], how))))
         end
-        local ttl = worker:run([[return cache:peek(...).ttl]], how)
+        local ttl = helper.wait_until(function() -- its life in L1 may be over, and begins anew with what Redis has
+          return worker:run([[
+            local key = ...
+            cache:get(key)
+            local info = cache:peek(key)
+            return info and info.ttl
+          ]], how)
+        end)
         assert.is_true(ttl <= 0.1, how .. ": " .. ttl .. " s left")
       end
-      helper.sleep(0.11)
       for _, how in ipairs { "set", "fetch", "override", "overrides" } do
-        assert.is_nil(worker:run([[return cache:peek(...)]], how))
+        helper.wait_until(function() return worker:run([[return cache:peek(...) == nil]], how) end)
         assert.equal("l2", (select(3, worker:run([[return cache:get(...)]], how))))
       end
     end
@@ -157,8 +163,7 @@ describe("expiration_jitter", function()
   it("shortens each life by a random part up to its share, in L1 and in Redis alike", function()
     local redis = helper.redis()
     local n = node.start { options = { redis = redis.url, expiration_jitter = 0.4 } }
-    n:run [[cache:get "link"]]
-    helper.wait_until(function() return n:stats().subscribed end)
+    n:wait_subscribed()
     for _, how in ipairs { "set", "fetch" } do
       local least, most, different = spread(n:run(MAKE, how))
       assert.is_true(least >= 60000 * 0.98 and least < 65000, "least " .. least)
@@ -167,7 +172,7 @@ describe("expiration_jitter", function()
       for i = 1, 200, 20 do
         local l1 = n:run([[return cache:peek(...).ttl * 1000]], how .. i)
         local l2 = redis:command("PTTL", redis:command("KEYS", "*:v:" .. how .. i)[1])
-        assert.is_true(math.abs(l1 - l2) < 100, l1 .. " in L1, " .. l2 .. " in Redis")
+        assert.is_true(math.abs(l1 - l2) < 2000, l1 .. " in L1, " .. l2 .. " in Redis") -- of 40000 that are drawn from
       end
     end
   end)
@@ -205,36 +210,42 @@ describe("touch", function()
     local n = node.start { options = { l1_ttl = 100 } }
     local one, two = n:worker(0), n:worker(1)
     assert.is_false(one:run [[return cache:touch("k", 60)]])
-    one:run [[cache:set("k", { "value" }, 0.2, "t")]]
-    for _, worker in ipairs { one, two } do
-      assert.equal("value", worker:run [[cache:get "k" return cache:get("k")[1] ]])
-    end
-    assert.is_true(two:run [[return cache:touch("k", 60)]])
+    local touches = 1
+    helper.wait_until(function() -- on a busy machine its life may be over before all of that is done
+      one:run [[cache:set("k", { "value" }, 0.2, "t")]]
+      for _, worker in ipairs { one, two } do
+        if worker:run [[cache:get "k" local value = cache:get "k" return value and value[1] ]] ~= "value" then
+          return false
+        end
+      end
+      touches = touches + 1
+      return two:run [[return cache:touch("k", 60)]]
+    end)
     helper.sleep(0.22)
     for _, worker in ipairs { one, two } do
       local ttl = worker:run(TTL, "k")
-      assert.is_true(ttl > 59 and ttl < 60, tostring(ttl))
+      assert.is_true(ttl > 50 and ttl < 60, tostring(ttl))
       assert.equal("value", worker:run [[return cache:get("k")[1] ]])
     end
     assert.same({ "t" }, one:run [[return cache:peek("k").tags]])
     -- shorter: L0 of the other worker forgets the end that it knew
     assert.equal("l0", (select(3, two:run [[cache:get "k" return cache:get "k"]])))
     assert.is_true(one:run [[return cache:touch("k", 0.05)]])
-    helper.sleep(0.06)
-    assert.is_nil((two:run [[return cache:get "k"]]))
+    assert.is_true((two:run(TTL, "k") or 0) <= 0.05)
+    helper.wait_until(function() return two:run [[return cache:get "k"]] == nil end)
     assert.is_false(two:run [[return cache:touch("k", 60)]])
     -- never beyond l1_ttl
-    one:run [[cache:set("k", 1, 1) assert(cache:touch("k", 1000))]]
+    one:run [[cache:set("k", 1, 10) assert(cache:touch("k", 1000))]]
     assert.is_true(one:run(TTL, "k") <= 100)
-    one:run [[cache:set("k", 1, 1) assert(cache:touch("k"))]]
+    one:run [[cache:set("k", 1, 10) assert(cache:touch("k"))]]
     local ttl = one:run(TTL, "k")
-    assert.is_true(ttl > 99 and ttl <= 100, tostring(ttl))
+    assert.is_true(ttl > 90 and ttl <= 100, tostring(ttl))
     -- a tag that is invalidated takes what was touched with it; "no such thing" has a life, too
-    one:run [[cache:set("k", 1, 1, "t") assert(cache:touch("k", 60)) cache:invalidate_tags "t"]]
+    one:run [[cache:set("k", 1, 10, "t") assert(cache:touch("k", 60)) cache:invalidate_tags "t"]]
     assert.is_nil((two:run [[return cache:get "k"]]))
-    one:run [[cache:set("k", nil, 1) assert(cache:touch("k", 60))]]
+    one:run [[cache:set("k", nil, 10) assert(cache:touch("k", 60))]]
     assert.is_true(two:run [[local info = cache:peek "k" return info.negative and info.ttl > 50]])
-    assert.equal(8, n:stats().touches)
+    assert.equal(touches + 6, n:stats().touches)
     n:assert_clean_log()
   end)
 
@@ -246,28 +257,32 @@ describe("touch", function()
       return redis:command("PTTL", redis:command("KEYS", "*:" .. kind .. ":" .. name)[1])
     end
     assert.is_false(here:run [[return cache:touch("k", 60)]])
-    here:run [[assert(cache:set("k", "value", 1, { "t", "u" }))]]
-    assert.equal("l2", (select(3, there:run [[return cache:get "k"]])))
-    assert.is_true(here:run [[return cache:touch("k", 7200)]])
+    helper.wait_until(function() -- on a busy machine its life may be over before all of that is done
+      here:run [[assert(cache:set("k", "value", 1, { "t", "u" }))]]
+      local source = select(3, there:run [[return cache:get "k"]])
+      assert.is_true(source == "l2" or source == nil, source)
+      return source and here:run [[return cache:touch("k", 7200)]]
+    end)
     assert.is_true(pttl("v", "k") > 7100000)
     assert.is_true(pttl("t", "t") > 7100000 + 3500000)
     assert.is_true(pttl("t", "u") > 7100000 + 3500000)
-    helper.sleep(1.02)
-    -- the other node's copy has ended where it did, and is read anew
+    -- the other node's copy ends where it did, and is read anew
+    helper.wait_until(function() return there:run [[return cache:peek "k" == nil]] end)
     assert.same({ "value", nil, "l2" }, { there:run [[return cache:get "k"]] })
     assert.equal("l0", (select(3, there:run [[return cache:get "k"]])))
     assert.equal("value", (here:run [[return cache:get "k"]]))
     -- shorter: its copy goes with the message, long before its own end
-    assert.is_true(here:run [[return cache:touch("k", 0.5)]])
+    assert.is_true(here:run [[return cache:touch("k", 600)]])
     helper.wait_until(function() return there:run [[return cache:peek "k" == nil]] end)
     assert.equal("value", (here:run [[return cache:get "k"]]))
-    helper.sleep(0.51)
-    assert.is_nil((here:run [[return cache:get "k"]]))
-    assert.is_nil((there:run [[return cache:get "k"]]))
+    assert.is_true(here:run [[return cache:touch("k", 0.5)]])
+    assert.is_true(pttl("v", "k") <= 500)
+    helper.wait_until(function() return here:run [[return cache:get "k"]] == nil end)
+    helper.wait_until(function() return there:run [[return cache:get "k"]] == nil end)
     -- what this node does not hold, it can touch as well
-    here:run [[assert(cache:set("far", "value", 1, "t"))]]
+    here:run [[assert(cache:set("far", "value", 20, "t"))]]
     assert.is_true(there:run [[return cache:touch("far", 100)]])
-    assert.is_true(pttl("v", "far") > 99000)
+    assert.is_true(pttl("v", "far") > 90000)
     assert.is_true(here:run [[return cache:invalidate_tags "t"]])
     assert.is_false(there:run [[return cache:touch("far", 100)]])
     a:assert_clean_log()
@@ -277,10 +292,7 @@ describe("touch", function()
   it("without Redis for a while acts on this host, and says so", function()
     local redis = helper.redis()
     local n = node.start { options = { redis = redis.url, disconnected_ttl = 100 } }
-    helper.wait_until(function()
-      n:run [[cache:get "link"]]
-      return n:stats().subscribed
-    end)
+    n:wait_subscribed()
     n:run [[assert(cache:set("k", "value", 60))]]
     redis:kill()
     helper.wait_until(function() return not n:stats().subscribed end)
@@ -299,14 +311,11 @@ describe("touch", function()
   it("of what only this host has is true", function()
     local redis = helper.redis()
     local n = node.start { options = { redis = redis.url } }
-    helper.wait_until(function()
-      n:run [[cache:get "link"]]
-      return n:stats().subscribed
-    end)
-    n:run [[assert(cache:set("k", "value", 1))]]
+    n:wait_subscribed()
+    n:run [[assert(cache:set("k", "value", 20))]]
     redis:command("DEL", redis:command("KEYS", "*:v:k")[1])
     assert.is_true(n:run [[return cache:touch("k", 60)]])
-    assert.is_true(n:run(TTL, "k") > 59)
+    assert.is_true(n:run(TTL, "k") > 50)
   end)
 
   it("takes a key and a ttl", function()
@@ -330,14 +339,11 @@ describe("touch", function()
         local app = require "spec.nginx.app"
         app.counts:set("said", tostring(select(2, app.cache:touch("k", 60)))) } }]],
     }
-    helper.wait_until(function()
-      n:run [[cache:get "link"]]
-      return n:stats().subscribed
-    end)
-    n:run [[assert(cache:set("k", "value", 1))]]
+    n:wait_subscribed()
+    n:run [[assert(cache:set("k", "value", 20))]]
     n.nginx:get "/log"
     helper.wait_until(function()
-      return redis:command("PTTL", redis:command("KEYS", "*:v:k")[1]) > 50000
+      return redis:command("PTTL", redis:command("KEYS", "*:v:k")[1]) > 30000
     end)
     assert.matches("^would block: the phase 'log' cannot yield; this host is done, Redis was told", n:run [[return counts:get "said"]])
   end)
