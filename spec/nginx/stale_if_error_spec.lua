@@ -289,7 +289,7 @@ describe("stale_if_error with Redis", function()
 
   it("goes on from L1 when Redis is down", function()
     local redis = helper.redis()
-    local n = node.start { options = { stale_if_error = 60, redis = redis.url, l1_ttl = 0.2 } }
+    local n = node.start({ options = { stale_if_error = 60, redis = redis.url, l1_ttl = 0.2 } }):wait_subscribed()
     store(n, "k")
     n:run([[cache:fetch("lasts", 60, function() return "old" end)]])
     expire(n, "k")
