@@ -6,10 +6,18 @@ local node = require "spec.nginx.node"
 -- The cache reads the kernel's coarse clock, which moves once a tick: every 10 ms where ticks are rarest.
 local GRAIN = 10
 
+-- So what is seen is timed by it as well: where a processor of a virtual machine stands still, it may do so for longer than a tick.
+local NOW = [[
+  local function now()
+    ngx.update_time()
+    return cache.host.now() / 1000
+  end
+]]
+
 -- Asks all the time until the value is gone; returns when the last question was asked that had an answer, in ms after it was stored,
 -- when it was gone, in ms after it began to be stored, the sources that answered, and how much earlier than that the life of what comes from Redis
 -- may end, so that it never ends later than there: as long as the answer took, and as far as a coarse clock may lie behind.
-local WATCH = [[
+local WATCH = NOW .. [[
   local key, before, after = ...
   local GRAIN = 10
   local sources, last, early = {}, 0, 0
@@ -30,7 +38,7 @@ local WATCH = [[
   end
 ]]
 
-local STORE = [[
+local STORE = NOW .. [[
   local how, key, ttl = ...
   local before = now()
   if how == "set" then
