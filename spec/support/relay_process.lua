@@ -9,6 +9,7 @@
 ---   garble                 what comes from Redis is made of other bytes; heal closes the connections that had some
 ---   count                  answers with the number of open connections
 local socket = require "socket"
+local clock = require("spec.support.process").now -- that of the machine may be set
 
 local CONTROL, TARGET, PORT_FILE = arg[1], tonumber(arg[2]), arg[3]
 local CHUNK, QUEUE_MAX, SNIFF = 65536, 1048576, 1024
@@ -103,7 +104,7 @@ local function receive(c, p)
       c.holed = true
     else
       p.last = p.last + 1
-      p[p.last] = { data = data, at = 1, due = socket.gettime() + delay }
+      p[p.last] = { data = data, at = 1, due = clock() + delay }
       p.bytes = p.bytes + #data
     end
   end
@@ -223,11 +224,11 @@ file:close()
 assert(os.rename(PORT_FILE .. ".new", PORT_FILE))
 
 while true do
-  local now = socket.gettime()
+  local now = clock()
   local read, write, owners, timeout = wanted(now)
   read[#read + 1], read[#read + 2] = listener, control
   local readable, writable = socket.select(read, write, timeout)
-  now = socket.gettime()
+  now = clock()
   for _, sock in ipairs(writable) do
     local c, p = unpack(owners[sock].write)
     if connections[c] then
