@@ -58,11 +58,12 @@ function _M.wait_until(condition, opts)
   opts = opts or {}
   local deadline = _M.now() + (opts.timeout or 10)
   while true do
+    local late = _M.now() >= deadline -- there is always a look after it, however long this process stands still
     local result = condition()
     if result then
       return result
     end
-    if _M.now() >= deadline then
+    if late then
       local message = opts.message or "condition did not come true"
       if type(message) == "function" then
         message = message()
