@@ -34,7 +34,10 @@ describe("a connection to Redis", function()
     near = node.start { options = { namespace = namespace, redis = redis.url } }
     far = node.start {
       log_level = "info",
-      options = { namespace = namespace, redis = { host = "127.0.0.1", port = relay.port, timeout = TIMEOUT, connect_timeout = CONNECT_TIMEOUT } },
+      options = {
+        namespace = namespace, redis = { host = "127.0.0.1", port = relay.port, timeout = TIMEOUT, connect_timeout = CONNECT_TIMEOUT },
+        l1_objects = 0, -- so that nothing grows
+      },
     }
     node.wait_linked { near, far }
   end)

@@ -244,15 +244,15 @@ function Worker:change()
   local dice = random(100)
   if random(1000) <= self.clear_share then
     self:clear()
-  elseif dice <= 60 then
+  elseif dice <= 58 then
     self:write(random(LOADED))
-  elseif dice <= 75 then
+  elseif dice <= 72 then
     self:set(random(SET_FIRST, SET_LAST), self:new_id())
-  elseif dice <= 82 then
+  elseif dice <= 79 then
     self:delete(random(SET_FIRST, SET_LAST))
-  elseif dice <= 85 then
+  elseif dice <= 82 then
     self:invalidate(random(5, 6))
-  elseif dice <= 95 then
+  elseif dice <= 91 then
     self:update(random(UPDATE_FIRST, UPDATE_LAST))
   elseif dice <= 97 then
     local key = random(SET_FIRST, SET_LAST)

@@ -240,7 +240,7 @@ while true do
       accept(listener)
     elseif sock == control then
       local peer = control:accept()
-      peer:settimeout(1)
+      peer:settimeout(10)
       local line = peer:receive "*l"
       if line then
         peer:send(command(line) .. "\n")
