@@ -29,18 +29,33 @@ function _M.cpu()
   return read(CLOCK_PROCESS_CPUTIME_ID)
 end
 
+--- How long this process has been ready to run while other programs had its processor.
+local function waited()
+  local file = io.open "/proc/self/schedstat"
+  local seconds = file and tonumber((file:read "*l":match "^%d+ (%d+)")) / 1e9
+  if file then
+    file:close()
+  end
+  return seconds or 0
+end
+
 --- A clock that stands still while this process is ready to run and other programs have its processor: they are not what is measured. What it
 --- sleeps or spins counts. (Where the kernel does not tell, it is `now`.) A system call: for begin and end of a loop.
 ---@return number seconds
 function _M.own()
-  local file = io.open "/proc/self/schedstat"
-  local waited = file and file:read "*l":match "^%d+ (%d+)"
-  if file then
-    file:close()
+  local before, at
+  local after = waited()
+  for _ = 1, 100 do
+    before, at = after, _M.now()
+    after = waited()
+    if before == after then -- both are of one moment: it has not had to wait in between
+      break
+    end
   end
-  return _M.now() - (tonumber(waited) or 0) / 1e9
+  return at - after
 end
 
+jit.off(waited)
 jit.off(_M.own) -- a trace that leaves a measured loop shall not go on in here
 
 --- A counter that compiled code raises without making an object: index 0.
