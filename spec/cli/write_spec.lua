@@ -167,7 +167,7 @@ end)
 
 describe("without Redis,", function()
   it("it writes by itself, as a worker for a moment", function()
-    local n = node.start { options = { l1_size = "4m" } }
+    local n = node.start { options = { l1_size = helper.ROOMY } }
     local zone = n.namespace
     fill(n, 10)
     n:run [[for i = 1, 10 do cache:get("key:" .. i) cache:get("key:" .. i) end]] -- L0, too

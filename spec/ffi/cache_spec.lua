@@ -421,7 +421,7 @@ end)
 
 describe("tags", function()
   it("forget every value that carries one of them, in every handle", function()
-    local a, b = new { namespace = "tags" }, new { namespace = "tags" }
+    local a, b = new { namespace = "tags", l1_size = helper.ROOMY }, new { namespace = "tags", l1_size = helper.ROOMY }
     a:set("one", 1, 60, "red")
     a:set("two", 2, 60, { "red", "blue" })
     a:fetch("three", 60, returns(3), { "blue" })

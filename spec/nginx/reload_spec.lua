@@ -210,12 +210,12 @@ end
 
 describe("a reload", function()
   describe("without Redis", function()
-    warm_specs(function() return node.start { options = {} } end)
+    warm_specs(function() return node.start { options = { l1_size = helper.ROOMY } } end)
   end)
 
   describe("with Redis", function()
     warm_specs(function()
-      local n = node.start { options = { redis = helper.redis().url } }
+      local n = node.start { options = { l1_size = helper.ROOMY, redis = helper.redis().url } }
       node.wait_linked { n }
       return n
     end)

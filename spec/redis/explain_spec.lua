@@ -112,7 +112,7 @@ describe("cache:explain of", function()
   end)
 
   it("a value whose tag was invalidated, in each layer", function()
-    local a, b = pair()
+    local a, b = pair { l1_size = helper.ROOMY }
     a:fetch("k", 60, value, { "t", "u" })
     b:fetch("k", 60, value)
     assert(a:invalidate_tags "u")
