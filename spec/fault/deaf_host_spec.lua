@@ -13,9 +13,9 @@ describe("a host whose messages are lost", function()
   setup(function()
     redis = helper.redis()
     relay = helper.relay(redis)
-    local options = { namespace = helper.unique_name "deaf", freshness_bound = BOUND, redis = redis.url }
+    local options = { namespace = helper.unique_name "deaf", freshness_bound = BOUND, redis = node.patient(redis) }
     a = node.start { options = options }
-    options.redis = relay.url
+    options.redis = node.patient(relay)
     b = node.start { options = options }
     node.wait_linked { a, b }
   end)

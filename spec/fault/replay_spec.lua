@@ -8,7 +8,7 @@ describe("invalidations while Redis is away", function()
 
   before_each(function()
     redis = helper.redis { config = "appendonly yes" } -- what it held is there again afterwards
-    a, b = node.pair(redis)
+    a, b = node.pair(redis, { options = { redis = node.patient(redis) } })
   end)
 
   local function put(key, value, tag)

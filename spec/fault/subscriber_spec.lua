@@ -60,7 +60,7 @@ describe("when the worker that hears for its host", function()
   local redis, a, b
   before_each(function()
     redis = helper.redis()
-    a, b = node.pair(redis, { options = { freshness_bound = BOUND } })
+    a, b = node.pair(redis, { options = { freshness_bound = BOUND, redis = node.patient(redis) } })
   end)
 
   --- Ends the subscriber of `a` in some way; what `b` does from that moment on must be seen by another worker of `a`.

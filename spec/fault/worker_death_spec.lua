@@ -13,7 +13,7 @@ local FETCH = [[return cache:fetch("k", 60, hang_once)]]
 
 local function options(lease, redis)
   -- Waiters of another node shall not lose patience before the lease ends.
-  return { options = { lock_ttl = lease, lock_retries = 1000, wait_timeout = 20, redis = redis and redis.url } }
+  return { options = { lock_ttl = lease, lock_retries = 1000, wait_timeout = 20, redis = redis and node.patient(redis) } }
 end
 
 --- Starts callers on the nodes and waits until the loader hangs in a worker of the first one and the others wait for it.

@@ -26,7 +26,7 @@ describe("ngx_gorge_module", function()
 
   it("is picked where it is loaded, and not where it is not", function()
     for _, module in ipairs { helper.paths.nginx_module, false } do
-      local n = start { workers = 1, module = module, log_level = "info", options = { redis = redis.url } }
+      local n = start { workers = 1, module = module, log_level = "info", options = { redis = node.patient(redis) } }
       assert.is_true((n.nginx:test_configuration()))
       n:run [[cache:set("k", "v", 60)]]
       assert.equal("ready", n:stats().redis)
@@ -77,7 +77,7 @@ describe("ngx_gorge_module", function()
   end)
 
   it("sends the first of many commands while the others are being made", function()
-    local n = start { workers = 1, options = { redis = redis.url } }
+    local n = start { workers = 1, options = { redis = node.patient(redis) } }
     assert.is_true(n:run [[return cache:set("k", "v", 60)]])
     redis:command("CONFIG", "RESETSTAT")
     local asked = n:run([[
@@ -161,7 +161,7 @@ describe("ngx_gorge_module", function()
   end)
 
   it("serves several caches of a worker, and closes them one by one", function()
-    local n = start { workers = 1, options = { redis = redis.url } }
+    local n = start { workers = 1, options = { redis = node.patient(redis) } }
     local pid = n:run [[return ngx.worker.pid()]]
     n:run [[return cache:set("k", "v", 60)]]
     local before = descriptors(pid)
@@ -184,7 +184,7 @@ describe("ngx_gorge_module", function()
   end)
 
   it("lets a worker end at once when its connection is idle, and after its commands when it is not", function()
-    local n = start { workers = 2, options = { redis = redis.url } }
+    local n = start { workers = 2, options = { redis = node.patient(redis) } }
     for id = 0, 1 do
       n:worker(id):run [[return cache:set("k", "v", 60)]]
     end
@@ -195,7 +195,7 @@ describe("ngx_gorge_module", function()
   end)
 
   it("finishes what drains while a reload replaces the workers", function()
-    local n = start { workers = 1, options = { redis = redis.url } }
+    local n = start { workers = 1, options = { redis = node.patient(redis) } }
     local drains = n:start(1, [[
       cache:fetch("slow", 60, function()
         gate "slow"
@@ -218,7 +218,7 @@ describe("ngx_gorge_module", function()
   end)
 
   it("leaves its place to cosockets when a reload takes it out of the configuration", function()
-    local opts = { workers = 1, module = false, main = ("load_module %s;"):format(helper.paths.nginx_module), options = { redis = redis.url } }
+    local opts = { workers = 1, module = false, main = ("load_module %s;"):format(helper.paths.nginx_module), options = { redis = node.patient(redis) } }
     local n = start(opts)
     assert.is_true(n:run [[return cache:set("k", "v", 60)]])
     n:assert_clean_log()

@@ -111,7 +111,7 @@ function _M.pair(redis, opts)
 end
 
 --- The option `redis` of a node that a busy machine does not make give up on a Redis which is there.
----@param redis gorge.spec.Redis
+---@param redis gorge.spec.Redis|gorge.spec.Relay
 ---@return table
 function _M.patient(redis)
   return { host = "127.0.0.1", port = redis.port, timeout = 10, connect_timeout = 10 }
