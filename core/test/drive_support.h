@@ -7,14 +7,22 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Waits until the condition holds, at most 20 s; evaluates to whether it does. */
-#define WAIT_UNTIL(condition)                            \
-  ({                                                     \
-    uint64_t until_us_ = support_now_us() + 20000000;    \
-    while (!(condition) && support_now_us() < until_us_) \
-      support_nap();                                     \
-    (condition);                                         \
+/*
+ * Takes steps until the condition holds, for 20 s at most and with a last look after that; evaluates to whether it did. Once it held it is not
+ * looked at again: it may be something that is asked, and answered otherwise the next time.
+ */
+#define STEP_UNTIL(condition, step)                   \
+  ({                                                  \
+    uint64_t until_us_ = support_now_us() + 20000000; \
+    bool held_ = (condition);                         \
+    for (bool late_ = false; !held_ && !late_;) {     \
+      step;                                           \
+      late_ = support_now_us() >= until_us_;          \
+      held_ = (condition);                            \
+    }                                                 \
+    held_;                                            \
   })
+#define WAIT_UNTIL(condition) STEP_UNTIL(condition, support_nap())
 
 uint64_t support_now_us(void);
 void support_nap(void);
