@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
+#include "io/conn_state.h"
 #include "proto/bytes.h"
 #include "proto/scripts.h"
 #include "test/engine_support.h"
@@ -103,9 +105,22 @@ void peer_connect(struct peer *p, gorge_cache *c) {
   assert_int_equal(p->loaded, GORGE_SCRIPTS);
 }
 
+static struct gorge_conn *conn_of(const struct peer *p) { return gorge_l2_conn(p->cache->l2); }
+
+void peer_lose(struct peer *p) {
+  gorge_io_closed(p->cache, 0, "lost");
+  conn_of(p)->retry_ms = gorge_clock_ms() + 3600000;
+}
+
+void peer_return(struct peer *p) {
+  conn_of(p)->retry_ms = gorge_clock_ms();
+  peer_connect(p, p->cache);
+}
+
 gorge_cache *peer_cache(struct peer *p, const char *zone) {
   struct gorge_config config = engine_config(zone, "/nonexistent/redis.sock", 0);
-  config.timeout_ms = config.connect_timeout_ms = 1000; /* who answers is the test: no machine is too slow for it */
+  config.timeout_ms = config.connect_timeout_ms =
+      PEER_TIMEOUT_MS; /* who answers is the test: however slow the machine is */
   gorge_cache *c = engine_cache(&config);
   uint64_t op;
   assert_int_equal(gorge_cache_enter(c, 0), GORGE_OK);

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "flight/table.h"
 #include "test/drive_support.h"
 #include "test/engine_support.h"
 #include "test/seeds.h"
@@ -146,6 +147,27 @@ const char *engine_l1(gorge_cache *c, const char *key) {
   }
   value[read.len] = '\0';
   return value;
+}
+
+bool engine_l1_is(gorge_cache *c, const char *key, const char *value) {
+  const char *seen = engine_l1(c, key);
+  return value == NULL ? seen == NULL : seen != NULL && strcmp(seen, value) == 0;
+}
+
+void engine_let_lapse(gorge_cache *c, const char *name) {
+  uint32_t at;
+  struct gorge_key key;
+  gorge_key_init(c->zone, c->ns, name, (uint32_t)strlen(name), &key);
+  struct gorge_flight_set *set = gorge_flight_set_of(c->zone, key.hash, &at);
+  for (int i = 0; i < GORGE_FLIGHT_WAYS; i++) {
+    struct gorge_flight_record *r = &set->record[i];
+    uint64_t token = gorge_flight_get(&r->token);
+    if (token != 0 && gorge_flight_matches(r, &key)) {
+      gorge_flight_put(&r->deadline, gorge_flight_deadline(gorge_clock_ms(), token));
+      return;
+    }
+  }
+  fail_msg("nobody fills %s", name);
 }
 
 struct answer engine_status(gorge_cache *c, uint64_t op) {

@@ -43,12 +43,16 @@ uint32_t engine_pack(const char *tags, char *out, uint32_t size);
 
 /* Looks into L1. Returns the value as text, or NULL. Good until the next call. */
 const char *engine_l1(gorge_cache *c, const char *key);
+/* Whether L1 has that value; NULL: none. */
+bool engine_l1_is(gorge_cache *c, const char *key, const char *value);
 /*
  * Turns and does `meanwhile` (NULL: nothing) until L1 has the value no more; fails the test when it has it at `limit_ms`. Returns the last
  * moment before a look that found it: that is not later than L1 may have it, however long this process had to wait between two looks.
  */
 uint64_t engine_had_until(gorge_cache *c, const char *key, uint64_t limit_ms,
                           void (*meanwhile)(gorge_cache *c, const char *key));
+/* The lease of the fill of that key runs out this moment, as if nobody had renewed it in time. */
+void engine_let_lapse(gorge_cache *c, const char *key);
 /* How the operation stands now. */
 struct answer engine_status(gorge_cache *c, uint64_t op);
 /* Turns loop and caches until the operation is decided, at most 20 s. */
@@ -78,7 +82,7 @@ bool engine_follows(gorge_cache *c);
 
 /* ---- a Redis made of bytes, behind gorge_io_* ---- */
 
-enum { PEER_ARGS = 64 };
+enum { PEER_ARGS = 64, PEER_TIMEOUT_MS = 20000 };
 
 struct peer_command {
   int argc;
@@ -103,6 +107,10 @@ struct peer {
 gorge_cache *peer_cache(struct peer *p, const char *zone);
 /* The driver connects, the handshake is answered, scripts are loaded, the clock is told. */
 void peer_connect(struct peer *p, gorge_cache *c);
+/* The connection is lost, and the time to try again does not come, however long the test takes, before peer_return. */
+void peer_lose(struct peer *p);
+/* That time has come: connected as by peer_connect. */
+void peer_return(struct peer *p);
 void peer_free(struct peer *p);
 /* Takes the next command; fails the test when there is none. Good until the next call. */
 struct peer_command peer_take(struct peer *p);

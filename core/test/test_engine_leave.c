@@ -35,6 +35,8 @@ static int end(void **state) {
 
 static void say_nil(void) { assert_int_equal(peer_say(&peer, "$-1\r\n"), GORGE_OK); }
 
+enum { LEASE_MS = 60000 };
+
 /* Brings a fetch of "k" to a state. */
 static uint64_t bring(enum gorge_op_state state) {
   uint64_t op;
@@ -43,7 +45,7 @@ static uint64_t bring(enum gorge_op_state state) {
     peer_expect_script(&peer, GORGE_SCRIPT_SET);
     return op;
   }
-  assert_int_equal(engine_fetch_for(c, "k", 1000, 1000, &op), GORGE_PENDING);
+  assert_int_equal(engine_fetch_for(c, "k", LEASE_MS, LEASE_MS, &op), GORGE_PENDING);
   peer_expect(&peer, "GET");
   if (state == GORGE_OP_LOOKUP) {
     return op;
@@ -51,7 +53,7 @@ static uint64_t bring(enum gorge_op_state state) {
   say_nil();
   peer_expect_script(&peer, GORGE_SCRIPT_LEASE);
   if (state == GORGE_OP_PARKED) {
-    assert_int_equal(peer_say_busy(&peer, 1000), GORGE_OK);
+    assert_int_equal(peer_say_busy(&peer, LEASE_MS), GORGE_OK);
   } else if (state != GORGE_OP_LEASE) {
     assert_int_equal(peer_say_lease(&peer, peer_version(1), NULL), GORGE_OK);
   }
@@ -101,7 +103,7 @@ static void away_while_the_lease_is_asked_gives_it_back(void **state) {
 static void away_while_the_lease_is_asked_but_not_had(void **state) {
   (void)state;
   gorge_op_free(c, bring(GORGE_OP_LEASE));
-  assert_int_equal(peer_say_busy(&peer, 1000), GORGE_OK);
+  assert_int_equal(peer_say_busy(&peer, LEASE_MS), GORGE_OK);
   the_key_is_free();
   uint64_t op;
   assert_int_equal(engine_delete(c, "k", &op), GORGE_PENDING);
@@ -196,19 +198,14 @@ static void a_cache_is_destroyed_in_every_state(void **state) {
 
 /* ---- Redis goes away ---- */
 
-static void lose(void) { gorge_io_closed(c, 0, "lost"); }
-
 /* The lease that Redis may have: other nodes would wait for it. It is given back as soon as there is a connection, and nobody waits for that. */
 static void expect_given_back(void) {
-  char host[64];
-  uint32_t port;
   uint64_t ops[4];
   assert_int_equal(gorge_pending(c), 0);
   assert_non_null(c->waiting);
   uint64_t token = c->waiting->l2_token;
   assert_true(token != 0);
-  assert_true(WAIT_UNTIL(gorge_io_connect(c, 0, host, sizeof host, &port) == GORGE_OK));
-  peer_connect(&peer, c);
+  peer_return(&peer);
   gorge_poll(c, ops, 4);
   struct peer_command release = peer_take(&peer);
   assert_int_equal(release.script, GORGE_SCRIPT_RELEASE);
@@ -224,7 +221,7 @@ static void lost_before_a_lease_was_had_runs_the_loader_for_this_host(void **sta
   const enum gorge_op_state states[] = {GORGE_OP_LOOKUP, GORGE_OP_LEASE};
   for (size_t i = 0; i < 2; i++) {
     uint64_t op = bring(states[i]);
-    lose();
+    peer_lose(&peer);
     assert_int_equal(engine_status(c, op).status, GORGE_LEASE);
     assert_int_equal(engine_flights(c), 1);
     assert_int_equal(engine_fill(c, op, "here"), GORGE_STORED);
@@ -244,7 +241,7 @@ static void lost_before_a_lease_was_had_runs_the_loader_for_this_host(void **sta
 static void lost_while_parked_runs_the_loader(void **state) {
   (void)state;
   uint64_t op = bring(GORGE_OP_PARKED);
-  lose();
+  peer_lose(&peer);
   assert_int_equal(engine_await(c, op).status, GORGE_LEASE);
   gorge_op_free(c, op);
 }
@@ -252,7 +249,7 @@ static void lost_while_parked_runs_the_loader(void **state) {
 static void lost_while_the_loader_runs_keeps_the_value_here(void **state) {
   (void)state;
   uint64_t op = bring(GORGE_OP_RUN);
-  lose();
+  peer_lose(&peer);
   assert_int_equal(engine_fill(c, op, "here"), GORGE_STORED);
   gorge_op_free(c, op);
   assert_string_equal(engine_l1(c, "k"), "here");
@@ -263,7 +260,7 @@ static void lost_while_the_loader_runs_keeps_the_value_here(void **state) {
 static void lost_while_the_value_is_stored_keeps_it_here(void **state) {
   (void)state;
   uint64_t op = bring(GORGE_OP_FILL);
-  lose();
+  peer_lose(&peer);
   assert_int_equal(engine_status(c, op).status, GORGE_STORED);
   gorge_op_free(c, op);
   assert_string_equal(engine_l1(c, "k"), "fill");
@@ -274,7 +271,7 @@ static void lost_while_the_value_is_stored_keeps_it_here(void **state) {
 static void lost_while_writing_is_told_and_holds_on_this_host(void **state) {
   (void)state;
   uint64_t op = bring(GORGE_OP_WRITE);
-  lose();
+  peer_lose(&peer);
   assert_int_equal(engine_status(c, op).status, GORGE_ERR_DOWN);
   gorge_op_free(c, op);
   assert_string_equal(engine_l1(c, "k"), "set");
@@ -290,7 +287,7 @@ static void lost_while_writing_is_told_and_holds_on_this_host(void **state) {
 static void lost_while_the_lease_is_given_back_is_made_good(void **state) {
   (void)state;
   uint64_t op = bring(GORGE_OP_RELEASE);
-  lose();
+  peer_lose(&peer);
   assert_int_equal(engine_status(c, op).status, GORGE_FAILED);
   gorge_op_free(c, op);
   expect_given_back();
@@ -309,19 +306,12 @@ static uint64_t bring_update(void) {
   return op;
 }
 
-static void connect_again(void) {
-  char host[64];
-  uint32_t port;
-  assert_true(WAIT_UNTIL(gorge_io_connect(c, 0, host, sizeof host, &port) == GORGE_OK));
-  peer_connect(&peer, c);
-}
-
 static void lost_while_updating_asks_again_under_the_same_name(void **state) {
   (void)state;
   uint64_t ops[4], op = bring_update();
   uint64_t token = gorge_op_find(c, op)->l2_token;
-  lose();
-  connect_again();
+  peer_lose(&peer);
+  peer_return(&peer);
   assert_true(WAIT_UNTIL((gorge_poll(c, ops, 4), !peer_idle(&peer))));
   peer_expect_script(&peer, GORGE_SCRIPT_UPDATE);
   assert_int_equal(gorge_op_find(c, op)->l2_token, token);
@@ -337,8 +327,8 @@ static void lost_while_updating_asks_again_under_the_same_name(void **state) {
 static void lost_while_updating_does_not_ask_what_redis_has_forgotten(void **state) {
   (void)state;
   uint64_t ops[4], op = bring_update();
-  lose();
-  connect_again();
+  peer_lose(&peer);
+  peer_return(&peer);
   gorge_op_find(c, op)->deadline_ms -= 60000; /* as if a minute had passed */
   assert_true(WAIT_UNTIL((gorge_poll(c, ops, 4), !peer_idle(&peer) || engine_status(c, op).status != GORGE_PENDING)));
   assert_true(peer_idle(&peer));
@@ -350,7 +340,7 @@ static void lost_while_updating_does_not_ask_what_redis_has_forgotten(void **sta
 static void a_lease_that_nobody_can_give_back_is_given_up_when_it_has_ended(void **state) {
   (void)state;
   uint64_t ops[4], op = bring(GORGE_OP_RUN);
-  lose();
+  peer_lose(&peer);
   gorge_op_free(c, op);
   assert_non_null(c->waiting);
   c->waiting->deadline_ms = gorge_clock_ms() + 20;
@@ -362,8 +352,9 @@ static void a_lease_that_nobody_can_give_back_is_given_up_when_it_has_ended(void
 static void a_lease_whose_answer_takes_too_long_is_given_back_behind_it(void **state) {
   (void)state;
   uint64_t ops[4], op = bring(GORGE_OP_LEASE);
-  assert_true(WAIT_UNTIL((gorge_poll(c, ops, 4), engine_status(c, op).status == GORGE_LEASE)));
-  assert_true(WAIT_UNTIL((gorge_poll(c, ops, 4), !peer_idle(&peer))));
+  gorge_conn_tick(gorge_l2_conn(c->l2), gorge_clock_ms() + PEER_TIMEOUT_MS + 1);
+  assert_int_equal(engine_status(c, op).status, GORGE_LEASE);
+  gorge_poll(c, ops, 4);
   peer_expect_script(&peer, GORGE_SCRIPT_RELEASE);
   assert_int_equal(engine_fill(c, op, "here"), GORGE_STORED);
   gorge_op_free(c, op);

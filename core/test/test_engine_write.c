@@ -247,6 +247,31 @@ static void what_a_neighbour_reads_under_a_tag_meanwhile_does_not_stay(void **st
   assert_int_equal(peer_say(&peer, "$-1\r\n*1\r\n$-1\r\n"), GORGE_OK);
 }
 
+/* An answer from before Redis was told of an invalidation may come when nothing waits any more: the value is asked for again. */
+static void what_was_asked_for_while_an_invalidation_waited_is_asked_for_again(void **state) {
+  (void)state;
+  static const char current[] = "*1\r\n$16\r\ntttttttt12345678\r\n";
+  for (int waiting = 0; waiting < 2; waiting++) {
+    if (waiting) {
+      gorge_backlog_add(c->zone, c->process->owner.id, c->ns, 0, GORGE_BACKLOG_TAG, "t", 1);
+    }
+    uint64_t op = lookup();
+    gorge_backlog_cancel(c->zone, c->process->owner.id, c->ns, GORGE_BACKLOG_TAG, "t", 1, gorge_backlog_added(c->zone));
+    for (int asked = 0; asked <= waiting; asked++) {
+      assert_int_equal(peer_say_value(&peer, peer_version(1), "v", "t"), GORGE_OK);
+      peer_expect(&peer, "MGET"); /* of tags that the caller did not name */
+      assert_int_equal(peer_say(&peer, current), GORGE_OK);
+      peer_expect(&peer, "GET");
+    }
+    peer_expect(&peer, "MGET");
+    assert_int_equal(peer_say_value(&peer, peer_version(1), "v", "t"), GORGE_OK);
+    assert_int_equal(peer_say(&peer, current), GORGE_OK);
+    assert_int_equal(engine_status(c, op).status, GORGE_HIT);
+    gorge_op_free(c, op);
+    gorge_l1_bump_epoch(c->zone, c->ns);
+  }
+}
+
 /* ---- a write that Redis was not told of, and another worker of the host, which reads all the time ---- */
 
 static const struct gorge_tag read_tag = {"tag", 3};
@@ -386,6 +411,7 @@ int main(void) {
       TEST(a_write_without_an_answer_holds_on_this_host),
       TEST(a_tag_is_invalidated_before_and_after_redis_is_told),
       TEST(what_a_neighbour_reads_under_a_tag_meanwhile_does_not_stay),
+      TEST(what_was_asked_for_while_an_invalidation_waited_is_asked_for_again),
       TEST(what_a_neighbour_reads_before_a_write_is_queued_does_not_stay),
       TEST(an_answer_makes_up_for_what_was_missed_before_it_was_asked_for),
   };
