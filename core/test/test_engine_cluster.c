@@ -11,10 +11,12 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "drive/ev_l2.h"
 #include "engine/remote.h"
 #include "proto/names.h"
 #include "proto/slot.h"
 #include "test/cluster_support.h"
+#include "test/drive_support.h"
 #include "test/engine_support.h"
 
 enum { KEYS = 60 };
@@ -26,10 +28,8 @@ static char seeds[128];
 static gorge_cache *host(void) {
   struct gorge_config config = engine_config(NULL, NULL, GORGE_CONFIG_INLINE);
   config.cluster = seeds;
-  config.timeout_ms = 300;
   config.breaker_max_failures = 3;
   config.breaker_timeout_ms = 500;
-  config.freshness_bound_ms = 1000;
   gorge_cache *c = engine_cache(&config);
   assert_int_equal(gorge_cache_enter(c, 1), GORGE_OK);
   assert_true(WAIT_UNTIL(engine_follows(c)));
@@ -70,13 +70,7 @@ static int end(void **state) {
   return clean ? 0 : -1;
 }
 
-#define TURN_UNTIL(condition)                            \
-  ({                                                     \
-    uint64_t until_ms_ = gorge_clock_ms() + 10000;       \
-    while (!(condition) && gorge_clock_ms() < until_ms_) \
-      engine_turn(a, b, 2);                              \
-    (condition);                                         \
-  })
+#define TURN_UNTIL(condition) STEP_UNTIL(condition, engine_turn(a, b, 2))
 
 static const char *key_of(int i) {
   static char key[16];
@@ -198,6 +192,7 @@ static void a_lease_given_back_late_speaks_of_its_own_node(void **state) {
   struct gorge_op other = {.cache = a, .node = 0};
   gorge_remote_tell(&other, GORGE_ERR_TIMEOUT, false, 0, gorge_clock_ms());
   gorge_conn_fail(conn, "lost");
+  gorge_ev_l2_kick(a->link);
   assert_true(TURN_UNTIL(gorge_conn_state(conn) == GORGE_CONN_DOWN));
   assert_int_equal(gorge_fetch_skip(a, op), GORGE_OK);
   gorge_op_free(a, op);
