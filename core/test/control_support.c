@@ -86,7 +86,7 @@ int client_ask(enum gorge_l2_verb verb, const char *key, uint64_t token, uint64_
   assert_int_equal(gorge_l2_send(client.l2, &client.rq, gorge_clock_ms()), GORGE_OK);
   gorge_ev_link_kick(client.link);
   ev_now_update(client.loop);
-  ev_timer_init(&late, on_late, 3., 0.);
+  ev_timer_init(&late, on_late, PATIENCE_MS / 1000., 0.);
   ev_timer_start(client.loop, &late);
   while (client.status == GORGE_PENDING && ev_is_active(&late)) {
     ev_run(client.loop, EVRUN_ONCE);
@@ -133,8 +133,11 @@ static void on_message(void *ctx, const struct gorge_owner *owner, const struct 
 }
 
 struct gorge_conn_config fixture_redis_config(void) {
-  return (struct gorge_conn_config){
-      .connect_timeout_ms = 1000, .timeout_ms = 1000, .max_pending = 1000, .max_reply_bytes = 1 << 20, .seed = 1};
+  return (struct gorge_conn_config){.connect_timeout_ms = PATIENCE_MS,
+                                    .timeout_ms = PATIENCE_MS,
+                                    .max_pending = 1000,
+                                    .max_reply_bytes = 1 << 20,
+                                    .seed = 1};
 }
 
 uint32_t fixture_ns(void) {

@@ -48,6 +48,8 @@ int fixture_watch_with(struct seen *s, const struct gorge_sentinels *sentinels, 
 void fixture_publish(int type, const char *name);
 /* Asks Redis over a connection of the test's own, made at the first need; waits for the answer. Returns its status. */
 int client_ask(enum gorge_l2_verb verb, const char *key, uint64_t token, uint64_t lease_ms);
+/* What is said to come is waited for so long. */
+enum { PATIENCE_MS = 20000 };
 bool readable(int fd, int timeout_ms);
 /* Reads what is there. */
 void drain(int fd);

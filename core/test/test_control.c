@@ -60,7 +60,7 @@ static void test_a_process_out_of_descriptors_gets_a_status(void **state) {
     } else { /* perhaps with poll in place of epoll: it works */
       struct pollfd p = {.fd = gorge_control_notify_fd(c), .events = POLLIN};
       gorge_control_ring(c);
-      assert_int_equal(poll(&p, 1, 2000), 1);
+      assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
     }
     setrlimit(RLIMIT_NOFILE, &before);
     gorge_control_stop(c);
@@ -138,7 +138,7 @@ static void test_a_child_leaves_its_parents_control_alone(void **state) {
   uint64_t id = gorge_control_lease_add(fixture.control, -1, &flight, "k", 1, 0, 10000);
   pid_t child = fork();
   if (child == 0) {
-    alarm(10);
+    alarm(PROC_LIMIT_S);
     char other[128];
     int status = 0;
     struct gorge_owner own;
@@ -189,7 +189,7 @@ static void test_a_wake_up_from_another_process_rings(void **state) {
     drain(fd);
     uint64_t start_us = support_now_us();
     proc_say(&other, 1);
-    assert_true(readable(fd, 2000));
+    assert_true(readable(fd, PATIENCE_MS));
     uint64_t took_us = support_now_us() - start_us;
     best_us = took_us < best_us ? took_us : best_us;
   }
@@ -209,8 +209,8 @@ static void test_a_bell_of_ones_own_rings_beside_the_others(void **state) {
     drain(fd);
     drain(notify);
     gorge_control_ring(fixture.control);
-    assert_true(readable(fd, 2000));
-    assert_true(readable(notify, 2000));
+    assert_true(readable(fd, PATIENCE_MS));
+    assert_true(readable(notify, PATIENCE_MS));
   }
 }
 
@@ -226,7 +226,7 @@ static int connect_to(const char *path) {
 static int doorbell(char *path) {
   assert_int_equal(gorge_control_doorbell_path(fixture.control, fixture.redis.dir, path, 128), GORGE_OK);
   int fd = connect_to(path);
-  assert_true(readable(fd, 2000));
+  assert_true(readable(fd, PATIENCE_MS));
   drain(fd);
   assert_true(WAIT_UNTIL(access(path, F_OK) != 0));
   assert_true(WAIT_UNTIL(support_count(fixture.redis.dir) == 1));
@@ -249,7 +249,7 @@ static void test_a_doorbell_rings_whoever_connects(void **state) {
   for (int i = 0; i < 20; i++) {
     assert_false(readable(fd, 0));
     gorge_control_ring(fixture.control);
-    assert_true(readable(fd, 2000));
+    assert_true(readable(fd, PATIENCE_MS));
     drain(fd);
   }
   close(fd);
@@ -264,12 +264,12 @@ static void test_a_peer_that_does_not_read_costs_no_memory(void **state) {
   for (int i = 0; i < 5000; i++) {
     drain(fd);
     gorge_control_ring(fixture.control);
-    assert_true(readable(fd, 2000));
+    assert_true(readable(fd, PATIENCE_MS));
   }
   ssize_t n = recv(slow, bytes, sizeof bytes, 0);
   assert_in_range(n, 1, 64);
   gorge_control_ring(fixture.control);
-  assert_true(readable(slow, 2000));
+  assert_true(readable(slow, PATIENCE_MS));
   assert_true(recv(slow, bytes, sizeof bytes, 0) > 0); /* and it is still connected */
   close(slow);
 }
@@ -285,7 +285,7 @@ static void test_a_lost_peer_connects_again(void **state) {
     fd = doorbell(second);
     assert_string_not_equal(first, second);
     gorge_control_ring(fixture.control);
-    assert_true(readable(fd, 2000));
+    assert_true(readable(fd, PATIENCE_MS));
     drain(fd); /* so that nothing but its end tells that it is gone */
     close(fd);
   }
@@ -301,7 +301,7 @@ static void test_more_peers_than_places_replace_the_oldest(void **state) {
     fd[i] = doorbell(path);
   }
   gorge_control_ring(fixture.control);
-  assert_true(readable(fd[N - 1], 2000));
+  assert_true(readable(fd[N - 1], PATIENCE_MS));
   char byte;
   assert_int_equal(recv(fd[0], &byte, 1, 0), 0);
   for (int i = 0; i < N; i++) {

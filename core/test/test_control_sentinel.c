@@ -121,6 +121,8 @@ static struct seen seen;
 static int prepare(void **state) {
   int status = fixture_prepare(state);
   place.conn = fixture_redis_config();
+  place.conn.timeout_ms =
+      1000; /* these sentinels answer several questions that came together but once: it is asked again */
   for (int i = 0; i < SENTINELS; i++) {
     begin(&sentinels[i]);
     place.list[i].host = "127.0.0.1";
@@ -193,7 +195,7 @@ static void test_what_all_say_counts_when_nobody_says_otherwise_any_more(void **
   }
   uint64_t since_us = support_now_us();
   says(&sentinels[1], 1, 1001); /* they were set up anew */
-  bool followed = WAIT_UNTIL(leads_to(1001)) || WAIT_UNTIL(leads_to(1001));
+  bool followed = WAIT_UNTIL(leads_to(1001));
   assert_true(followed && support_now_us() - since_us > 3500000);
   gorge_control_unwatch(fixture.control, handle);
 }
