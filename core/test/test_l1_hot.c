@@ -114,6 +114,7 @@ static struct hot open_hot(const char *key, uint32_t len, const char *tags) {
   char packed[64];
   store.value = value;
   store.value_len = len;
+  store.l1_ttl_ms = store.ttl_ms = 3600 * 1000; /* a million reads may take their time */
   store.tags = tags != NULL ? packed : NULL;
   store.tags_len = tags != NULL ? engine_pack(tags, packed, sizeof packed) : 0;
   uint64_t op;
