@@ -10,7 +10,7 @@ local function bench(env)
   for _, name in ipairs { "MLCACHE", "LUA_RESTY_LOCK", "LUA_RESTY_REDIS" } do
     env[name] = env[name] or false
   end
-  local status, output = helper.process.run { "luajit", "spec/bench/run.lua", env = env, cwd = helper.paths.root }
+  local status, output = helper.process.run { "luajit", "spec/bench/run.lua", env = env, cwd = helper.paths.root, timeout = 200 }
   local text = helper.read_file(env.RESULTS)
   return status, output, text and cjson.decode(text)
 end

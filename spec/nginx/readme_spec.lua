@@ -20,6 +20,7 @@
 --   ```text   spec: demo            what `make demo` prints: the same lines, other figures
 --
 -- A block for which there is no way to be run fails.
+local gorge = require "spec.cli.program"
 local helper = require "spec.helper"
 local markdown = require "spec.support.markdown"
 local process = helper.process
@@ -127,6 +128,10 @@ local function start_quick_start(block)
     client_body_temp_path {{prefix}}/tmp; proxy_temp_path {{prefix}}/tmp; fastcgi_temp_path {{prefix}}/tmp;
     uwsgi_temp_path {{prefix}}/tmp; scgi_temp_path {{prefix}}/tmp;]])
   quick_start = helper.nginx { conf = conf }
+  quick_start:get "/user/1" -- a host begins to listen with its first look, and what it stores before that may be forgotten once more
+  helper.wait_until(function()
+    return gorge.json({ "stat", "my-app", "--pid", quick_start.pid }).namespaces[1].subscribed
+  end, { message = "the host does not listen" })
 end
 
 local function start_fragment(block)
@@ -295,7 +300,6 @@ end
 
 -- The command line looks at the quick start, and at nobody else's zone of that name. What goes on for ever is ended.
 local function run_gorge(block)
-  local gorge = require "spec.cli.program"
   for _, command in ipairs(commands_of(block.code)) do
     local arguments = { env = {} }
     for word in assert(command:match "^gorge (.*)$", command):gsub(" > %S+$", ""):gmatch "%S+" do
@@ -324,7 +328,7 @@ local function compare_gorge(block)
   end
   local arguments = { "my-app", "--pid", quick_start.pid }
   table.insert(arguments, 1, block.mark:match "^gorge (%l+)$")
-  assert.same(first_words(block.code), first_words(require("spec.cli.program").run(arguments).out))
+  assert.same(first_words(block.code), first_words(gorge.run(arguments).out))
 end
 
 --- The user with few rights, as the page makes it, on the server of a port.
