@@ -26,10 +26,12 @@ static void learn_clock(struct gorge_l2_node *node, uint64_t server_ms, uint64_t
     node->clock_next_ms = now_ms + CLOCK_RETRY_MS;
     return;
   }
+  /* A slow one may have been slow by chance, and takes that much from each ttl: the next one tells. */
+  bool usual = rtt <= CLOCK_RTT_SLACK_MS || (node->clock_known && rtt + CLOCK_RTT_SLACK_MS >= node->clock_rtt_ms);
   node->clock_known = true;
   node->clock_rtt_ms = rtt;
   node->clock_sample_ms = now_ms;
-  node->clock_next_ms = now_ms + CLOCK_REFRESH_MS;
+  node->clock_next_ms = now_ms + (usual ? CLOCK_REFRESH_MS : CLOCK_RETRY_MS);
   /* Our clock may have been right when the time was asked for and lie behind when the offset is used. */
   node->clock_offset_ms = (int64_t)(server_ms + node->l2->lag_ms) - (int64_t)node->time_sent_ms;
 }

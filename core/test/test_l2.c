@@ -1261,6 +1261,32 @@ static void test_a_slow_sample_of_the_clock_does_not_replace_a_good_one(void **s
   server_stop(&s);
 }
 
+static void test_a_slow_first_sample_of_the_clock_is_soon_followed_by_another_one(void **state) {
+  (void)state;
+  struct server s;
+  struct asked a;
+  server_start(&s, true, true);
+  gorge_conn_closed(s.conn, T0 + 5000, "failover");
+  uint64_t now = gorge_conn_next_ms(s.conn);
+  wire_ready(s.conn, now);
+  server_hear(&s);
+  wire_addf(&s.out, "*2\r\n$10\r\n%llu\r\n$1\r\n0\r\n", (unsigned long long)(SERVER_T0 / 1000 + 20));
+  wire_addf(&s.out, EPOCH);
+  for (int i = 0; i < GORGE_SCRIPTS; i++) {
+    wire_addf(&s.out, "-NOPERM no\r\n");
+  }
+  assert_int_equal(server_answer(&s, now + 400), GORGE_OK);
+  assert_int_equal(remaining_at(&s, now + 500), 55000 - 20500); /* it may have been 20 s when it was asked for */
+  ask(&a, GORGE_L2_LOOKUP);
+  assert_int_equal(gorge_l2_send(s.l2, &a.rq, now + 1400), GORGE_OK);
+  server_hear(&s);
+  expect_text(&s, "TIME");
+  wire_addf(&s.out, "*2\r\n$10\r\n%llu\r\n$1\r\n0\r\n$-1\r\n", (unsigned long long)(SERVER_T0 / 1000 + 21));
+  assert_int_equal(server_answer(&s, now + 1400), GORGE_OK);
+  assert_int_equal(remaining_at(&s, now + 1500), 55000 - 21100);
+  server_stop(&s);
+}
+
 /* What ends when a clock that lies behind by less than LAG says `ends` has ended by then: no later than in Redis, however far behind it was before. */
 static void test_no_value_outlives_its_ttl_where_the_clock_lies_behind(void **state) {
   (void)state;
@@ -1468,6 +1494,7 @@ int main(void) {
       cmocka_unit_test(test_cancel_from_inside_done),
       cmocka_unit_test(test_the_same_request_again_from_inside_done),
       cmocka_unit_test(test_a_slow_sample_of_the_clock_does_not_replace_a_good_one),
+      cmocka_unit_test(test_a_slow_first_sample_of_the_clock_is_soon_followed_by_another_one),
       cmocka_unit_test(test_no_value_outlives_its_ttl_where_the_clock_lies_behind),
       cmocka_unit_test(test_another_server_has_another_clock),
       cmocka_unit_test(test_the_clock_of_a_lost_server_is_forgotten),
