@@ -91,6 +91,15 @@ describe("a life of 50 ms ends after 50 ms", function()
     local redis = helper.redis()
     local a, b = node.pair(redis)
     local here, there = a:worker(0), b:worker(0)
+    local round = 0
+    helper.wait_until(function() -- to who asked Redis for its time once, and waited for the answer, all ends that much earlier
+      round = round + 1
+      local key = "whole life " .. round
+      here:run([[assert(cache:set(..., 1, 60))]], key)
+      local TTL = [[cache:get(...) return cache:peek(...).ttl]]
+      local left = there:run(TTL, key)
+      return left > here:run(TTL, key) - GRAIN / 1000
+    end, { timeout = 60, message = "the other node does not know the time of Redis" })
     for _, how in ipairs { "set", "fetch", "override", "overrides" } do
       assert_lives(50, here, here, how, { "l0" })
       assert_lives(50, here, there, how, { "l2", "l0" })
