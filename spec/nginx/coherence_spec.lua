@@ -259,7 +259,7 @@ describe("two nodes", function()
         assert.is_true((a:run(change.code, "k", round)))
         local since = helper.now()
         helper.wait_until(function() return reader:run(READ, "k") == (change.after and change.after(round)) end,
-          { interval = 0.001, message = "an old value stayed" })
+          { timeout = 3, interval = 0.001, message = "an old value stayed" }) -- freshness_bound is 5
         times[round] = helper.now() - since
       end
       table.sort(times) -- a busy machine may hold up some
