@@ -175,8 +175,10 @@ local NODE_READER = [[
   local known = 0
   repeat
     local over = read_file(path .. ".over")
-    seen[#seen + 1] = { at = now(), committed = tonumber(read_file(path .. ".committed") or 0) or 0 }
-    while seen[first].at < now() - bound do
+    local committed = tonumber(read_file(path .. ".committed") or 0) or 0
+    local at = now() -- after it: so much had been committed by then
+    seen[#seen + 1] = { at = at, committed = committed }
+    while seen[first].at < at - bound do
       known = seen[first].committed
       first = first + 1
     end
