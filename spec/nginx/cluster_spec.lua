@@ -21,7 +21,7 @@ end
 
 setup(function()
   cluster = helper.cluster()
-  a, b = node.pair(cluster.servers[1], { options = { redis = { cluster = cluster:addresses(2) }, lock_sleep = 5 } })
+  a, b = node.pair(cluster.servers[1], { options = { redis = { cluster = cluster:addresses(2), timeout = 10 }, lock_sleep = 5 } })
   workers = {}
   for _, n in ipairs { a, b } do
     for id = 0, 1 do
@@ -30,7 +30,8 @@ setup(function()
       workers[#workers + 1] = worker
     end
   end
-  program = assert(gorge.new { namespace = a.namespace, zone = a.namespace .. "-program", l1_size = "4m", redis = { cluster = cluster:addresses(1) } })
+  program = assert(gorge.new { namespace = a.namespace, zone = a.namespace .. "-program", l1_size = "4m",
+    redis = { cluster = cluster:addresses(1), timeout = 10 } })
 end)
 
 teardown(function()

@@ -215,7 +215,7 @@ describe("a reload", function()
 
   describe("with Redis", function()
     warm_specs(function()
-      local n = node.start { options = { l1_size = helper.ROOMY, redis = helper.redis().url } }
+      local n = node.start { options = { l1_size = helper.ROOMY, redis = node.patient(helper.redis()) } }
       node.wait_linked { n }
       return n
     end)
@@ -239,7 +239,7 @@ describe("a reload", function()
 
   -- An idle connection is given up then; that is no failure, and nobody does without Redis for it.
   it("lets an old worker use Redis for as long as its requests last", function()
-    local n = node.start { options = { redis = helper.redis().url } }
+    local n = node.start { options = { redis = node.patient(helper.redis()) } }
     use(n)
     local before = n:stats().l2_errors
     local batch = n:start(4, [[

@@ -31,7 +31,7 @@ local zones = 0
 
 local function open(name, node)
   zones = zones + 1
-  return assert(gorge.new { namespace = name, zone = "cluster-" .. zones, l1_size = "4m", redis = { host = "127.0.0.1", port = node.port } })
+  return assert(gorge.new { namespace = name, zone = "cluster-" .. zones, l1_size = "4m", redis = { host = "127.0.0.1", port = node.port, timeout = 10 } })
 end
 
 describe("a node of a cluster", function()

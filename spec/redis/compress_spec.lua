@@ -2,6 +2,7 @@
 -- The option compress: long values are small in Redis, and every node reads them.
 local helper = require "spec.helper"
 local gorge = require "gorge"
+local node = require "spec.nginx.node"
 
 describe("compress", function()
   local redis
@@ -10,7 +11,7 @@ describe("compress", function()
   local function pair(namespace, options)
     local made = {}
     for i, name in ipairs { "a", "b" } do
-      local o = { namespace = namespace, zone = namespace .. name, l1_size = "4m", redis = redis.url, compress = i == 1 and "1k" or nil }
+      local o = { namespace = namespace, zone = namespace .. name, l1_size = "4m", redis = node.patient(redis), compress = i == 1 and "1k" or nil }
       for k, v in pairs(options or {}) do
         o[k] = v
       end
@@ -42,7 +43,7 @@ describe("compress", function()
       assert.is_true(stored(namespace, "short"):byte(4) < 10)
       assert.same({ list, nil, "l2" }, { b:fetch("long", 60, never) })
       assert.same({ list, nil, "l0" }, { b:fetch("long", 60, never) })
-      local direct = assert(gorge.new { namespace = namespace, zone = namespace .. "b", l1_size = "4m", redis = redis.url, serializer = serializer,
+      local direct = assert(gorge.new { namespace = namespace, zone = namespace .. "b", l1_size = "4m", redis = node.patient(redis), serializer = serializer,
         l1_objects = 0 })
       assert.same({ list, nil, "l1" }, { direct:fetch("long", 60, never) })
       assert.same({ { name = "name 1" } }, (b:update("long", 60, function(old) return { old[1] } end)))

@@ -10,7 +10,7 @@ describe("a host that did not hear for a while", function()
   local redis, a, b
   before_each(function()
     redis = helper.redis()
-    a, b = node.pair(redis)
+    a, b = node.pair(redis, { options = { redis = node.patient(redis) } })
     a:run [[
       cache:fetch("warm", 60, load)
       cache:fetch("k", 60, load)

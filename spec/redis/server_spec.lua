@@ -26,6 +26,10 @@ local function wait_shared(a, b)
   end, { timeout = 4, interval = 0.05 })
 end
 
+local function pair(redis)
+  return node.pair(redis, { options = { redis = node.patient(redis) } })
+end
+
 --- The node answers as if there were no Redis, and says so where it must.
 local function assert_alone(n, reason)
   local key = helper.unique_name "alone"
@@ -132,7 +136,7 @@ describe("a server", function()
   end)
 
   it("that has lost its scripts is given them again", function()
-    local a, b = node.pair(redis)
+    local a, b = pair(redis)
     for _ = 1, 3 do
       assert_shared(a, b)
       assert.equal("OK", redis:command("SCRIPT", "FLUSH"))
@@ -155,7 +159,7 @@ describe("a server", function()
   end)
 
   it("without memory still forgets what it is told to, and fetches go on", function()
-    local a, b = node.pair(redis)
+    local a, b = pair(redis)
     a:run [[cache:set("old", 1, 60, "t") cache:set("other", 1, 60)]]
     assert.equal(1, b:run [[return cache:get "old"]])
     assert.equal(1, b:run [[return cache:get "other"]])
@@ -176,7 +180,7 @@ describe("a server", function()
   end)
 
   it("that evicts keys loses nothing but values", function()
-    local a, b = node.pair(redis)
+    local a, b = pair(redis)
     a:run [[cache:set("k", 1, 60, "t")]]
     b:run [[cache:get "k"]]
     -- tags and the counter of versions are gone: what carries the tag must not be believed, what is written must still be newer
@@ -194,7 +198,7 @@ describe("a server", function()
 
   it("that is read-only for a while is done without", function()
     local own = helper.redis()
-    local a, b = node.pair(own)
+    local a, b = pair(own)
     assert_shared(a, b)
     own:command("CONFIG", "SET", "min-replicas-to-write", "1")
     assert_alone(a, "NOREPLICAS")
@@ -214,7 +218,7 @@ describe("a server", function()
 
   it("that is busy with a script is done without until it is over", function()
     local own = helper.redis { config = "busy-reply-threshold 50" }
-    local a, b = node.pair(own)
+    local a, b = pair(own)
     local client = own:connect()
     client.send("EVAL", "while true do end", 0)
     helper.wait_until(function()

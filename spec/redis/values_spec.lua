@@ -86,6 +86,7 @@ describe("values", function()
   local function nodes(options)
     redis = helper.redis()
     options = options or {}
+    options.redis = node.patient(redis)
     a, b = node.pair(redis, { options = options })
     a:run(VALUES)
     b:run(VALUES)
@@ -178,7 +179,7 @@ describe("through Redis", function()
   local redis, a, b
   setup(function()
     redis = helper.redis()
-    a, b = node.pair(redis, { options = { negative_cache_ttl = 30 } })
+    a, b = node.pair(redis, { options = { negative_cache_ttl = 30, redis = node.patient(redis) } })
   end)
 
   --- The key under which Redis holds the value.
@@ -251,7 +252,7 @@ describe("through Redis", function()
   end)
 
   it("a ttl longer than l1_ttl lives on in Redis", function()
-    local c, d = node.pair(redis, { options = { l1_ttl = 0.2 } })
+    local c, d = node.pair(redis, { options = { l1_ttl = 0.2, redis = node.patient(redis) } })
     c:run [[cache:set("long", 1, 3600)]]
     assert.equal(1, d:run [[return cache:get "long"]])
     helper.wait_until(function() return d:run [[return cache:peek "long"]] == nil end, { timeout = 1 })
@@ -308,12 +309,10 @@ describe("through Redis", function()
   end)
 
   it("a value whose codec fails on another node is a miss there", function()
-    local c = node.start { options = {
-      namespace = a.namespace, redis = redis.url,
-    }, init = [[
+    local c = node.start { options = { namespace = a.namespace, redis = node.patient(redis) }, init = [[
       local app = require "spec.nginx.app"
       app.cache = assert(app.gorge.new {
-        namespace = "]] .. a.namespace .. [[", zone = "other", redis = "]] .. redis.url .. [[",
+        namespace = "]] .. a.namespace .. [[", zone = "other", redis = ]] .. node.literal(node.patient(redis)) .. [[,
         serializer = { name = "broken", encode = function() return "bytes" end, decode = function() error "cannot" end },
       })
     ]] }
@@ -324,10 +323,10 @@ describe("through Redis", function()
   end)
 
   it("a codec that fetches the key it decodes is told so, and does not wait for itself", function()
-    local c = node.start { options = { namespace = a.namespace, redis = redis.url }, init = [[
+    local c = node.start { options = { namespace = a.namespace, redis = node.patient(redis) }, init = [[
       local app = require "spec.nginx.app"
       app.cache = assert(app.gorge.new {
-        namespace = "]] .. a.namespace .. [[", zone = "small", l1_size = "2m", redis = "]] .. redis.url .. [[",
+        namespace = "]] .. a.namespace .. [[", zone = "small", l1_size = "2m", redis = ]] .. node.literal(node.patient(redis)) .. [[,
         serializer = { name = "own", encode = tostring, decode = function(bytes)
           local _, err = app.cache:fetch("recursive", 60, load)
           app.inner = err
