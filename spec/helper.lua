@@ -130,8 +130,8 @@ function _M.luajit(code, opts)
   return status, output
 end
 
---- The l1_size of a zone in which two tags hardly ever share a generation. In one of 4 MB one pair of 1024 does, at random: what carries one of them
---- goes with the other.
+--- The l1_size of a zone in which two tags hardly ever share a generation, nor two keys a stamp. In one of 4 MB one pair of 1024 tags does, at random: what
+--- carries one of them goes with the other. So does one pair of 2048 keys: of two fills at once the second is not kept.
 _M.ROOMY = "256m"
 
 local names = 0

@@ -332,8 +332,8 @@ static void redis_comes_and_goes(void **state) {
 /* Redis stands still: deadlines end the calls; what it does afterwards with what it was asked changes no outcome. */
 static void redis_stands_still(void **state) {
   (void)state;
-  assert_string_equal(get(b, "k", "old"), "old");
-  assert_int_equal(engine_delete_whole(b, "k"), GORGE_OK);
+  assert_string_equal(get(b, "other", "v"),
+                      "v"); /* there is a connection, and no message about the key is still to come */
   uint32_t *timeout_ms = &gorge_l2_conn(b->l2)->config.timeout_ms, usual_ms = *timeout_ms;
   *timeout_ms = 60;
   kill(redis.pid, SIGSTOP);

@@ -10,6 +10,13 @@ local function new(options)
   return assert(gorge.new(options))
 end
 
+-- For a test that fills several keys at once and then looks for all of them in L1.
+local function new_roomy(options)
+  options = options or {}
+  options.l1_size = helper.ROOMY
+  return new(options)
+end
+
 -- A loader that notes which keys it was run for; `results` are given out by key.
 local function loader(results)
   local runs = {}
@@ -35,7 +42,7 @@ describe("fetch_many", function()
   it("runs the loader once for what is missing, and answers the rest from L0 or L1", function()
     local load, runs = loader()
     for objects, layer in pairs { [100] = "l0", [0] = "l1" } do
-      local cache = new { l1_objects = objects }
+      local cache = new_roomy { l1_objects = objects }
       cache:fetch("b", 60, function() return "b was there" end)
       local values, errs, sources = cache:fetch_many({ "a", "b", "c" }, 60, load)
       assert.same({ a = "value of a", b = "b was there", c = "value of c" }, values)
@@ -62,7 +69,7 @@ describe("fetch_many", function()
   end)
 
   it("tells false, \"no such thing\" and an error apart, and remembers the first two", function()
-    local cache = new()
+    local cache = new_roomy()
     local runs = 0
     local function load()
       runs = runs + 1
@@ -80,7 +87,7 @@ describe("fetch_many", function()
   end)
 
   it("keeps \"no such thing\" for negative_cache_ttl, other values for the ttl", function()
-    local cache = new()
+    local cache = new_roomy()
     cache:fetch_many({ "there", "none" }, 500, loader { there = 1 }, nil, { negative_cache_ttl = 20 })
     assert.is_true(math.abs(cache:peek("there").ttl - 300) < 5) -- l1_ttl
     assert.is_true(math.abs(cache:peek("none").ttl - 20) < 5)
@@ -155,7 +162,7 @@ describe("fetch_many", function()
   end)
 
   it("takes overrides by key, or one ttl for all", function()
-    local cache = new()
+    local cache = new_roomy()
     local _, errs = cache:fetch_many({ "short", "tagged", "unkept", "plain", "wrong" }, 60, function()
       return { short = 1, tagged = 2, unkept = 3, plain = 4, wrong = 5 }, nil,
         { short = 5, tagged = { tags = "t2", ttl = 7 }, unkept = { no_store = true }, wrong = { tll = 1 } }
@@ -263,7 +270,7 @@ describe("fetch_many", function()
       counts[name] = 0
       metrics[name] = function() counts[name] = counts[name] + 1 end
     end
-    local cache = new { metrics = metrics }
+    local cache = new_roomy { metrics = metrics }
     cache:fetch_many({ "a", "b" }, 60, loader { a = 1 })
     cache:fetch_many({ "a", "b", "c" }, 60, function() return nil, "down" end)
     assert.same({ inc_l1_hits = 2, inc_l1_misses = 3, inc_db_fetches = 2, inc_db_errors = 1 }, counts)
@@ -273,7 +280,7 @@ end)
 describe("fetch_many in coroutines", function()
   it("answers from L0 and L1 without a switch to another coroutine", function()
     for _, objects in ipairs { 100, 0 } do
-      local cache = new { l1_objects = objects }
+      local cache = new_roomy { l1_objects = objects }
       cache:fetch_many({ "a", "b" }, 60, (loader()))
       gorge.run(function()
         local others = 0
@@ -285,7 +292,7 @@ describe("fetch_many in coroutines", function()
   end)
 
   it("runs the loader once for each key, in whatever order calls that overlap name them", function()
-    local cache = new()
+    local cache = new_roomy()
     local runs, of_key = 0, {}
     local function load(keys)
       runs = runs + 1

@@ -8,7 +8,7 @@ local OPEN = "fn is not run: the circuit breaker of the origin is open"
 local function new(origin, options)
   options = options or {}
   options.namespace, options.origin = options.namespace or helper.unique_name "origin", origin
-  options.l1_size = "4m"
+  options.l1_size = options.l1_size or "4m"
   return assert(gorge.new(options))
 end
 
@@ -126,7 +126,7 @@ describe("origin.max_concurrency", function()
   end)
 
   it("gives a value past its end at once to those who would wait, if there is one", function()
-    local cache = new({ max_concurrency = 1 }, { stale_if_error = 60 })
+    local cache = new({ max_concurrency = 1 }, { stale_if_error = 60, l1_size = helper.ROOMY })
     cache:fetch("old", 0.02, returns "older")
     cache:fetch_many({ "old 1", "old 2" }, 0.02, function() return { ["old 1"] = 1, ["old 2"] = 2 } end)
     helper.wait_until(function() return cache:peek("old").stale and cache:peek("old 2").stale end)
@@ -232,8 +232,8 @@ describe("origin.max_failures", function()
   end)
 
   it("counts what fn raises, a whole run of fetch_many, and runs that take longer than anybody waits", function()
-    local function opens(fn)
-      local cache = new({ max_failures = 1, timeout = 60 }, { wait_timeout = 0.02 })
+    local function opens(fn, wait_timeout)
+      local cache = new({ max_failures = 1, timeout = 60 }, { wait_timeout = wait_timeout })
       fn(cache)
       return cache:stats().origin == "open"
     end
@@ -241,7 +241,7 @@ describe("origin.max_failures", function()
     assert.is_true(opens(function(cache) cache:fetch_many({ "k" }, 60, fails) end))
     assert.is_true(opens(function(cache)
       gorge.run(function() cache:fetch("k", 60, function() gorge.sleep(0.05) end) end)
-    end))
+    end, 0.02))
     assert.is_false(opens(function(cache) cache:fetch("k", 60, returns(nil)) end))
     assert.is_false(opens(function(cache) cache:fetch("k", 60, returns(print)) end)) -- no fault of the database
     assert.is_false(opens(function(cache) cache:fetch_many({ "a", "b" }, 60, function() return {}, { a = "no luck" } end) end))
@@ -258,7 +258,7 @@ describe("origin.max_failures", function()
   end)
 
   it("lets one call try when its time is over; that one decides", function()
-    local cache = new { max_failures = 1, timeout = 0.1 }
+    local cache = new { max_failures = 1, timeout = 0.4 }
     local function round(probe)
       local runs, refused = 0, 0
       helper.wait_until(function()

@@ -219,7 +219,7 @@ describe("a typed cache with Redis", function()
     a:set("k", { id = 1, roles = {}, phone = "2" }, 60)
     assert.same({ { id = 1, roles = {} }, nil, "l2" }, { b:fetch("k", 60, never) })
     b:set("k", { id = 2, roles = {} }, 60)
-    helper.wait_until(function() return a:get("k").id == 2 end, { timeout = 5 })
+    helper.wait_until(function() return a:get("k").id == 2 end, { timeout = 20 })
   end)
 
   it("moves a C struct by its bytes, and takes another layout for a miss", function()
