@@ -136,7 +136,6 @@ end
 
 -- Between nodes: what `a` has written, `b` reads within freshness_bound, whoever stands still meanwhile, and for ever after. The database is a file.
 local FRESHNESS_BOUND = 0.25
-local CLOCKS = 0.02 -- a coarse clock is up to a tick behind
 
 local NODE_WRITER = [[
   local key, how, path, seconds, writes = ...
@@ -176,7 +175,7 @@ local NODE_READER = [[
   repeat
     local over = read_file(path .. ".over")
     local committed = tonumber(read_file(path .. ".committed") or 0) or 0
-    local at = now() -- after it: so much had been committed by then
+    local at = clock() -- after it: so much had been committed by then
     seen[#seen + 1] = { at = at, committed = committed }
     while seen[first].at < at - bound do
       known = seen[first].committed
@@ -199,8 +198,7 @@ local NODE_READER = [[
 local function race_of_nodes(a, b, how)
   local key, path = helper.unique_name "raced", helper.temp_dir() .. "/database"
   helper.write_file(path, "0")
-  local bound = FRESHNESS_BOUND + CLOCKS
-  local readers = { b:start(6, NODE_READER, key, path, bound), a:start(3, NODE_READER, key, path, bound) }
+  local readers = { b:start(6, NODE_READER, key, path, FRESHNESS_BOUND), a:start(3, NODE_READER, key, path, FRESHNESS_BOUND) }
   local written = a:start(1, NODE_WRITER, key, how, path, 1.2, 21):results()[1]
   assert.is_nil(written.err or written[2])
   assert.is_true(written[1] > 20, written[1] .. " writes")

@@ -6,31 +6,23 @@ local node = require "spec.nginx.node"
 -- The cache reads the kernel's coarse clock, which moves once a tick: every 10 ms where ticks are rarest.
 local GRAIN = 10
 
--- So what is seen is timed by it as well: where a processor of a virtual machine stands still, it may do so for longer than a tick.
-local NOW = [[
-  local function now()
-    ngx.update_time()
-    return cache.host.now() / 1000
-  end
-]]
-
 -- Asks all the time until the value is gone; returns when the last question was asked that had an answer, in ms after it was stored,
 -- when it was gone, in ms after it began to be stored, the sources that answered, and how much earlier than that the life of what comes from Redis
 -- may end, so that it never ends later than there: as long as the answer took, and as far as a coarse clock may lie behind.
-local WATCH = NOW .. [[
+local WATCH = [[
   local key, before, after = ...
   local GRAIN = 10
   local sources, last, early = {}, 0, 0
   while true do
-    local asked = now()
+    local asked = clock()
     local value, err, source = cache:get(key)
-    local gone = (now() - before) * 1000
+    local gone = (clock() - before) * 1000
     if err then
       return nil, err
     elseif value == nil or gone > 5000 then
       return last, gone, sources.l0 or 0, sources.l1 or 0, sources.l2 or 0, early
     elseif source == "l2" then
-      early = math.max(early, (now() - asked) * 1000 + GRAIN)
+      early = math.max(early, (clock() - asked) * 1000 + GRAIN)
     end
     last = (asked - after) * 1000
     sources[source] = (sources[source] or 0) + 1
@@ -38,9 +30,9 @@ local WATCH = NOW .. [[
   end
 ]]
 
-local STORE = NOW .. [[
+local STORE = [[
   local how, key, ttl = ...
-  local before = now()
+  local before = clock()
   if how == "set" then
     assert(cache:set(key, "value", ttl))
   elseif how == "fetch" then
@@ -50,7 +42,7 @@ local STORE = NOW .. [[
   else
     cache:fetch(key, 60, function() return false, nil, { ttl = ttl } end)
   end
-  return before, now()
+  return before, clock()
 ]]
 
 --- What `writer` stores is there for `ms` and then gone, as `reader` sees it. Again until each of the layers has answered once: on a busy
