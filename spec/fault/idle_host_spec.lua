@@ -56,7 +56,7 @@ describe("a host that was idle since its reload", function()
     helper.wait_until(function()
       local body = a:get("/fetch?v=five").body
       return body:find "three l[01]"
-    end, { timeout = 3 })
+    end)
   end)
 end)
 

@@ -20,7 +20,7 @@ describe("invalidations while Redis is away", function()
 
   local function away()
     redis:down()
-    helper.wait_until(function() return a:run [[return cache:stats().redis]] ~= "ready" end, { timeout = 5 })
+    helper.wait_until(function() return a:run [[return cache:stats().redis]] ~= "ready" end)
   end
 
   local function back()
@@ -31,8 +31,7 @@ describe("invalidations while Redis is away", function()
   end
 
   local function gone(n, key)
-    helper.wait_until(function() return n:run([[return (cache:get(...))]], key) == nil end,
-      { timeout = 3, message = "a node still sees what was invalidated" })
+    helper.wait_until(function() return n:run([[return (cache:get(...))]], key) == nil end, { message = "a node still sees what was invalidated" })
   end
 
   it("of keys are carried out when it is back", function()
@@ -48,7 +47,7 @@ describe("invalidations while Redis is away", function()
     gone(a, "deleted")
     gone(b, "deleted")
     assert.equal("v", b:run [[return (cache:get "kept")]])
-    assert.equal(1, a:run [[return cache:stats().replayed]])
+    helper.wait_until(function() return a:stats().replayed == 1 end, { message = "it was not counted once" }) -- after it has left the queue
   end)
 
   it("of tags are carried out when it is back", function()
