@@ -9,7 +9,7 @@ local redis, n, zone, copy, entries
 
 setup(function()
   redis = helper.redis()
-  n = node.start { options = { redis = redis.url, l1_size = "2m" } }
+  n = node.start { options = { redis = node.patient(redis), l1_size = "2m" } }
   zone = n.namespace
   node.wait_linked { n } -- a host that begins to listen forgets its L1
   n:run [[for i = 1, 500 do cache:set("key:" .. i, ("value %d "):format(i):rep(10), 600, { "tag:" .. i % 7 }) end]]

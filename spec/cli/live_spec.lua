@@ -10,7 +10,7 @@ local redis, n, zone
 setup(function()
   redis = helper.redis()
   n = node.start {
-    options = { redis = redis.url, l1_size = "4m", circuit_breaker = { max_failures = 2, timeout = 60 }, l1_objects = 100 },
+    options = { redis = node.patient(redis), l1_size = "4m", circuit_breaker = { max_failures = 2, timeout = 60 }, l1_objects = 100 },
   }
   zone = n.namespace
   node.wait_linked { n }

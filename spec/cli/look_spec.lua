@@ -9,7 +9,7 @@ local redis, n, zone
 
 setup(function()
   redis = helper.redis()
-  n = node.start { options = { redis = redis.url, l1_size = "4m" } }
+  n = node.start { options = { redis = node.patient(redis), l1_size = "4m" } }
   zone = n.namespace
   n:run [[
     for i = 1, 50 do cache:fetch("user:" .. i, 600, load, { "users", "user:" .. i }) end

@@ -30,7 +30,7 @@ describe("on_event in a plain program", function()
   it("tells of Redis and the breaker, and names the cache", function()
     local redis = helper.redis()
     local told, on_event = keep()
-    local cache = new { redis = redis.url, on_event = on_event, circuit_breaker = { max_failures = 1, timeout = 0.2 } }
+    local cache = new { redis = node.patient(redis), on_event = on_event, circuit_breaker = { max_failures = 1, timeout = 0.2 } }
     local function wait_for(name)
       return helper.wait_until(function()
         cache:get "nothing"
@@ -103,11 +103,11 @@ describe("on_event in nginx", function()
   it("is told by one worker of the host, by itself", function()
     local redis = helper.redis()
     local n = node.start {
-      options = { redis = redis.url, circuit_breaker = { max_failures = 1, timeout = 60 } },
+      options = { redis = node.patient(redis), circuit_breaker = { max_failures = 1, timeout = 60 } },
       http = "lua_shared_dict events 1m;",
       init = [[
         local app = require "spec.nginx.app"
-        app.heard = assert(app.gorge.new { namespace = "heard", l1_size = "2m", redis = app.cache.options.redis.display,
+        app.heard = assert(app.gorge.new { namespace = "heard", l1_size = "2m", redis = ]] .. node.literal(node.patient(redis)) .. [[,
           circuit_breaker = { max_failures = 1, timeout = 60 },
           on_event = function(name, fields) ngx.shared.events:incr(name, fields.count or 1, 0) end })
       ]],

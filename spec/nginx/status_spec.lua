@@ -8,8 +8,8 @@ local HTTP = [[
   init_by_lua_block {
     local gorge = require "gorge"
     cache = assert(gorge.new {
-      namespace = "shop", l1_size = "4m", redis = { host = "127.0.0.1", port = {{redis_port}}, password = "s3cret-Pa55word" },
-      circuit_breaker = { max_failures = 2, timeout = 60 },
+      namespace = "shop", l1_size = "4m", circuit_breaker = { max_failures = 2, timeout = 60 },
+      redis = { host = "127.0.0.1", port = {{redis_port}}, password = "s3cret-Pa55word", timeout = 10, connect_timeout = 10 },
     })
     other = assert(gorge.new { namespace = "sessions", l1_size = "4m" })
     looks = { count = 0 }
