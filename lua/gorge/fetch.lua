@@ -74,19 +74,19 @@ local function follow(self, call, flight)
   while not follower.state do
     local now_ms = C.gorge_now_ms()
     local left_ms = call.deadline_ms - now_ms
-    local soft_ms = call.soft_at_ms and call.soft_at_ms - now_ms or left_ms
-    if left_ms <= 0 then
-      return "timeout"
-    elseif flight.op == 0 and now_ms - begun_ms > START_MS then
-      flight:lost()
-      call.soft_at_ms = nil -- it is not begun in the background
-    elseif soft_ms <= 0 then
+    local soft_ms = call.soft_at_ms and call.soft_at_ms - now_ms
+    if soft_ms and soft_ms <= 0 then -- before the end of all waits: a program that stood still finds both to be over
       call.soft_at_ms = nil -- one look: what is not there now does not become stale while it is waited for
       local found, value, source = stale.find(self, call)
       if found and not follower.state then
         return "value", value, nil, source
       end
-    elseif not follower.waiter:wait(math.min(soft_ms, left_ms, 1000) / 1000) then
+    elseif left_ms <= 0 then
+      return "timeout"
+    elseif flight.op == 0 and now_ms - begun_ms > START_MS then
+      flight:lost()
+      call.soft_at_ms = nil -- it is not begun in the background
+    elseif not follower.waiter:wait(math.min(soft_ms or left_ms, left_ms, 1000) / 1000) then
       call.engine:poll()
     end
   end

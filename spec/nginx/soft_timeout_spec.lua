@@ -2,6 +2,7 @@
 -- soft_timeout: when fn takes long and a value past its end is there, that is served, and fn finishes in the background.
 local helper = require "spec.helper"
 local node = require "spec.nginx.node"
+local process = helper.process
 
 local OPTIONS = { stale_if_error = 60, soft_timeout = 0.1 }
 
@@ -140,6 +141,20 @@ describe("soft_timeout", function()
       return cache:fetch("k", 60, function() ngx.sleep(0.3) return "new" end)
     ]]
     assert.same({ "new", "fn" }, { value, source }, err)
+  end)
+
+  it("is over for who stood still until wait_timeout was over, too", function()
+    local soft_timeout, wait_timeout = 0.3, 0.5
+    local n = node.start { workers = 1, options = options { soft_timeout = soft_timeout, wait_timeout = wait_timeout } }
+    expired(n, "k")
+    local worker = n:worker(0)
+    local batch = n:start(1, CALL)
+    n:wait_count "at loader"
+    process.kill(worker.pid, process.SIGSTOP)
+    helper.sleep(wait_timeout + 0.1)
+    process.kill(worker.pid, process.SIGCONT)
+    local result = batch:results(10)[1]
+    assert.same({ "old", "stale" }, { result[1], result[3] }, result[2] or result.err)
   end)
 
   it("ends a fn that never returns after wait_timeout", function()
