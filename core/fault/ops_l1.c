@@ -108,7 +108,7 @@ static bool nowhere(const struct gorge_shard *v) {
   return false;
 }
 
-/* From one share of the area to another. The small ring may come to its new end without having stood so: then it goes back and sets out anew. */
+/* From one share of the area to another. Small may come to its new end without having stood so: then it goes back and sets out anew. */
 static void border(struct fault_scene *s, uint32_t from, uint32_t to, bool (*stands)(const struct gorge_shard *v)) {
   bool there = moves_to(s, to, stands);
   for (int i = 0; i < 10 && !there; i++) {
