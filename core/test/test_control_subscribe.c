@@ -101,13 +101,13 @@ static void test_stopping_does_not_wait_for_redis(void **state) {
   gorge_control_lease_add(fixture.control, handle, &flight, "k", 1, 9, 15);
   struct calm start = calm_begin();
   gorge_control_stop(fixture.control);
-  assert_true(calm_ms(start) < 100);
+  assert_true(calm_ms(start) < PATIENCE_MS / 10); /* all of it, if it waited for an answer */
   fixture_start();
   fixture_watch(&s); /* connects, and gets no answer */
   start = calm_begin();
   gorge_control_stop(fixture.control);
   fixture.control = NULL;
-  assert_true(calm_ms(start) < 100);
+  assert_true(calm_ms(start) < PATIENCE_MS / 10);
   kill(fixture.redis.pid, SIGCONT);
 }
 
