@@ -57,7 +57,7 @@ describe("clear", function()
 
   it("with Redis leaves nothing on this host at once, nor on other nodes soon", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis)
+    local a, b = node.pair(redis, { options = { redis = node.patient(redis) } })
     local workers = { a:worker(0), a:worker(1), b:worker(0), b:worker(1) }
     for _ = 1, 3 do
       workers[1]:run(WARM)
@@ -81,7 +81,7 @@ describe("clear", function()
 
   it("costs the same whatever there is", function()
     local redis = helper.redis()
-    local n = node.start({ options = { redis = redis.url, l1_size = "16m" } }):wait_subscribed()
+    local n = node.start({ options = { redis = node.patient(redis), l1_size = "16m" } }):wait_subscribed()
     n:run [[for i = 1, 5000 do assert(cache:set("k" .. i, i, 600)) end]]
     local commands = tonumber(redis:command("INFO", "stats"):match "total_commands_processed:(%d+)")
     n:run [[assert(cache:clear())]]
@@ -95,7 +95,7 @@ describe("clear", function()
 
   for _, with in ipairs { "without Redis", "with Redis" } do
     it("refuses fills that began before, " .. with, function()
-      local n = node.start { options = { redis = with == "with Redis" and helper.redis().url or nil } }
+      local n = node.start { options = { redis = with == "with Redis" and node.patient(helper.redis()) or nil } }
       if with == "with Redis" then
         n:wait_subscribed()
       end
@@ -112,7 +112,7 @@ describe("clear", function()
 
   it("that a fill of another node did not hear of, is obeyed by it all the same", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis)
+    local a, b = node.pair(redis, { options = { redis = node.patient(redis) } })
     local batch = b:start(1, [[return cache:fetch("k", 60, load_at_gate, "t")]])
     b:wait_count "at loader"
     a:run [[assert(cache:clear())]]
@@ -124,7 +124,7 @@ describe("clear", function()
 
   it("is learnt by a node that was away when it happened, before it serves again", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis)
+    local a, b = node.pair(redis, { options = { redis = node.patient(redis) } })
     for _ = 1, 5 do
       local there = b:worker(0)
       helper.wait_until(function() -- a worker whose connection was cut may still be without one
@@ -151,7 +151,7 @@ describe("clear", function()
 
   it("without Redis for a while is done on this host, and says so", function()
     local redis = helper.redis()
-    local n = node.start({ options = { redis = redis.url } }):wait_subscribed()
+    local n = node.start({ options = { redis = node.patient(redis) } }):wait_subscribed()
     n:run(FILL)
     redis:kill()
     local ok, err = n:run [[return cache:clear()]]
@@ -164,7 +164,7 @@ describe("clear", function()
 
   it("happens by itself when Redis has lost its memory, or the epoch alone", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis)
+    local a, b = node.pair(redis, { options = { redis = node.patient(redis) } })
     for _, command in ipairs { "FLUSHALL", "DEL" } do
       a:run [[assert(cache:set("k", "old", 60)) cache:get "k"]]
       helper.wait_until(function() return b:run [[return cache:get "k"]] == "old" end)

@@ -62,11 +62,17 @@ local function calls(redis, command)
   return redis_number(redis, "commandstats", "cmdstat_" .. command .. ":calls=(%d+)")
 end
 
+local function narrow(redis)
+  local options = node.patient(redis)
+  options.max_pending = 16
+  return options
+end
+
 describe("fetch_many asks Redis", function()
   local redis, a, b
   setup(function()
     redis = helper.redis()
-    a, b = node.pair(redis, { workers = 1 })
+    a, b = node.pair(redis, { workers = 1, options = { redis = node.patient(redis) } })
   end)
 
   it("once for 100 keys, where 100 fetches ask 100 times", function()
@@ -123,7 +129,7 @@ describe("fetch_many asks Redis", function()
   end)
 
   it("for no more at once than max_pending allows", function()
-    local options = { redis = { host = "127.0.0.1", port = redis.port, max_pending = 16 } }
+    local options = { redis = narrow(redis) }
     local c, d = node.pair(redis, { workers = 1, options = options })
     local keys = names("narrow ", 200)
     for _, n in ipairs { c, d } do
@@ -134,7 +140,7 @@ describe("fetch_many asks Redis", function()
   end)
 
   it("for no more than that while it waits for another node", function()
-    local options = { redis = { host = "127.0.0.1", port = redis.port, max_pending = 16 }, lock_sleep = 0.01 }
+    local options = { redis = narrow(redis), lock_sleep = 0.01 }
     local c, d = node.pair(redis, { workers = 1, options = options })
     local keys = names("waiting ", 60)
     local filling = c:start(1, code(LOAD:gsub('count "runs"', 'gate "filler"')), cjson.encode(keys))
@@ -154,7 +160,7 @@ describe("fetch_many on two nodes", function()
   local redis, a, b
   setup(function()
     redis = helper.redis()
-    a, b = node.pair(redis, { options = { lock_sleep = 5 } })
+    a, b = node.pair(redis, { options = { lock_sleep = 5, redis = node.patient(redis) } })
   end)
 
   it("publishes its own fills before it waits for those of others", function()
@@ -249,7 +255,7 @@ describe("fetch_many", function()
   it("goes on without Redis, and keeps its values in L1", function()
     local redis = helper.redis()
     -- until then L1 is silent: whether Redis is there or not is not known
-    local n = node.start({ options = { redis = redis.url } }):wait_subscribed()
+    local n = node.start({ options = { redis = node.patient(redis) } }):wait_subscribed()
     redis:kill()
     local keys = names("away ", 50)
     local values, errs, from = n:run(code(LOAD), cjson.encode(keys))
@@ -269,7 +275,7 @@ describe("fetch_many", function()
 
   it("takes over what a killed worker was filling", function()
     local redis = helper.redis()
-    local n = node.start { options = { lock_ttl = 1.5, lock_retries = 1000, wait_timeout = 20, redis = redis.url } }
+    local n = node.start { options = { lock_ttl = 1.5, lock_retries = 1000, wait_timeout = 20, redis = node.patient(redis) } }
     local hanging = n:start(1, code [[function()
       counts:set("pid", ngx.worker.pid())
       gate "never"

@@ -81,7 +81,7 @@ describe("a life of 50 ms ends after 50 ms", function()
 
   it("with Redis, in L2 and on other nodes, too", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis)
+    local a, b = node.pair(redis, { options = { redis = node.patient(redis) } })
     local here, there = a:worker(0), b:worker(0)
     local round = 0
     helper.wait_until(function() -- to who asked Redis for its time once, and waited for the answer, all ends that much earlier
@@ -114,7 +114,8 @@ end)
 
 describe("l1_ttl", function()
   it("bounds the life in L0 and L1 of what is set, filled, and read from Redis; Redis keeps the whole ttl", function()
-    local a, b = node.pair(helper.redis(), { options = { l1_ttl = 0.1 } })
+    local redis = helper.redis()
+    local a, b = node.pair(redis, { options = { l1_ttl = 0.1, redis = node.patient(redis) } })
     for id, n in ipairs { a, b } do
       local worker = n:worker(0)
       for _, how in ipairs { "set", "fetch", "override", "overrides" } do
@@ -171,7 +172,7 @@ describe("expiration_jitter", function()
 
   it("shortens each life by a random part up to its share, in L1 and in Redis alike", function()
     local redis = helper.redis()
-    local n = node.start { options = { redis = redis.url, expiration_jitter = 0.4 } }
+    local n = node.start { options = { redis = node.patient(redis), expiration_jitter = 0.4 } }
     n:wait_subscribed()
     for _, how in ipairs { "set", "fetch" } do
       local least, most, different = spread(n:run(MAKE, how))
@@ -260,7 +261,7 @@ describe("touch", function()
 
   it("changes the life in Redis, and the other nodes learn of a shorter one", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis)
+    local a, b = node.pair(redis, { options = { redis = node.patient(redis) } })
     local here, there = a:worker(0), b:worker(0)
     local function pttl(kind, name)
       return redis:command("PTTL", redis:command("KEYS", "*:" .. kind .. ":" .. name)[1])
@@ -300,7 +301,7 @@ describe("touch", function()
 
   it("without Redis for a while acts on this host, and says so", function()
     local redis = helper.redis()
-    local n = node.start { options = { redis = redis.url, disconnected_ttl = 100 } }
+    local n = node.start { options = { redis = node.patient(redis), disconnected_ttl = 100 } }
     n:wait_subscribed()
     n:run [[assert(cache:set("k", "value", 60))]]
     redis:kill()
@@ -319,7 +320,7 @@ describe("touch", function()
 
   it("of what only this host has is true", function()
     local redis = helper.redis()
-    local n = node.start { options = { redis = redis.url } }
+    local n = node.start { options = { redis = node.patient(redis) } }
     n:wait_subscribed()
     n:run [[assert(cache:set("k", "value", 20))]]
     redis:command("DEL", redis:command("KEYS", "*:v:k")[1])
@@ -343,7 +344,7 @@ describe("touch", function()
   it("in a phase that cannot wait tells Redis all the same", function()
     local redis = helper.redis()
     local n = node.start {
-      options = { redis = redis.url },
+      options = { redis = node.patient(redis) },
       server = [[location = /log { return 204; log_by_lua_block {
         local app = require "spec.nginx.app"
         app.counts:set("said", tostring(select(2, app.cache:touch("k", 60)))) } }]],

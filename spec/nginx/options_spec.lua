@@ -75,7 +75,7 @@ describe("gorge.new", function()
   for _, with in ipairs { "without Redis", "with Redis" } do
     describe("in init_worker_by_lua " .. with, function()
       local function start()
-        local redis = with == "with Redis" and helper.redis().url or nil
+        local redis = with == "with Redis" and node.patient(helper.redis()) or nil
         local n = node.start { phase = "init_worker", options = { redis = redis } }
         helper.wait_until(function() return #n:worker_pids() == 2 end)
         if redis then

@@ -65,7 +65,7 @@ end
 describe("stale_while_revalidate", function()
   it("runs fn once on two nodes of two workers, serves at once, and refreshes L1 and Redis", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis, { options = options() })
+    local a, b = node.pair(redis, { options = options { redis = node.patient(redis) } })
     local workers = {}
     for _, n in ipairs { a, b } do
       for id = 0, 1 do
@@ -132,7 +132,7 @@ describe("stale_while_revalidate", function()
     worker:close()
 
     local redis = helper.redis()
-    n = node.start({ options = options { redis = redis.url } }):wait_subscribed()
+    n = node.start({ options = options { redis = node.patient(redis) } }):wait_subscribed()
     prepare(n, "k")
     redis:stop()
     helper.wait_until(function() return n:run [[return cache:stats().redis]] == "down" end)
@@ -171,7 +171,7 @@ describe("stale_while_revalidate", function()
   } do
     it("does not bring back what " .. name .. " has forgotten meanwhile", function()
       local redis = name ~= "clear" and helper.redis() or nil
-      local n = node.start { options = options { redis = redis and redis.url } }
+      local n = node.start { options = options { redis = redis and node.patient(redis) } }
       prepare(n, "k")
       begin(n, "k")
       assert.is_true(n:run(code))
@@ -192,7 +192,7 @@ describe("stale_while_revalidate", function()
 
   it("does not block the worker, though the call that begins it may", function()
     local n = node.start {
-      options = options { redis = helper.redis().url },
+      options = options { redis = node.patient(helper.redis()) },
       workers = 1,
       server = [[
         location = /logged {
@@ -416,7 +416,7 @@ describe("early_refresh", function()
 
   it("goes by the time of fn that the value carries to other nodes", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis, { options = { early_refresh = 2 } })
+    local a, b = node.pair(redis, { options = { early_refresh = 2, redis = node.patient(redis) } })
     a:run [[cache:fetch("k", 60, function() ngx.sleep(0.05) return 1 end)]]
     assert.equal("l2", (select(3, b:run [[return cache:get "k"]])))
     local load_ms = b:run [[cache.engine:peek "k" return cache.engine.read.life.load_ms]]

@@ -37,7 +37,7 @@ describe("soft_timeout", function()
   for _, with in ipairs { "without Redis", "with Redis" } do
     it("serves what has expired, once fn takes longer, to all; fn runs once and its value is stored, " .. with, function()
       local redis = with == "with Redis" and helper.redis() or nil
-      local n = node.start { options = options { redis = redis and redis.url } }
+      local n = node.start { options = options { redis = redis and node.patient(redis) } }
       expired(n, "k")
       for _, result in ipairs(n:start(20, CALL):results()) do
         assert.equal("old", result[1], result[2] or result.err)
@@ -122,7 +122,7 @@ describe("soft_timeout", function()
 
   it("finds the value in Redis when L1 does not have it", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis, { options = options() })
+    local a, b = node.pair(redis, { options = options { redis = node.patient(redis) } })
     expired(a, "k")
     helper.wait_until(function() -- by the clock of Redis, which may have got it later
       return redis:command("PTTL", redis:command("KEYS", "*:v:k")[1]) < 60000 - 20

@@ -75,7 +75,7 @@ describe("stale_if_error", function()
   for _, with in ipairs { "without Redis", "with Redis" } do
     it("serves what has expired however fn fails, to every worker, and counts it, " .. with, function()
       local redis = with == "with Redis" and helper.redis() or nil
-      local n = node.start { options = { stale_if_error = 60, redis = redis and redis.url } }
+      local n = node.start { options = { stale_if_error = 60, redis = redis and node.patient(redis) } }
       store(n, "k")
       expire(n, "k")
       for i, how in ipairs { "return", "raise", "table", "override", "value" } do
@@ -95,7 +95,7 @@ describe("stale_if_error", function()
 
     it("is over when its time is over, and a call can ask for less, not for more, " .. with, function()
       local redis = with == "with Redis" and helper.redis() or nil
-      local n = node.start { options = { stale_if_error = 60, redis = redis and redis.url } }
+      local n = node.start { options = { stale_if_error = 60, redis = redis and node.patient(redis) } }
       store(n, "short", nil, { stale_if_error = 0.1 })
       store(n, "long")
       expire(n, "long")
@@ -108,7 +108,7 @@ describe("stale_if_error", function()
       helper.wait_until(function() return n:run(FAIL, "long", "return", { stale_if_error = 0.2 }) == nil end)
       assert_stale(n, "long", "return")
       if redis then -- the same without L1: from Redis, which keeps it as long
-        local other = node.start { options = { stale_if_error = 60, redis = redis.url, namespace = n.namespace } }
+        local other = node.start { options = { stale_if_error = 60, redis = node.patient(redis), namespace = n.namespace } }
         assert_error(other, "long", "return", { stale_if_error = 0.2 })
         assert_stale(other, "long", "return")
         assert_error(other, "short", "return")
@@ -117,7 +117,7 @@ describe("stale_if_error", function()
 
     it("never serves what was deleted, invalidated by tag, or cleared, " .. with, function()
       local redis = with == "with Redis" and helper.redis() or nil
-      local n = node.start { options = { stale_if_error = 60, redis = redis and redis.url } }
+      local n = node.start { options = { stale_if_error = 60, redis = redis and node.patient(redis) } }
       for name, code in pairs {
         delete = [[return cache:delete "k"]],
         tags = [[return cache:invalidate_tags "t"]],
@@ -133,7 +133,7 @@ describe("stale_if_error", function()
 
     it("never serves what was invalidated while fn ran, " .. with, function()
       local redis = with == "with Redis" and helper.redis() or nil
-      local n = node.start { options = { stale_if_error = 60, redis = redis and redis.url } }
+      local n = node.start { options = { stale_if_error = 60, redis = redis and node.patient(redis) } }
       store(n, "k", "t")
       expire(n, "k")
       local batch = n:start(4, [[return cache:fetch("k", 1, fail_at_gate)]])
@@ -242,7 +242,7 @@ end)
 describe("stale_if_error with Redis", function()
   it("keeps the value in Redis for ttl and that time, and on every write", function()
     local redis = helper.redis()
-    local n = node.start { options = { stale_if_error = 100, redis = redis.url } }
+    local n = node.start { options = { stale_if_error = 100, redis = node.patient(redis) } }
     local function left(key)
       return redis:command("PTTL", redis:command("KEYS", "*:v:" .. key)[1]) / 1000
     end
@@ -267,7 +267,7 @@ describe("stale_if_error with Redis", function()
 
   it("is no value to those who read Redis until fn fails there, too", function()
     local redis = helper.redis()
-    local a, b = node.pair(redis, { options = { stale_if_error = 60 } })
+    local a, b = node.pair(redis, { options = { stale_if_error = 60, redis = node.patient(redis) } })
     store(a, "k", "t")
     helper.wait_until(function() -- by the clock of Redis, which touch goes by
       local left = redis:command("PTTL", redis:command("KEYS", "*:v:k")[1])
@@ -289,7 +289,7 @@ describe("stale_if_error with Redis", function()
 
   it("goes on from L1 when Redis is down", function()
     local redis = helper.redis()
-    local n = node.start({ options = { stale_if_error = 60, redis = redis.url, l1_ttl = 0.2 } }):wait_subscribed()
+    local n = node.start({ options = { stale_if_error = 60, redis = node.patient(redis), l1_ttl = 0.2 } }):wait_subscribed()
     store(n, "k")
     n:run([[cache:fetch("lasts", 60, function() return "old" end)]])
     expire(n, "k")
@@ -305,9 +305,9 @@ describe("stale_if_error with Redis", function()
   it("serves nothing that a lost message could have invalidated for longer than freshness_bound", function()
     local redis = helper.redis()
     local relay = helper.relay(redis)
-    local a = node.start { options = { stale_if_error = 60, redis = redis.url, freshness_bound = 0.5 } }
+    local a = node.start { options = { stale_if_error = 60, redis = node.patient(redis), freshness_bound = 0.5 } }
     local b = node.start {
-      options = { stale_if_error = 60, redis = relay.url, namespace = a.namespace, freshness_bound = 0.5 },
+      options = { stale_if_error = 60, redis = node.patient(relay), namespace = a.namespace, freshness_bound = 0.5 },
     }
     node.wait_linked { a, b }
     store(b, "k", "t")

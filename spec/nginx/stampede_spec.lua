@@ -7,6 +7,12 @@ local node = require "spec.nginx.node"
 local OPTIONS = { lock_sleep = 60, wait_timeout = 120 }
 local AT_ONCE = 5 -- seconds, of a machine that may be busy: how many milliseconds they are on one that is not is for the bench
 
+--- Two nodes with a Redis of their own.
+local function pair(link)
+  local redis = helper.redis()
+  return node.pair(redis, { options = { lock_sleep = OPTIONS.lock_sleep, wait_timeout = OPTIONS.wait_timeout, redis = node.patient(redis) }, link = link })
+end
+
 -- It is counted when it waits: one that came after the end of the loader would run its own.
 local FETCH = [[
   local key = ...
@@ -104,15 +110,15 @@ describe("a stampede of 1,000", function()
   end)
 
   it("over two workers of two nodes runs the loader once", function()
-    runs_once({ node.pair(helper.redis(), { options = OPTIONS }) }, 500)
+    runs_once({ pair() }, 500)
   end)
 
   it("right after the start of two nodes runs the loader once", function()
-    runs_once({ node.pair(helper.redis(), { options = OPTIONS, link = false }) }, 500)
+    runs_once({ pair(false) }, 500)
   end)
 
   it("over two workers of two nodes gives its failure to all", function()
-    fails_once({ node.pair(helper.redis(), { options = OPTIONS }) }, 500)
+    fails_once({ pair() }, 500)
   end)
 
   it("that comes while Redis is away runs the loader once in each host", function()
@@ -149,7 +155,7 @@ end)
 
 describe("a loader that fails in one node", function()
   it("lets another node go on at once, although nobody else waits beside it", function()
-    local a, b = node.pair(helper.redis(), { options = OPTIONS })
+    local a, b = pair()
     for round = 1, 6 do
       local key = "key " .. round
       local failing = a:start(1, FETCH:format "fail_at_gate", key)

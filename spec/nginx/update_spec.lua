@@ -75,7 +75,7 @@ describe("update", function()
     describe(with, function()
       local function start(options)
         options = options or {}
-        options.redis = with == "with Redis" and helper.redis().url or nil
+        options.redis = with == "with Redis" and node.patient(helper.redis()) or nil
         local n = node.start { options = options }
         return options.redis and n:wait_subscribed() or n
       end
@@ -168,7 +168,7 @@ describe("update", function()
 
   it("changes nothing while Redis cannot be reached, and says so", function()
     local redis = helper.redis()
-    local n = node.start({ options = { redis = redis.url } }):wait_subscribed()
+    local n = node.start({ options = { redis = node.patient(redis) } }):wait_subscribed()
     n:run [[assert(cache:set("k", 1, 60))]]
     redis:kill()
     local value, err = n:run [[return cache:update("k", 60, function() count "ran" return 2 end)]]
@@ -237,7 +237,7 @@ describe("update", function()
   it("with Redis needs a phase that can wait, without it none", function()
     local redis = helper.redis()
     local n = node.start {
-      options = { redis = redis.url },
+      options = { redis = node.patient(redis) },
       init = [[local app = require "spec.nginx.app" app.alone = assert(app.gorge.new { namespace = "alone", l1_size = "2m" })]],
       server = [[location = /log { return 204; log_by_lua_block {
         local app = require "spec.nginx.app"
