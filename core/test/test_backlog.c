@@ -263,6 +263,9 @@ static int add_for_ever(struct proc *self, void *arg) {
     char name[48];
     int len = snprintf(name, sizeof name, "%d:%llu", (int)self->pid, (unsigned long long)i);
     gorge_backlog_add(zone, mine.id, 0, 0, GORGE_BACKLOG_KEY, name, (uint32_t)len);
+    if (i == 0) {
+      proc_say(self, 1);
+    }
   }
 }
 
@@ -272,6 +275,7 @@ static void writers_may_be_killed(void **state) {
   uint64_t seed = 7, taken = 0;
   for (int round = 0; round < 40; round++) {
     struct proc child = proc_start(add_for_ever, NULL);
+    proc_hear(&child); /* it is at work */
     uint64_t until = gorge_clock_us() + 500 + proc_random(&seed) % 4000;
     while (gorge_clock_us() < until) {
       taken += take(0) != NULL;
@@ -315,8 +319,8 @@ static bool carry_out(struct carried *seen, uint32_t by, uint32_t us) {
 
 static int carry_out_for_ever(struct proc *self, void *arg) {
   struct gorge_owner mine;
-  (void)self;
   CHILD_CHECK(gorge_owner_claim(zone, GORGE_THREAD_MAIN, &mine) == GORGE_OK);
+  proc_say(self, 1);
   for (;;) {
     carry_out(arg, mine.id, 20);
   }
@@ -336,6 +340,7 @@ static void who_carries_them_out_may_be_killed(void **state) {
   }
   for (int round = 0; round < 20; round++) {
     struct proc child = proc_start(carry_out_for_ever, seen);
+    proc_hear(&child);
     uint64_t until = gorge_clock_us() + 500 + proc_random(&seed) % 3000;
     while (gorge_clock_us() < until) {
     }
