@@ -130,7 +130,11 @@ function _M.start(opts)
   -- A configuration that says `load_module modules/…` or includes Debian's modules-enabled means the prefix.
   process.run { "ln", "-s", MODULES, self.prefix .. "/modules" }
   self:configure(opts)
-  self:up(opts.wait)
+  local started, problem = pcall(self.up, self, opts.wait)
+  if not started then
+    self:stop()
+    error(problem, 0)
+  end
   return self
 end
 
