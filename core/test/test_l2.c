@@ -1261,20 +1261,31 @@ static void test_a_slow_sample_of_the_clock_does_not_replace_a_good_one(void **s
   server_stop(&s);
 }
 
+/* Another server takes the place of this one, and hears the first commands at the time that is returned. */
+static uint64_t fail_over(struct server *s) {
+  gorge_conn_closed(s->conn, T0 + 5000, "failover");
+  uint64_t now = gorge_conn_next_ms(s->conn);
+  wire_ready(s->conn, now);
+  server_hear(s);
+  return now;
+}
+
+/* What that one answers to them: its clock is 20 s ahead of the other's, and it takes no script. */
+static void answer_20_s_ahead(struct server *s) {
+  wire_addf(&s->out, "*2\r\n$10\r\n%llu\r\n$1\r\n0\r\n", (unsigned long long)(SERVER_T0 / 1000 + 20));
+  wire_addf(&s->out, EPOCH);
+  for (int i = 0; i < GORGE_SCRIPTS; i++) {
+    wire_addf(&s->out, "-NOPERM no\r\n");
+  }
+}
+
 static void test_a_slow_first_sample_of_the_clock_is_soon_followed_by_another_one(void **state) {
   (void)state;
   struct server s;
   struct asked a;
   server_start(&s, true, true);
-  gorge_conn_closed(s.conn, T0 + 5000, "failover");
-  uint64_t now = gorge_conn_next_ms(s.conn);
-  wire_ready(s.conn, now);
-  server_hear(&s);
-  wire_addf(&s.out, "*2\r\n$10\r\n%llu\r\n$1\r\n0\r\n", (unsigned long long)(SERVER_T0 / 1000 + 20));
-  wire_addf(&s.out, EPOCH);
-  for (int i = 0; i < GORGE_SCRIPTS; i++) {
-    wire_addf(&s.out, "-NOPERM no\r\n");
-  }
+  uint64_t now = fail_over(&s);
+  answer_20_s_ahead(&s);
   assert_int_equal(server_answer(&s, now + 400), GORGE_OK);
   assert_int_equal(remaining_at(&s, now + 500), 55000 - 20500); /* it may have been 20 s when it was asked for */
   ask(&a, GORGE_L2_LOOKUP);
@@ -1319,18 +1330,10 @@ static void test_another_server_has_another_clock(void **state) {
   struct server s;
   struct asked a;
   server_start(&s, true, true);
-  gorge_conn_closed(s.conn, T0 + 5000, "failover");
-  uint64_t now = gorge_conn_next_ms(s.conn);
-  wire_ready(s.conn, now);
-  server_hear(&s);
+  uint64_t now = fail_over(&s);
   ask(&a, GORGE_L2_LOOKUP);
   assert_int_equal(gorge_l2_send(s.l2, &a.rq, now), GORGE_OK);
-  /* its clock is 20 s ahead of the other's */
-  wire_addf(&s.out, "*2\r\n$10\r\n%llu\r\n$1\r\n0\r\n", (unsigned long long)(SERVER_T0 / 1000 + 20));
-  wire_addf(&s.out, EPOCH);
-  for (int i = 0; i < GORGE_SCRIPTS; i++) {
-    wire_addf(&s.out, "-NOPERM no\r\n");
-  }
+  answer_20_s_ahead(&s);
   add_envelope(&s.out, VERSION, 0, "x");
   assert_int_equal(server_answer(&s, now), GORGE_OK);
   assert_int_equal(a.result.status, GORGE_HIT);
@@ -1343,9 +1346,7 @@ static void test_the_clock_of_a_lost_server_is_forgotten(void **state) {
   struct server s;
   struct asked a;
   server_start(&s, true, true);
-  gorge_conn_closed(s.conn, T0 + 5000, "failover");
-  uint64_t now = gorge_conn_next_ms(s.conn);
-  wire_ready(s.conn, now);
+  uint64_t now = fail_over(&s);
   ask(&a, GORGE_L2_LOOKUP);
   assert_int_equal(gorge_l2_send(s.l2, &a.rq, now), GORGE_OK);
   for (int i = 0; i < 2 + GORGE_SCRIPTS; i++) { /* the next one does not tell its time */

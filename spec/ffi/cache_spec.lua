@@ -16,6 +16,20 @@ local function returns(value)
   return function() return value end
 end
 
+--- Inside gorge.run: a coroutine begins to load a key, and has "slow" for it once the function that is returned is called.
+local function begin_slow(cache, key)
+  local open = false
+  gorge.spawn(function()
+    cache:fetch(key, 60, function()
+      while not open do
+        gorge.sleep(0.001)
+      end
+      return "slow"
+    end)
+  end)
+  return function() open = true end
+end
+
 describe("gorge.new", function()
   it("makes the same module available as resty.gorge", function()
     assert.equal(gorge, require "resty.gorge")
@@ -622,16 +636,8 @@ describe("gorge.run", function()
   it("a waiter gives up after wait_timeout and runs fn itself; who comes later takes the fill over", function()
     local cache = new { wait_timeout = 0.05 }
     local second, nothing, err, later, stored
-    local open = false
     gorge.run(function()
-      gorge.spawn(function()
-        cache:fetch("k", 60, function()
-          while not open do
-            gorge.sleep(0.001)
-          end
-          return "slow"
-        end)
-      end)
+      local finish = begin_slow(cache, "k")
       gorge.sleep(0.01)
       gorge.spawn(function()
         nothing, err = cache:fetch("k", 60, returns "own", nil, { on_lock_timeout = "error" })
@@ -642,7 +648,7 @@ describe("gorge.run", function()
       while not (nothing or err) do -- the other one waits no longer either
         gorge.sleep(0.001)
       end
-      open = true
+      finish()
     end)
     assert.is_nil(nothing)
     assert.equal("own", second)
@@ -693,19 +699,11 @@ describe("a coroutine of somebody else's scheduler, whose fn has yielded there,"
   it("is not waited for inside a coroutine of a coroutine of gorge.run either", function()
     local cache = new { wait_timeout = 20 }
     local since = helper.now()
-    local open = false
     gorge.run(function()
-      gorge.spawn(function()
-        cache:fetch("k", 60, function()
-          while not open do
-            gorge.sleep(0.001)
-          end
-          return "slow"
-        end)
-      end)
+      local finish = begin_slow(cache, "k")
       gorge.sleep(0.001)
       assert.equal("own", coroutine.wrap(function() return (cache:fetch("k", 60, returns "own")) end)())
-      open = true
+      finish()
     end)
     assert.is_true(helper.now() - since < 10)
   end)
